@@ -1,0 +1,296 @@
+// Package test holds what needs more than one part of Sluice at once: the plugin
+// in both its forms, and the whole gateway from outside. It is a module of its
+// own because the plugin catalog refuses a root go.mod that requires Yaegi or
+// Traefik, test dependencies included (RULES 21).
+package test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/traefik/yaegi/interp"
+	"github.com/traefik/yaegi/stdlib"
+)
+
+// evaluate runs a program under Yaegi as Traefik sets it up and returns what its
+// run() string says, or how loading or running it failed.
+func evaluate(t *testing.T, program string) (said string, loadErr error, panicked any) {
+	t.Helper()
+	i := interp.New(interp.Options{})
+	if err := i.Use(stdlib.Symbols); err != nil {
+		t.Fatal(err)
+	}
+	type outcome struct {
+		said     string
+		loadErr  error
+		panicked any
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		var got outcome
+		defer func() {
+			got.panicked = recover()
+			done <- got
+		}()
+		if _, got.loadErr = i.Eval(program); got.loadErr != nil {
+			return
+		}
+		run, err := i.Eval("p.Run")
+		if got.loadErr = err; err == nil {
+			got.said = run.Call(nil)[0].String()
+		}
+	}()
+	select {
+	case got := <-done:
+		return got.said, got.loadErr, got.panicked
+	case <-time.After(30 * time.Second):
+		t.Fatal("the program does not end")
+		return
+	}
+}
+
+// TestDialect shows what Yaegi 0.16.1 does otherwise than Go, so that a line of
+// the plugin that avoids an idiom can be trusted, and simplified once its case
+// here fails.
+func TestDialect(t *testing.T) {
+	t.Run("silent", func(t *testing.T) {
+		for _, tt := range []struct{ name, program, compiled, interpreted string }{
+			{
+				name: "closures share the loop variable",
+				program: `package p
+					func Run() string {
+						var said []func() string
+						for _, s := range []string{"a", "b"} {
+							said = append(said, func() string { return s })
+						}
+						return said[0]() + said[1]()
+					}`,
+				compiled: "ab", interpreted: "bb",
+			},
+			{
+				name: "an assertion takes a struct type for another of the same shape",
+				program: `package p
+					type metre struct{ n int }
+					type foot struct{ n int }
+					func Run() string {
+						var length interface{} = foot{3}
+						if _, ok := length.(metre); ok {
+							return "a metre"
+						}
+						return "no metre"
+					}`,
+				compiled: "no metre", interpreted: "a metre",
+			},
+			{
+				name: "a type switch that binds a variable does too",
+				program: `package p
+					type metre struct{ n int }
+					type foot struct{ n int }
+					func Run() string {
+						var length interface{} = foot{3}
+						switch v := length.(type) {
+						case metre:
+							_ = v
+							return "metre"
+						case foot:
+							_ = v
+							return "foot"
+						}
+						return "neither"
+					}`,
+				compiled: "foot", interpreted: "metre",
+			},
+			{
+				name: "one that binds none knows no type of the program",
+				program: `package p
+					type foot struct{ n int }
+					func Run() string {
+						var length interface{} = foot{3}
+						switch length.(type) {
+						case foot:
+							return "foot"
+						}
+						return "neither"
+					}`,
+				compiled: "foot", interpreted: "neither",
+			},
+			{
+				name: "nor that something is an error",
+				program: `package p
+					import "errors"
+					func Run() string {
+						var thing interface{} = errors.New("away")
+						switch thing.(type) {
+						case error:
+							return "an error"
+						}
+						return "no error"
+					}`,
+				compiled: "an error", interpreted: "no error",
+			},
+			{
+				name: "a named type is its underlying one",
+				program: `package p
+					type kind int
+					func Run() string {
+						var thing interface{} = kind(3)
+						switch thing.(type) {
+						case int:
+							return "int"
+						case kind:
+							return "kind"
+						}
+						return "neither"
+					}`,
+				compiled: "kind", interpreted: "int",
+			},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				said, loadErr, panicked := evaluate(t, tt.program)
+				if loadErr != nil || panicked != nil || said != tt.interpreted {
+					t.Errorf("said %q, load error %v, panic %v; want %q (compiled: %q)", said, loadErr, panicked, tt.interpreted, tt.compiled)
+				}
+			})
+		}
+	})
+
+	t.Run("panics", func(t *testing.T) {
+		for _, tt := range []struct{ name, program string }{
+			{"errors.As on a type of the program", `package p
+				import "errors"
+				type refused struct{ code int }
+				func (r *refused) Error() string { return "refused" }
+				func Run() string {
+					var err error = &refused{1}
+					var as *refused
+					if errors.As(err, &as) {
+						return "found"
+					}
+					return "not found"
+				}`},
+			{"a method expression", `package p
+				type counter struct{ n int }
+				func (c *counter) add(d int) { c.n += d }
+				func Run() string {
+					add := (*counter).add
+					c := &counter{}
+					add(c, 2)
+					return "ran"
+				}`},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				said, loadErr, panicked := evaluate(t, tt.program)
+				if loadErr == nil && panicked == nil {
+					t.Errorf("ran and said %q", said)
+				}
+			})
+		}
+	})
+
+	t.Run("does not load", func(t *testing.T) {
+		for name, body := range map[string]string{
+			"min":            `return fmt.Sprint(min(1, 2))`,
+			"max":            `return fmt.Sprint(max(1, 2))`,
+			"clear":          `m := map[int]int{1: 1}; clear(m); return fmt.Sprint(len(m))`,
+			"range over int": `n := 0; for range 3 { n++ }; return fmt.Sprint(n)`,
+			"maps":           `return fmt.Sprint(maps.Clone(map[int]int{1: 1}))`,
+			"atomic.Pointer": `var p atomic.Pointer[int]; return fmt.Sprint(p.Load() == nil)`,
+			"sync.OnceValue": `return fmt.Sprint(sync.OnceValue(func() int { return 1 })())`,
+			"unsafe.String":  `b := []byte("a"); return unsafe.String(&b[0], 1)`,
+		} {
+			t.Run(name, func(t *testing.T) {
+				var imports []string
+				for _, pkg := range []string{"fmt", "maps", "sync", "sync/atomic", "unsafe"} {
+					base := pkg[strings.LastIndex(pkg, "/")+1:]
+					if strings.Contains(body, base+".") {
+						imports = append(imports, fmt.Sprintf("import %q", pkg))
+					}
+				}
+				program := "package p\n" + strings.Join(imports, "\n") + "\nfunc Run() string { " + body + " }"
+				if said, loadErr, panicked := evaluate(t, program); loadErr == nil && panicked == nil {
+					t.Errorf("loaded, and said %q", said)
+				}
+			})
+		}
+	})
+
+	t.Run("works", func(t *testing.T) {
+		for _, tt := range []struct{ name, program, want string }{
+			{"errors.Is through %w", `package p
+				import ("errors"; "fmt")
+				var errAway = errors.New("away")
+				func Run() string { return fmt.Sprint(errors.Is(fmt.Errorf("asked: %w", errAway), errAway)) }`, "true"},
+			{"atomic.Int64", `package p
+				import ("fmt"; "sync/atomic")
+				type counter struct{ n atomic.Int64 }
+				func Run() string { c := &counter{}; c.n.Add(2); return fmt.Sprint(c.n.Load()) }`, "2"},
+			{"atomic.Value", `package p
+				import ("fmt"; "sync/atomic")
+				type state struct{ n int }
+				func Run() string { var v atomic.Value; v.Store(&state{3}); return fmt.Sprint(v.Load().(*state).n) }`, "3"},
+			{"a copy of the loop variable", `package p
+				func Run() string {
+					var said []func() string
+					for _, s := range []string{"a", "b"} {
+						s := s
+						said = append(said, func() string { return s })
+					}
+					return said[0]() + said[1]()
+				}`, "ab"},
+			{"a type switch over types of the language", `package p
+				func Run() string {
+					var reply interface{} = []interface{}{int64(1)}
+					switch reply.(type) {
+					case string:
+						return "string"
+					case []interface{}:
+						return "list"
+					}
+					return "neither"
+				}`, "list"},
+			{"use before declaration", `package p
+				func Run() string { return greeting.text() }
+				var greeting = word{"hello"}
+				func (w word) text() string { return w.s }
+				type word struct{ s string }`, "hello"},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				said, loadErr, panicked := evaluate(t, tt.program)
+				if loadErr != nil || panicked != nil || said != tt.want {
+					t.Errorf("said %q, load error %v, panic %v; want %q", said, loadErr, panicked, tt.want)
+				}
+			})
+		}
+	})
+
+	t.Run("works over files and packages", func(t *testing.T) {
+		i := interp.New(interp.Options{GoPath: "go", SourcecodeFilesystem: fstest.MapFS{
+			"go/src/example.org/p/a.go": {Data: []byte(`package p
+				import ("errors"; "fmt"; "example.org/p/inner")
+				func Run() string { return fmt.Sprint(errors.Is(inner.Ask(first), inner.ErrAway), first.n) }`)},
+			"go/src/example.org/p/b.go": {Data: []byte("package p\nvar first = second\nvar second = numbered{7}")},
+			"go/src/example.org/p/c.go": {Data: []byte("package p\ntype numbered struct{ n int }\nfunc (n numbered) Number() int { return n.n }")},
+			"go/src/example.org/p/inner/inner.go": {Data: []byte(`package inner
+				import ("errors"; "fmt")
+				type Numbered interface{ Number() int }
+				var ErrAway = errors.New("away")
+				func Ask(n Numbered) error { return fmt.Errorf("asked %d: %w", n.Number(), ErrAway) }`)},
+		}})
+		if err := i.Use(stdlib.Symbols); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := i.Eval(`import "example.org/p"`); err != nil {
+			t.Fatal(err)
+		}
+		run, err := i.Eval("p.Run")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := run.Call(nil)[0].String(); said != "true 7" {
+			t.Errorf("said %q", said)
+		}
+	})
+}
