@@ -1,0 +1,206 @@
+// Package redis is Sluice's Redis client: few commands, many calls, and never
+// a request that waits for a broken Redis.
+//
+// What happens to a call, in order:
+//
+//   - Send finds the node that owns the key (topology.go: one server, the
+//     master that Sentinel names, or a Cluster's slot map) and asks its breaker
+//     (breaker.go). If that is open, Done says so before Send returns: requests
+//     never dial and never wait for a connection.
+//   - The call is encoded (call.go) into the buffer of the node's one
+//     connection. Its writer puts everything that has gathered out in one
+//     write; its reader parses the replies within strict bounds (resp.go),
+//     hands each to its call, and keeps the time (pipeline.go).
+//   - Redirects, and scripts that Redis has forgotten, are sent once more,
+//     because such an answer proves that nothing ran (node.go). Nothing else
+//     is ever sent twice (RULES 34).
+//   - A call without an answer in time tells its waiter to give up and stays in
+//     the pipeline for a second: what it was granted has been counted.
+//   - Three bad outcomes in a row, or a lost connection, open the breaker. The
+//     node's keeper probes, or dials again (node.go, conn.go), with jitter and
+//     backoff, in the background, until OnReady can be told.
+//
+// Subscribe (subscription.go) runs on a connection of its own. Every goroutine
+// recovers: the package is interpreted inside Traefik too, where a panic would
+// take the gateway down.
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config says where Redis is and how to speak to it.
+type Config struct {
+	Addresses []string               // host:port; sentinels with MasterName, seeds with Cluster
+	Username  string                 // ACL user; "default" when empty
+	Password  func() (string, error) // asked at every connection, so a changed secret needs no restart; nil: none
+	DB        int
+
+	MasterName       string // Sentinel
+	SentinelUsername string // the sentinels' own
+	SentinelPassword string
+	Cluster          bool
+
+	TLS         *tls.Config   // nil: plain TCP; ServerName is the dialled host when empty
+	Timeout     time.Duration // of one reply; 25ms when zero
+	DialTimeout time.Duration // of a connection, handshake included; 1s when zero
+	ClientName  string
+
+	// Log hears of trouble: level is "error", "warn" or "info". It is called
+	// from background goroutines, at most once a second for each kind.
+	Log func(level, message string)
+}
+
+// Client is safe for use by many goroutines.
+type Client struct {
+	config  Config
+	ctx     context.Context
+	cancel  context.CancelFunc
+	journal *journal
+	routes  atomic.Value  // *routes
+	look    chan struct{} // asks the topology's goroutine to look again
+	healthy atomic.Bool
+
+	mu    sync.Mutex
+	ready []func() // OnReady
+}
+
+// New starts connecting in the background and returns at once.
+func New(config Config) *Client {
+	if config.Timeout <= 0 {
+		config.Timeout = 25 * time.Millisecond
+	}
+	if config.DialTimeout <= 0 {
+		config.DialTimeout = time.Second
+	}
+	c := &Client{config: config, journal: newJournal(config.Log), look: make(chan struct{}, 1)}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.routes.Store(&routes{})
+	c.discover()
+	return c
+}
+
+// Send hands calls over and never waits: all that go to one node leave in one
+// write. A call that cannot be sent now, because there is no usable connection
+// or the breaker is open, ends with ErrAway before Send returns: nothing of it
+// was written.
+func (c *Client) Send(calls ...*Call) {
+	r := c.routes.Load().(*routes)
+	if len(r.nodes) == 1 && len(calls) > 0 {
+		r.nodes[0].send(calls)
+		return
+	}
+	groups := make([][]*Call, len(r.nodes))
+	for _, call := range calls {
+		owner := r.owner(call.Key)
+		if owner == nobody {
+			c.refuse([]*Call{call})
+			continue
+		}
+		groups[owner] = append(groups[owner], call)
+	}
+	for i, group := range groups {
+		if len(group) > 0 {
+			r.nodes[i].send(group)
+		}
+	}
+}
+
+// errRefused is made once: during an outage every call gets it.
+var errRefused = fmt.Errorf("%w: no usable connection", ErrAway)
+
+// refuse ends calls of which nothing was written.
+func (c *Client) refuse(calls []*Call) {
+	c.journal.away.Add(int64(len(calls)))
+	for _, call := range calls {
+		call.Done(Reply{}, errRefused)
+	}
+}
+
+// Healthy reports whether every master has a usable connection and a closed
+// breaker. It is one atomic load.
+func (c *Client) Healthy() bool { return c.healthy.Load() }
+
+// OnReady registers a function to be called in the background each time the
+// client becomes healthy, and at once if it is.
+func (c *Client) OnReady(ready func()) {
+	c.mu.Lock()
+	c.ready = append(c.ready, ready)
+	healthy := c.healthy.Load()
+	c.mu.Unlock()
+	if healthy {
+		go c.guard("OnReady", ready)
+	}
+}
+
+// refreshHealth works out Healthy anew after a breaker or the routes changed.
+func (c *Client) refreshHealth() {
+	c.mu.Lock()
+	nodes := c.routes.Load().(*routes).nodes
+	healthy := len(nodes) > 0 && c.ctx.Err() == nil
+	for _, n := range nodes {
+		healthy = healthy && !n.breaker.open.Load()
+	}
+	turned := healthy && !c.healthy.Load()
+	c.healthy.Store(healthy)
+	ready := append([]func(){}, c.ready...)
+	c.mu.Unlock()
+	if !turned {
+		return
+	}
+	for _, f := range ready {
+		f := f // interpreted, closures would share the loop's variable
+		go c.guard("OnReady", f)
+	}
+}
+
+// Stats returns the counters.
+func (c *Client) Stats() Stats {
+	s := c.journal.stats()
+	nodes := c.routes.Load().(*routes).nodes
+	s.BreakerOpen = len(nodes) == 0
+	for _, n := range nodes {
+		s.BreakerOpen = s.BreakerOpen || n.breaker.open.Load()
+	}
+	return s
+}
+
+// Close ends every connection and goroutine. Pending calls end with an error,
+// later ones with ErrAway. It does not wait, so Done may call it.
+func (c *Client) Close() {
+	c.cancel()
+	c.refreshHealth()
+}
+
+// guard runs f and survives it.
+func (c *Client) guard(who string, f func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			panicked(who, r, c.journal.report)
+		}
+	}()
+	f()
+}
+
+// pause waits, or returns early when the context ends.
+func (c *Client) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// lookAgain asks for a fresh view of the topology, soon.
+func (c *Client) lookAgain() {
+	select {
+	case c.look <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,217 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const slotCount = 16384
+
+// slotOf is the hash slot of a key: CRC-16 of what stands between the first
+// '{' and the next '}', if that is anything, else of the whole key.
+func slotOf(key string) int {
+	if open := strings.IndexByte(key, '{'); open >= 0 {
+		if length := strings.IndexByte(key[open+1:], '}'); length > 0 {
+			key = key[open+1 : open+1+length]
+		}
+	}
+	crc := uint16(0)
+	for i := 0; i < len(key); i++ {
+		crc = crc<<8 ^ crcTable[byte(crc>>8)^key[i]]
+	}
+	return int(crc) % slotCount
+}
+
+// crcTable is that of CRC-16/XMODEM, polynomial 0x1021.
+var crcTable = makeCRCTable()
+
+func makeCRCTable() [256]uint16 {
+	var table [256]uint16
+	for i := range table {
+		crc := uint16(i) << 8
+		for bit := 0; bit < 8; bit++ {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+		table[i] = crc
+	}
+	return table
+}
+
+// A slotRange is owned by one master.
+type slotRange struct {
+	first, last int64 // inclusive
+	owner       string
+}
+
+// mapSlots reads the Cluster's slot map and connects to every master in it.
+func (c *Client) mapSlots(ctx context.Context) error {
+	view := c.routes.Load().(*routes)
+	var ask []string
+	for _, n := range view.nodes {
+		if !n.breaker.open.Load() {
+			ask = append(ask, n.address)
+		}
+	}
+	for _, seed := range c.config.Addresses {
+		if !contains(ask, seed) {
+			ask = append(ask, seed)
+		}
+	}
+	for _, n := range view.nodes {
+		if !contains(ask, n.address) {
+			ask = append(ask, n.address)
+		}
+	}
+	err := errors.New("redis: no cluster address")
+	for _, address := range ask {
+		var ranges []slotRange
+		if ranges, err = c.askSlots(ctx, address); err == nil {
+			c.reroute(ranges)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// askSlots asks one server who owns which slots. It has a connection of its
+// own: the map of a large Cluster is longer than any reply to a call may be.
+func (c *Client) askSlots(ctx context.Context, address string) ([]slotRange, error) {
+	l, err := c.dial(ctx, address, maxSlotReply)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", address, err)
+	}
+	defer l.raw.Close()
+	stop := context.AfterFunc(ctx, func() { l.raw.Close() })
+	defer stop()
+	if err := c.greet(l); err != nil {
+		return nil, fmt.Errorf("%s: %w", address, err)
+	}
+	l.raw.SetDeadline(time.Now().Add(c.config.DialTimeout))
+	replies, err := l.ask([]string{"CLUSTER", "SLOTS"})
+	if err != nil {
+		return nil, fmt.Errorf("%s: CLUSTER SLOTS: %w", address, err)
+	}
+	ranges, err := readSlots(replies[0], address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: CLUSTER SLOTS: %w", address, err)
+	}
+	return ranges, nil
+}
+
+// readSlots reads CLUSTER SLOTS: an array of
+//
+//	first slot, last slot, master [host or null, port, id, ...], replicas ...
+//
+// A host that is null, empty or "?" is the one that was asked.
+func readSlots(reply Reply, asked string) ([]slotRange, error) {
+	list, err := reply.Array()
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%w: nobody owns a slot", faultNamed("clusterdown").err)
+	}
+	ranges := make([]slotRange, 0, len(list))
+	for _, entry := range list {
+		if len(entry.list) < 3 || len(entry.list[2].list) < 2 {
+			return nil, fmt.Errorf("%w: a slot range without master", ErrProtocol)
+		}
+		first, err1 := entry.list[0].Int()
+		last, err2 := entry.list[1].Int()
+		port, err3 := entry.list[2].list[1].Int()
+		if err1 != nil || err2 != nil || err3 != nil || first < 0 || first > last || last >= slotCount {
+			return nil, fmt.Errorf("%w: not a slot range", ErrProtocol)
+		}
+		owner := addressOn(entry.list[2].list[0].text, strconv.FormatInt(port, 10), asked)
+		ranges = append(ranges, slotRange{first, last, owner})
+	}
+	return ranges, nil
+}
+
+// reroute makes the view in which the ranges' owners are the masters: nodes
+// that stay keep their connection, new ones connect, and those that left
+// finish what is pending and go.
+func (c *Client) reroute(ranges []slotRange) {
+	layout := fmt.Sprint(ranges)
+	old := c.routes.Load().(*routes)
+	if old.layout == layout {
+		return
+	}
+	known := map[string]*node{}
+	for _, n := range old.nodes {
+		known[n.address] = n
+	}
+	next := &routes{slots: make([]int, slotCount), layout: layout}
+	for slot := range next.slots {
+		next.slots[slot] = nobody
+	}
+	place := map[string]int{}
+	for _, r := range ranges {
+		at, ok := place[r.owner]
+		if !ok {
+			at = len(next.nodes)
+			place[r.owner] = at
+			n := known[r.owner]
+			if n == nil {
+				n = c.newNode(r.owner, fixed(r.owner))
+				go n.keep()
+			}
+			delete(known, r.owner)
+			next.nodes = append(next.nodes, n)
+		}
+		for slot := r.first; slot <= r.last; slot++ {
+			next.slots[slot] = at
+		}
+	}
+	c.routes.Store(next)
+	for _, gone := range known {
+		gone.leave()
+	}
+	c.refreshHealth()
+}
+
+// fixed locates a node that has one address.
+func fixed(address string) func(context.Context) ([]string, error) {
+	return func(context.Context) ([]string, error) { return []string{address}, nil }
+}
+
+// nodeAt finds the node at an address.
+func (c *Client) nodeAt(address string) *node {
+	for _, n := range c.routes.Load().(*routes).nodes {
+		if n.address == address {
+			return n
+		}
+	}
+	return nil
+}
+
+// movedTo reads the address in "MOVED 3999 127.0.0.1:6381", which may name the
+// port alone and writes IPv6 without brackets.
+func movedTo(text, from string) string {
+	address := text[strings.LastIndexByte(text, ' ')+1:]
+	colon := strings.LastIndexByte(address, ':')
+	if colon < 0 {
+		return ""
+	}
+	return addressOn(strings.Trim(address[:colon], "[]"), address[colon+1:], from)
+}
+
+// addressOn joins host and port; without a host it is that of the server asked.
+func addressOn(host, port, asked string) string {
+	if host == "" || host == "?" {
+		host, _, _ = net.SplitHostPort(asked)
+	}
+	return net.JoinHostPort(host, port)
+}

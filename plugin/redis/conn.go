@@ -1,0 +1,207 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A link is a connection that has shaken hands: authenticated, named, its
+// database selected, and answering.
+type link struct {
+	address string
+	raw     net.Conn // TCP
+	conn    net.Conn // raw, or TLS over it
+	parser  *parser
+	replica bool
+}
+
+// dial opens a connection and nothing more. Everything up to the end of the
+// handshake has to be done within DialTimeout.
+func (c *Client) dial(ctx context.Context, address string, limit int) (*link, error) {
+	until := time.Now().Add(c.config.DialTimeout)
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, networkError(err)
+	}
+	raw.SetDeadline(until)
+	l := &link{address: address, raw: raw, conn: raw}
+	if c.config.TLS != nil {
+		settings := c.config.TLS.Clone()
+		if settings.ServerName == "" {
+			settings.ServerName, _, _ = net.SplitHostPort(address)
+		}
+		secure := tls.Client(raw, settings)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			raw.Close()
+			return nil, fmt.Errorf("%w: %w", faultTLS.err, err)
+		}
+		l.conn = secure
+	}
+	l.parser = newParser(l.conn, limit)
+	return l, nil
+}
+
+// connect opens a connection that is ready for calls: to a master, unless the
+// server is too old or too closed to say what it is.
+func (c *Client) connect(ctx context.Context, address string) (*link, error) {
+	l, err := c.dial(ctx, address, maxReply)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { l.raw.Close() })
+	defer stop()
+	if err := c.greet(l); err != nil {
+		l.raw.Close()
+		return nil, err
+	}
+	if l.replica {
+		l.raw.Close()
+		return nil, fmt.Errorf("%w: %s is a replica", faultReadOnly.err, address)
+	}
+	return l, nil
+}
+
+// greet speaks RESP3 with those who can and RESP2 with the others.
+func (c *Client) greet(l *link) error {
+	password, err := c.password()
+	if err != nil {
+		return err
+	}
+	hello := []string{"HELLO", "3"}
+	if password != "" {
+		hello = append(hello, "AUTH", c.user(), password)
+	}
+	if c.config.ClientName != "" {
+		hello = append(hello, "SETNAME", c.config.ClientName)
+	}
+	commands := [][]string{hello}
+	if c.config.DB != 0 {
+		commands = append(commands, []string{"SELECT", strconv.Itoa(c.config.DB)})
+	}
+	commands = append(commands, []string{"PING"})
+	replies, err := l.ask(commands...)
+	if err != nil {
+		return err
+	}
+	if first := replies[0]; first.kind == kindError {
+		if !strings.HasPrefix(first.text, "ERR") && !strings.HasPrefix(first.text, "NOPROTO") || faultOf(first.text).away {
+			return replyError(first.text)
+		}
+		return c.greetOld(l, password)
+	}
+	l.replica = roleOf(replies[0]) == "replica"
+	return ready(l, replies[1:])
+}
+
+// greetOld is the handshake before Redis 6.
+func (c *Client) greetOld(l *link, password string) error {
+	var commands [][]string
+	if password != "" {
+		if c.config.Username != "" {
+			commands = append(commands, []string{"AUTH", c.config.Username, password})
+		} else {
+			commands = append(commands, []string{"AUTH", password})
+		}
+	}
+	if c.config.DB != 0 {
+		commands = append(commands, []string{"SELECT", strconv.Itoa(c.config.DB)})
+	}
+	must := len(commands)
+	if c.config.ClientName != "" {
+		commands = append(commands, []string{"CLIENT", "SETNAME", c.config.ClientName})
+	}
+	commands = append(commands, []string{"ROLE"}, []string{"PING"})
+	replies, err := l.ask(commands...)
+	if err != nil {
+		return err
+	}
+	// CLIENT and ROLE may be forbidden to us; a master is assumed then.
+	if role, err := replies[len(replies)-2].Array(); err == nil && len(role) > 0 {
+		l.replica = role[0].text == "slave"
+	}
+	checked := append([]Reply{}, replies[:must]...)
+	return ready(l, append(checked, replies[len(replies)-1]))
+}
+
+// ready checks the replies to SELECT and PING, and that nothing else came.
+// PING shows LOADING and BUSY, which HELLO does not; that it is forbidden is
+// an answer as good as PONG.
+func ready(l *link, replies []Reply) error {
+	for i, reply := range replies {
+		if reply.kind != kindError {
+			continue
+		}
+		if i == len(replies)-1 && faultOf(reply.text).word == "noperm" {
+			continue
+		}
+		return replyError(reply.text)
+	}
+	if l.parser.in.Buffered() > 0 {
+		return fmt.Errorf("%w: more replies than commands", ErrProtocol)
+	}
+	return l.raw.SetDeadline(time.Time{})
+}
+
+// roleOf reads the role in HELLO's reply.
+func roleOf(hello Reply) string {
+	for i := 0; i+1 < len(hello.list); i += 2 {
+		if hello.list[i].text == "role" {
+			return hello.list[i+1].text
+		}
+	}
+	return ""
+}
+
+// ask sends commands in one write and reads as many replies.
+func (l *link) ask(commands ...[]string) ([]Reply, error) {
+	var wire []byte
+	for _, words := range commands {
+		wire = appendCommand(wire, words...)
+	}
+	// A server that is full or protected writes one error and closes: our
+	// write may fail then, and the error is still there to be read.
+	_, writing := l.conn.Write(wire)
+	replies := make([]Reply, 0, len(commands))
+	for len(replies) < len(commands) {
+		reply, err := l.parser.read()
+		if err != nil {
+			if len(replies) > 0 && replies[0].kind == kindError {
+				return nil, replyError(replies[0].text)
+			}
+			if writing != nil {
+				err = writing
+			}
+			return nil, networkError(err)
+		}
+		if reply.kind != kindPush {
+			replies = append(replies, reply)
+		}
+	}
+	return replies, nil
+}
+
+func (c *Client) user() string {
+	if c.config.Username == "" {
+		return "default"
+	}
+	return c.config.Username
+}
+
+// password asks for the secret anew at every connection: it may have changed.
+func (c *Client) password() (string, error) {
+	if c.config.Password == nil {
+		return "", nil
+	}
+	password, err := c.config.Password()
+	if err != nil {
+		return "", fmt.Errorf("redis: password: %w", err)
+	}
+	return password, nil
+}

@@ -1,0 +1,244 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+const maxHops = 3 // redirects of one call
+
+// A node is one server that calls go to, the connection to it and the breaker
+// before it. With Sentinel, or several plain addresses, the one node is
+// "the master", wherever that is.
+type node struct {
+	client  *Client
+	address string          // in a Cluster: what the slot map calls it
+	ctx     context.Context // ends with the client, or when the node leaves the Cluster
+	leave   context.CancelFunc
+	locate  func(context.Context) ([]string, error) // addresses to try, best first
+
+	breaker *breaker
+	current atomic.Value // *pipeline, also when it has broken; nothing before the first
+	probing atomic.Bool  // a PING of the keeper's is pending
+	everUp  bool         // the keeper's own
+	backoff backoff      // the keeper's own: between connections
+}
+
+func (c *Client) newNode(address string, locate func(context.Context) ([]string, error)) *node {
+	n := &node{client: c, address: address, locate: locate, breaker: newBreaker(c.refreshHealth)}
+	n.ctx, n.leave = context.WithCancel(c.ctx)
+	return n
+}
+
+// pipeline returns the connection, nil before the first.
+func (n *node) pipeline() *pipeline {
+	if p, ok := n.current.Load().(*pipeline); ok {
+		return p
+	}
+	return nil
+}
+
+// send puts all calls on the wire in one write or answers those it cannot.
+func (n *node) send(calls []*Call) {
+	if n.breaker.open.Load() {
+		if !n.breaker.pass() {
+			n.client.refuse(calls)
+			return
+		}
+		n.client.refuse(calls[1:])
+		calls = calls[:1]
+	}
+	if p := n.pipeline(); p == nil || !p.send(calls) {
+		n.client.refuse(calls)
+		return
+	}
+	n.client.journal.calls.Add(int64(len(calls)))
+}
+
+// keep is the node's goroutine: it holds one connection open.
+func (n *node) keep() {
+	for n.ctx.Err() == nil {
+		n.client.guard("keeper", n.connection)
+		n.breaker.lost()
+		n.client.pause(n.ctx, n.backoff.next())
+	}
+}
+
+// connection makes a connection and stays with it until it breaks.
+func (n *node) connection() {
+	l, err := n.open()
+	if err != nil {
+		if n.ctx.Err() == nil {
+			n.client.journal.failed(err)
+			n.client.journal.log("error", Kind(err), "cannot connect: "+err.Error())
+			n.client.lookAgain()
+		}
+		return
+	}
+	p := newPipeline(l, n.client.config.Timeout)
+	p.report = n.client.journal.report
+	p.overdue = n.overdue
+	p.settle = func(call *Call, reply Reply, err error) { n.settle(p, call, reply, err) }
+	stop := context.AfterFunc(n.client.ctx, func() { p.fail(ErrClosed) })
+	defer stop()
+	leave := context.AfterFunc(n.ctx, p.retire)
+	defer leave()
+
+	n.current.Store(p)
+	n.breaker.close()
+	n.client.journal.connected(l.address, n.everUp)
+	n.everUp = true
+	born := time.Now()
+	p.start()
+	n.watch(p)
+	if time.Since(born) > longestWait {
+		n.backoff.reset()
+	}
+	if n.ctx.Err() == nil && !errors.Is(p.err, errRetired) {
+		n.client.journal.log("warn", Kind(p.err), "lost "+l.address+": "+p.err.Error())
+	}
+	n.client.lookAgain()
+}
+
+// open tries the node's addresses in turn.
+func (n *node) open() (*link, error) {
+	addresses, err := n.locate(n.ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, address := range addresses {
+		l, failed := n.client.connect(n.ctx, address)
+		if failed == nil {
+			return l, nil
+		}
+		failed = fmt.Errorf("%s: %w", address, failed)
+		if err == nil || errors.Is(err, faultReadOnly.err) { // a replica is no news beside a master that fails
+			err = failed
+		}
+	}
+	return nil, err
+}
+
+// watch stays with a connection, and probes whenever the breaker has opened.
+func (n *node) watch(p *pipeline) {
+	for {
+		select {
+		case <-p.done:
+			return
+		case <-n.breaker.opened:
+		}
+		for n.breaker.open.Load() {
+			timer := time.NewTimer(n.breaker.pause())
+			select {
+			case <-p.done:
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
+			if n.breaker.open.Load() && n.breaker.ping() {
+				n.probe(p)
+			}
+		}
+	}
+}
+
+// probe sends a PING, one at a time. Only an answer in time proves anything.
+func (n *node) probe(p *pipeline) {
+	if !n.probing.CompareAndSwap(false, true) {
+		return
+	}
+	ping := &Call{Name: "PING", probe: true}
+	ping.Done = func(_ Reply, err error) {
+		n.probing.Store(false)
+		if ping.late {
+			return
+		}
+		if err == nil || Kind(err) == "noperm" { // forbidden, hence answered
+			n.breaker.close()
+		}
+	}
+	if !p.send([]*Call{ping}) {
+		n.probing.Store(false)
+	}
+}
+
+// overdue hears from the reader that calls timed out.
+func (n *node) overdue(calls int) {
+	n.client.journal.count(ErrTimeout, calls)
+	n.client.journal.log("warn", "timeout", fmt.Sprintf("no reply within %v", n.client.config.Timeout))
+	n.breaker.bad(silent, calls)
+}
+
+// settle ends a call: with its reply, or with why there is none. It runs on
+// the goroutine of the pipeline's reader.
+func (n *node) settle(p *pipeline, call *Call, reply Reply, err error) {
+	if err == nil && reply.kind != kindError {
+		if !call.late && !call.probe {
+			n.breaker.good()
+		}
+		call.Done(reply, nil)
+		return
+	}
+	if err == nil {
+		f := faultOf(reply.text)
+		if !call.probe && !call.late && n.redirect(p, call, f, reply.text) {
+			return
+		}
+		err = replyError(reply.text)
+		switch {
+		case f.away && !call.probe:
+			n.breaker.bad(refused, 1)
+		case !f.away && !call.late && !call.probe:
+			n.breaker.good()
+		}
+		if f.word == "readonly" {
+			p.retire() // demoted; where the master is now, the next connection finds out
+		}
+		if f.word == "readonly" || f.word == "clusterdown" || f.word == "moved" {
+			n.client.lookAgain()
+		}
+	}
+	if !call.probe && !(call.late && errors.Is(err, ErrTimeout)) { // overdue has counted that one
+		n.client.journal.failed(err)
+	}
+	call.Done(Reply{}, err)
+}
+
+// redirect sends a call again that Redis proved not to have executed, and
+// reports whether it is on its way (RULES 34).
+func (n *node) redirect(p *pipeline, call *Call, f *fault, text string) bool {
+	to := p
+	switch f.word {
+	case "noscript":
+		if call.Script == nil || call.bySource {
+			return false
+		}
+		call.bySource = true
+		call.asking = call.asked
+	case "tryagain":
+		call.asking = call.asked
+	case "moved", "ask":
+		if f.word == "moved" {
+			n.client.lookAgain()
+		}
+		other := n.client.nodeAt(movedTo(text, p.address))
+		if other == nil || other.breaker.open.Load() {
+			return false
+		}
+		to = other.pipeline()
+		call.asked = f.word == "ask"
+		call.asking = call.asked
+	default:
+		return false
+	}
+	if call.hops++; call.hops > maxHops {
+		return false
+	}
+	if call.since.IsZero() {
+		call.since = p.clock
+	}
+	return to.resend(call)
+}

@@ -1,0 +1,494 @@
+package redis
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+const (
+	patience = time.Second      // a pipeline without a reply for so long is dead
+	rest     = time.Second      // an idle one is pinged this often
+	glance   = time.Millisecond // time to see that bytes wait after all
+	maxQueue = 1 << 20          // bytes that may wait for the writer
+	maxKept  = 64 << 10         // a write buffer that grew larger is given back
+)
+
+// errRetired ends a pipeline that was asked to finish: its server is no longer
+// the one to talk to.
+var errRetired = errors.New("redis: connection retired")
+
+// A pipeline carries calls over one connection. Callers encode into a buffer;
+// the writer puts the whole buffer out in one Write; the reader hands replies
+// to calls in order. The reader is also the only timekeeper, and the only one
+// that ends calls, so that "exactly once" needs no bookkeeping: a timeout is
+// declared by whoever would have seen the reply (RULES 4).
+type pipeline struct {
+	address string
+	raw     net.Conn // the TCP connection; closing it unblocks reader and writer
+	conn    net.Conn // raw, or TLS over it
+	timeout time.Duration
+	settle  func(call *Call, reply Reply, err error) // ends a call
+	overdue func(calls int)                          // so many calls just timed out; nil: nobody asks
+	pushed  func(Reply) bool                         // takes what answers no call; nil: pushes are dropped
+	report  func(level, message string)
+
+	done chan struct{} // closed when every call has ended
+	err  error         // why; to be read after done
+
+	// The reader's own.
+	parser   *parser
+	head     *batch
+	clock    time.Time // of the head
+	next     int       // index of the head's call whose reply comes next
+	replies  int64     // whole replies since the connection began
+	seen     int64     // value of replies when progress was last noted
+	progress time.Time // and when that was
+	declared *batch    // the newest batch whose calls timed out
+
+	mu      sync.Mutex
+	ready   *sync.Cond // the queue is no longer empty, or the pipeline is broken
+	queue   []*Call    // encoded, not yet taken by the writer
+	wire    []byte     // their bytes
+	spare   []byte     // the buffer that the writer gave back
+	since   time.Time  // first write of the oldest redirected call in queue
+	pending []*batch   // taken by the writer, oldest first
+	armed   time.Time  // the read deadline that is set
+	retired bool       // takes no more calls, ends when the last is answered
+	cause   error      // set once broken
+	written chan struct{}
+}
+
+// A batch is what went out in one write.
+type batch struct {
+	calls     []*Call
+	clock     time.Time // from when the timeout runs: the write's end, its beginning until then
+	inherited bool      // clock is that of an earlier write: a call in it was redirected
+	sent      int       // bytes written
+	whole     bool      // all of them
+}
+
+// newPipeline takes over a connection that has shaken hands.
+func newPipeline(l *link, timeout time.Duration) *pipeline {
+	p := &pipeline{
+		address: l.address,
+		raw:     l.raw,
+		conn:    l.conn,
+		timeout: timeout,
+		done:    make(chan struct{}),
+		written: make(chan struct{}),
+	}
+	p.ready = sync.NewCond(&p.mu)
+	p.parser = newParser(p, maxReply)
+	return p
+}
+
+// start runs the two goroutines. The functions must be set by now.
+func (p *pipeline) start() {
+	p.mu.Lock()
+	p.armLocked(time.Now().Add(rest))
+	p.mu.Unlock()
+	go p.write()
+	go p.read()
+}
+
+// send queues the calls as one write and reports false if they cannot be sent:
+// then they are the caller's again. It never waits for the network.
+func (p *pipeline) send(calls []*Call) bool {
+	var wire []byte
+	for _, call := range calls {
+		wire = call.appendTo(wire)
+	}
+	p.mu.Lock()
+	if p.cause != nil || p.retired || (len(p.wire) > 0 && len(p.wire)+len(wire) > maxQueue) {
+		p.mu.Unlock()
+		return false
+	}
+	if len(p.queue) == 0 {
+		p.ready.Signal()
+	}
+	p.queue = append(p.queue, calls...)
+	p.wire = append(p.wire, wire...)
+	p.mu.Unlock()
+	return true
+}
+
+// resend is send for a call that was redirected: its time has been running
+// since it was first written, so that redirects do not multiply the timeout.
+func (p *pipeline) resend(call *Call) bool {
+	p.mu.Lock()
+	if !call.since.IsZero() && (p.since.IsZero() || call.since.Before(p.since)) {
+		p.since = call.since
+	}
+	p.mu.Unlock()
+	return p.send([]*Call{call})
+}
+
+// retire lets the pipeline finish what is pending and end.
+func (p *pipeline) retire() {
+	p.mu.Lock()
+	p.retired = true
+	p.armLocked(time.Now()) // wakes the reader
+	p.mu.Unlock()
+}
+
+// fail breaks the pipeline. The reader notices and ends the calls.
+func (p *pipeline) fail(cause error) {
+	p.mu.Lock()
+	if p.cause == nil {
+		p.cause = cause
+	}
+	p.ready.Broadcast()
+	p.mu.Unlock()
+	p.raw.Close() // not conn: closing TLS writes, and may block
+}
+
+// write is the writer's goroutine.
+func (p *pipeline) write() {
+	defer close(p.written)
+	defer func() {
+		if r := recover(); r != nil {
+			p.fail(panicked("writer", r, p.report))
+		}
+	}()
+	for {
+		b, wire := p.take()
+		if b == nil {
+			return
+		}
+		n, err := p.conn.Write(wire)
+		p.sent(b, wire, n)
+		if err != nil {
+			p.fail(networkError(err))
+			return
+		}
+	}
+}
+
+// take waits for the queue and makes it the newest pending batch.
+func (p *pipeline) take() (*batch, []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.queue) == 0 && p.cause == nil {
+		p.ready.Wait()
+	}
+	if p.cause != nil {
+		return nil, nil
+	}
+	b := &batch{calls: p.queue, clock: time.Now()}
+	if !p.since.IsZero() {
+		b.clock, b.inherited = p.since, true
+	}
+	wire := p.wire
+	p.queue, p.wire, p.spare, p.since = nil, p.spare, nil, time.Time{}
+	p.pending = append(p.pending, b)
+	p.armLocked(b.clock.Add(p.timeout)) // runs during the write too: a write that blocks is an answer that does not come
+	return b, wire
+}
+
+// sent notes the end of a write: from here on the batch's timeout runs.
+func (p *pipeline) sent(b *batch, wire []byte, n int) {
+	p.mu.Lock()
+	b.sent, b.whole = n, n == len(wire)
+	if !b.inherited {
+		b.clock = time.Now()
+	}
+	if cap(wire) <= maxKept {
+		p.spare = wire[:0]
+	}
+	p.mu.Unlock()
+}
+
+// armLocked makes the reader look at the clock at t at the latest. Later
+// deadlines are left to the reader, which sets its next one whenever one has
+// passed: a busy connection moves its deadline forty times a second, not once
+// a call.
+func (p *pipeline) armLocked(t time.Time) {
+	if p.armed.IsZero() || t.Before(p.armed) {
+		p.armed = t
+		p.conn.SetReadDeadline(t) // an error means the connection is closed: Read will say so
+	}
+}
+
+// read is the reader's goroutine.
+func (p *pipeline) read() {
+	err := p.receive()
+	p.fail(err)
+	<-p.written // how much of the last write got out is known now
+	p.mu.Lock()
+	p.err = p.cause
+	p.mu.Unlock()
+	p.abandon()
+	close(p.done)
+}
+
+// receive hands out replies until the connection fails.
+func (p *pipeline) receive() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = panicked("reader", r, p.report)
+		}
+	}()
+	p.progress = time.Now()
+	for {
+		reply, err := p.parser.read()
+		if err != nil {
+			return networkError(err)
+		}
+		if p.pushed != nil && p.pushed(reply) {
+			continue
+		}
+		if p.pushed == nil && reply.kind == kindPush {
+			continue
+		}
+		call := p.answered()
+		if call == nil {
+			if reply.kind == kindError { // a farewell, such as "max number of clients"
+				return replyError(reply.text)
+			}
+			return fmt.Errorf("%w: a reply that answers no call", ErrProtocol)
+		}
+		p.replies++
+		p.settle(call, reply, nil)
+	}
+}
+
+// answered returns the call whose reply has just come.
+func (p *pipeline) answered() *Call {
+	if p.head == nil {
+		p.mu.Lock()
+		if len(p.pending) > 0 {
+			p.head, p.next = p.pending[0], 0
+			p.clock = p.head.clock
+		}
+		p.mu.Unlock()
+		if p.head == nil {
+			return nil
+		}
+	}
+	call := p.head.calls[p.next]
+	if call.asking {
+		// The +OK of its ASKING comes first.
+		call.asking = false
+		return &Call{Done: func(Reply, error) {}, probe: true}
+	}
+	if p.next++; p.next == len(p.head.calls) {
+		p.mu.Lock()
+		p.pending = p.pending[1:]
+		p.mu.Unlock()
+		p.head = nil
+	}
+	return call
+}
+
+// Read gives the parser its bytes and keeps the time while there are none. The
+// parser never sees a deadline, so a reply that stops half way and goes on
+// later is whole in the end.
+func (p *pipeline) Read(to []byte) (int, error) {
+	for {
+		n, err := p.conn.Read(to)
+		if n > 0 || (err != nil && !errors.Is(err, os.ErrDeadlineExceeded)) {
+			return n, err
+		}
+		now := time.Now()
+		overdue, dead := p.late(now)
+		if overdue || dead {
+			// The deadline may have passed because this goroutine, or the
+			// machine, was busy. Bytes that wait are not a timeout (RULES 4).
+			if n, err = p.peek(to); n > 0 || err != nil {
+				return n, err
+			}
+		}
+		if overdue {
+			p.declare()
+		}
+		if dead {
+			return 0, fmt.Errorf("%w: no reply for %v", ErrTimeout, patience)
+		}
+		if err := p.rearm(now); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// peek reads what is there already. It tries again when the machine was too
+// slow to tell "nothing" from "not looked".
+func (p *pipeline) peek(to []byte) (int, error) {
+	for try := 0; try < 3; try++ {
+		start := time.Now()
+		p.mu.Lock()
+		p.armed = start.Add(glance)
+		p.conn.SetReadDeadline(p.armed)
+		p.mu.Unlock()
+		n, err := p.conn.Read(to)
+		if n > 0 || (err != nil && !errors.Is(err, os.ErrDeadlineExceeded)) {
+			return n, err
+		}
+		if time.Since(start) < 2*glance {
+			break
+		}
+	}
+	return 0, nil
+}
+
+// oldestLocked returns the oldest pending batch with an unanswered call that
+// has not been declared timed out.
+func (p *pipeline) oldestLocked() *batch {
+	for i := len(p.pending) - 1; i >= 0; i-- {
+		if p.pending[i] == p.declared {
+			if i+1 < len(p.pending) {
+				return p.pending[i+1]
+			}
+			return nil
+		}
+	}
+	if len(p.pending) > 0 {
+		return p.pending[0]
+	}
+	return nil
+}
+
+// late tells whether calls have run out of time, and whether the connection has.
+func (p *pipeline) late(now time.Time) (overdue, dead bool) {
+	if p.replies != p.seen {
+		p.seen, p.progress = p.replies, now
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.oldestLocked()
+	overdue = b != nil && !now.Before(b.clock.Add(p.timeout))
+	dead = len(p.pending) > 0 && !now.Before(p.endLocked())
+	return overdue, dead
+}
+
+// endLocked is when the connection is given up unless a reply comes.
+func (p *pipeline) endLocked() time.Time {
+	from := p.pending[0].clock
+	if p.progress.After(from) {
+		from = p.progress
+	}
+	return from.Add(patience)
+}
+
+// declare tells every waiter of this connection that its answer is late, not
+// only the first: whoever came after it would wait for the same silence
+// (RULES 35). What the writer has not taken yet is withdrawn altogether.
+func (p *pipeline) declare() {
+	p.mu.Lock()
+	pending, withdrawn := p.pending, p.queue
+	p.queue, p.wire, p.since = nil, p.wire[:0], time.Time{}
+	if len(pending) > 0 {
+		p.declared = pending[len(pending)-1]
+	}
+	p.mu.Unlock()
+	late := 0
+	for _, b := range pending {
+		from := 0
+		if b == p.head {
+			from = p.next
+		}
+		for _, call := range b.calls[from:] {
+			if call.late {
+				continue
+			}
+			call.late = true
+			late++
+			if call.TimedOut != nil {
+				call.TimedOut()
+			}
+		}
+	}
+	if p.overdue != nil {
+		p.overdue(late)
+	}
+	for _, call := range withdrawn {
+		p.settle(call, Reply{}, fmt.Errorf("%w: withdrawn, its connection is silent", ErrAway))
+	}
+}
+
+// rearm sets the next deadline and pings an idle connection.
+func (p *pipeline) rearm(now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cause != nil {
+		return p.cause
+	}
+	p.armed = now.Add(rest)
+	switch {
+	case len(p.pending) > 0:
+		if end := p.endLocked(); end.Before(p.armed) {
+			p.armed = end
+		}
+		if b := p.oldestLocked(); b != nil && b.clock.Add(p.timeout).Before(p.armed) {
+			p.armed = b.clock.Add(p.timeout)
+		}
+	case len(p.queue) > 0: // the writer will arm it
+	case p.retired:
+		return errRetired
+	default:
+		ping := &Call{Name: "PING", probe: true, Done: func(Reply, error) {}}
+		p.queue = append(p.queue, ping)
+		p.wire = ping.appendTo(p.wire)
+		p.ready.Signal()
+	}
+	if soon := now.Add(p.timeout); p.retired && soon.Before(p.armed) {
+		p.armed = soon
+	}
+	p.conn.SetReadDeadline(p.armed)
+	return nil
+}
+
+// abandon ends every call that the broken pipeline still holds.
+func (p *pipeline) abandon() {
+	p.mu.Lock()
+	pending, queue := p.pending, p.queue
+	p.pending, p.queue = nil, nil
+	p.mu.Unlock()
+	for _, b := range pending {
+		from := 0
+		if b == p.head {
+			from = p.next
+		}
+		end := 0
+		for i, call := range b.calls {
+			if !b.whole {
+				end += len(call.appendTo(nil))
+			}
+			if i < from {
+				continue
+			}
+			if !b.whole && end > b.sent {
+				p.end(call, fmt.Errorf("%w: %w", ErrAway, p.err)) // Redis has at most a part of it
+			} else {
+				p.end(call, p.err)
+			}
+		}
+	}
+	for _, call := range queue {
+		p.end(call, fmt.Errorf("%w: %w", ErrAway, p.err))
+	}
+}
+
+// end is settle for a goroutine that must go on if the caller's Done panics.
+func (p *pipeline) end(call *Call, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			panicked("callback", r, p.report)
+		}
+	}()
+	p.settle(call, Reply{}, err)
+}
+
+// panicked reports a panic and makes an error of it: in a plugin, a goroutine
+// that panics takes Traefik with it.
+func panicked(who string, value interface{}, report func(level, message string)) error {
+	err := fmt.Errorf("redis: panic in %s: %v", who, value)
+	if report != nil {
+		report("error", err.Error()+"\n"+string(debug.Stack()))
+	}
+	return err
+}
