@@ -182,9 +182,10 @@ func (c *Client) reroute(ranges []slotRange) {
 	c.refreshHealth()
 }
 
-// fixed locates a node that has one address.
+// fixed locates a node that has one address. The parameter it ignores has a
+// name because Yaegi, without one, writes it over the variable that is captured.
 func fixed(address string) func(context.Context) ([]string, error) {
-	return func(context.Context) ([]string, error) { return []string{address}, nil }
+	return func(ctx context.Context) ([]string, error) { return []string{address}, ctx.Err() }
 }
 
 // nodeAt finds the node at an address.

@@ -144,15 +144,17 @@ func faultOf(text string) *fault {
 	return &other
 }
 
+const maxQuote = 200 // bytes of a reply that an error repeats
+
 // replyError is the Go error of an error reply.
 func replyError(text string) error {
-	return fmt.Errorf("%w: %s", faultOf(text).err, clip(text))
+	return fmt.Errorf("%w: %s", faultOf(text).err, clip(text, maxQuote))
 }
 
 // clip bounds what a server can put into our log.
-func clip(text string) string {
-	if len(text) > 200 {
-		return text[:200] + "..."
+func clip(text string, limit int) string {
+	if len(text) > limit {
+		return text[:limit] + "..."
 	}
 	return text
 }

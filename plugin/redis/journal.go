@@ -10,7 +10,7 @@ import (
 // Stats are cumulative since New.
 type Stats struct {
 	Calls       int64            // written, or about to be
-	Errors      map[string]int64 // by Kind: calls that ended badly, and connections that could not be made
+	Errors      map[string]int64 // by Kind: calls that ended badly, connections that could not be made or were lost
 	Reconnects  int64            // connections made after a node's first
 	BreakerOpen bool             // for at least one node, or there is none
 }

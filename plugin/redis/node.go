@@ -81,16 +81,17 @@ func (n *node) connection() {
 	p := newPipeline(l, n.client.config.Timeout)
 	p.report = n.client.journal.report
 	p.overdue = n.overdue
+	p.broken = n.breaker.lost
 	p.settle = func(call *Call, reply Reply, err error) { n.settle(p, call, reply, err) }
 	stop := context.AfterFunc(n.client.ctx, func() { p.fail(ErrClosed) })
 	defer stop()
 	leave := context.AfterFunc(n.ctx, p.retire)
 	defer leave()
 
-	n.current.Store(p)
-	n.breaker.close()
 	n.client.journal.connected(l.address, n.everUp)
 	n.everUp = true
+	n.current.Store(p)
+	n.breaker.close()
 	born := time.Now()
 	p.start()
 	n.watch(p)
@@ -98,6 +99,7 @@ func (n *node) connection() {
 		n.backoff.reset()
 	}
 	if n.ctx.Err() == nil && !errors.Is(p.err, errRetired) {
+		n.client.journal.failed(p.err)
 		n.client.journal.log("warn", Kind(p.err), "lost "+l.address+": "+p.err.Error())
 	}
 	n.client.lookAgain()

@@ -15,6 +15,7 @@ const (
 	rest     = time.Second      // an idle one is pinged this often
 	glance   = time.Millisecond // time to see that bytes wait after all
 	maxQueue = 1 << 20          // bytes that may wait for the writer
+	maxStack = 2 << 10          // bytes of a panic's stack in the log
 	maxKept  = 64 << 10         // a write buffer that grew larger is given back
 )
 
@@ -35,6 +36,7 @@ type pipeline struct {
 	settle  func(call *Call, reply Reply, err error) // ends a call
 	overdue func(calls int)                          // so many calls just timed out; nil: nobody asks
 	pushed  func(Reply) bool                         // takes what answers no call; nil: pushes are dropped
+	broken  func()                                   // called before the calls of a broken pipeline end; nil: nobody asks
 	report  func(level, message string)
 
 	done chan struct{} // closed when every call has ended
@@ -184,7 +186,10 @@ func (p *pipeline) take() (*batch, []byte) {
 		b.clock, b.inherited = p.since, true
 	}
 	wire := p.wire
-	p.queue, p.wire, p.spare, p.since = nil, p.spare, nil, time.Time{}
+	p.queue = nil // one by one: Yaegi panics at a nil within a parallel assignment
+	p.wire = p.spare
+	p.spare = nil
+	p.since = time.Time{}
 	p.pending = append(p.pending, b)
 	p.armLocked(b.clock.Add(p.timeout)) // runs during the write too: a write that blocks is an answer that does not come
 	return b, wire
@@ -216,14 +221,22 @@ func (p *pipeline) armLocked(t time.Time) {
 
 // read is the reader's goroutine.
 func (p *pipeline) read() {
+	defer close(p.done)
+	defer func() {
+		if r := recover(); r != nil {
+			panicked("reader", r, p.report)
+		}
+	}()
 	err := p.receive()
 	p.fail(err)
 	<-p.written // how much of the last write got out is known now
 	p.mu.Lock()
 	p.err = p.cause
 	p.mu.Unlock()
+	if p.broken != nil {
+		p.broken()
+	}
 	p.abandon()
-	close(p.done)
 }
 
 // receive hands out replies until the connection fails.
@@ -274,7 +287,7 @@ func (p *pipeline) answered() *Call {
 	if call.asking {
 		// The +OK of its ASKING comes first.
 		call.asking = false
-		return &Call{Done: func(Reply, error) {}, probe: true}
+		return &Call{Done: nothing, probe: true}
 	}
 	if p.next++; p.next == len(p.head.calls) {
 		p.mu.Lock()
@@ -380,7 +393,8 @@ func (p *pipeline) endLocked() time.Time {
 func (p *pipeline) declare() {
 	p.mu.Lock()
 	pending, withdrawn := p.pending, p.queue
-	p.queue, p.wire, p.since = nil, p.wire[:0], time.Time{}
+	p.queue = nil
+	p.wire, p.since = p.wire[:0], time.Time{}
 	if len(pending) > 0 {
 		p.declared = pending[len(pending)-1]
 	}
@@ -430,7 +444,7 @@ func (p *pipeline) rearm(now time.Time) error {
 	case p.retired:
 		return errRetired
 	default:
-		ping := &Call{Name: "PING", probe: true, Done: func(Reply, error) {}}
+		ping := &Call{Name: "PING", probe: true, Done: nothing}
 		p.queue = append(p.queue, ping)
 		p.wire = ping.appendTo(p.wire)
 		p.ready.Signal()
@@ -446,7 +460,8 @@ func (p *pipeline) rearm(now time.Time) error {
 func (p *pipeline) abandon() {
 	p.mu.Lock()
 	pending, queue := p.pending, p.queue
-	p.pending, p.queue = nil, nil
+	p.pending = nil
+	p.queue = nil
 	p.mu.Unlock()
 	for _, b := range pending {
 		from := 0
@@ -473,6 +488,9 @@ func (p *pipeline) abandon() {
 	}
 }
 
+// nothing is the Done of calls whose outcome only the pipeline looks at.
+func nothing(reply Reply, err error) {}
+
 // end is settle for a goroutine that must go on if the caller's Done panics.
 func (p *pipeline) end(call *Call, err error) {
 	defer func() {
@@ -488,7 +506,7 @@ func (p *pipeline) end(call *Call, err error) {
 func panicked(who string, value interface{}, report func(level, message string)) error {
 	err := fmt.Errorf("redis: panic in %s: %v", who, value)
 	if report != nil {
-		report("error", err.Error()+"\n"+string(debug.Stack()))
+		report("error", err.Error()+"\n"+clip(string(debug.Stack()), maxStack))
 	}
 	return err
 }

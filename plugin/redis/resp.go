@@ -306,7 +306,7 @@ func isDigits(s string) bool {
 }
 
 func malformed(line []byte) error {
-	return fmt.Errorf("%w: %q", ErrProtocol, clip(string(line)))
+	return fmt.Errorf("%w: %q", ErrProtocol, clip(string(line), maxQuote))
 }
 
 func tooLong(line []byte) error {

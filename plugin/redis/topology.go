@@ -45,13 +45,17 @@ func (c *Client) discover() {
 		c.one(c.askSentinels)
 		go c.follow(sentinelPeriod, c.checkMaster)
 	default:
-		c.one(func(context.Context) ([]string, error) {
-			if len(c.config.Addresses) == 0 {
-				return nil, errors.New("redis: no address")
-			}
-			return c.config.Addresses, nil
-		})
+		c.one(c.configured)
 	}
+}
+
+// configured locates the master among plain addresses: the first that answers
+// as one.
+func (c *Client) configured(ctx context.Context) ([]string, error) {
+	if len(c.config.Addresses) == 0 {
+		return nil, errors.New("redis: no address")
+	}
+	return c.config.Addresses, ctx.Err()
 }
 
 // one routes everything to a single node.
