@@ -1,0 +1,84 @@
+package plugin
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// addressStrategy says which address a client is known by (RULES 31). Traefik
+// has applied the PROXY protocol to RemoteAddr already, and hands on only what
+// trusted peers wrote into X-Forwarded-For; still the header counts here only
+// when RemoteAddr itself is one of trustedProxies.
+type addressStrategy struct {
+	depth    int            // 0: the peer; n: n-th from the right of X-Forwarded-For
+	excluded []netip.Prefix // with depth 0: the first from the right that is none of these
+	subnet   int            // bits of an IPv6 address that make one client
+	trusted  []netip.Prefix // trustedProxies
+}
+
+// client is the address that limits go by: an IPv4-mapped address as IPv4, an
+// IPv6 address cut to its subnet, without zone. A household that rotates
+// through its /64 stays one client.
+func (s *addressStrategy) client(r *http.Request) string {
+	return s.subject(s.address(r))
+}
+
+func (s *addressStrategy) subject(address netip.Addr) string {
+	if address.Is6() {
+		if network, err := address.Prefix(s.subnet); err == nil {
+			return network.Addr().String()
+		}
+	}
+	return address.String()
+}
+
+func (s *addressStrategy) address(r *http.Request) netip.Addr {
+	peer := parseAddress(r.RemoteAddr)
+	if s.depth == 0 && len(s.excluded) == 0 || !within(s.trusted, peer) {
+		return peer
+	}
+	chain := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	if s.depth > 0 {
+		if s.depth <= len(chain) {
+			if address := parseAddress(chain[len(chain)-s.depth]); address.IsValid() {
+				return address
+			}
+		}
+		return peer
+	}
+	for i := len(chain) - 1; i >= 0; i-- {
+		address := parseAddress(chain[i])
+		if !address.IsValid() {
+			break // beyond a word that is no address nothing can be trusted
+		}
+		if !within(s.excluded, address) {
+			return address
+		}
+	}
+	return peer
+}
+
+// parseAddress reads an address with or without port; invalid where it is
+// neither.
+func parseAddress(text string) netip.Addr {
+	text = strings.TrimSpace(text)
+	if pair, err := netip.ParseAddrPort(text); err == nil {
+		return pair.Addr().Unmap().WithZone("")
+	}
+	address, err := netip.ParseAddr(strings.Trim(text, "[]"))
+	if err != nil {
+		return netip.Addr{}
+	}
+	return address.Unmap().WithZone("")
+}
+
+// within tells whether one of the networks holds the address.
+func within(networks []netip.Prefix, address netip.Addr) bool {
+	for _, network := range networks {
+		if network.Contains(address) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,295 @@
+package plugin
+
+import (
+	"crypto/sha256"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// decisions keeps the auth service's answers for as long as they allow, as a
+// private cache does (RFC 9111), and beyond that while the service is away, if
+// they allow that too (stale-if-error, RFC 5861).
+//
+// An answer is served from memory while it is fresh and the stream of
+// revocations (events.go) has been whole since before it was asked for. After
+// a loss of the stream it is asked for again at next use; while the stream is
+// lost it is fresh for a second at most, so that with Redis away a hot token
+// still costs one call a second (RULES 8).
+//
+// Only 2xx is kept. Concurrent misses of one credential make one call.
+type decisions struct {
+	auth       *authSettings
+	userHeader string
+	client     *authClient
+	stream     *eventStream
+	clock      func() int64
+
+	entries sync.Map // credentialKey -> *decision; read without a lock on the hot path
+
+	mu    sync.Mutex
+	ring  []*decision             // in order of arrival; full at cacheSize, then the oldest leaves
+	hand  int                     // the oldest of a full ring
+	named map[string][]*decision  // by what an event may name: token, session and user
+	calls map[credentialKey]*call // under way
+
+	hits, misses, errors atomic.Int64
+}
+
+// credentialKey is the SHA-256 of the whole credential and of the section that
+// judges it: a decision for one address or scope is never used for another.
+type credentialKey [sha256.Size]byte
+
+// decision is one 2xx answer.
+type decision struct {
+	key     credentialKey
+	user    string
+	headers http.Header // for the service: auth.responseHeaders
+	names   []string    // as events.go writes them
+
+	sent  int64        // monotonic ns: ages count from when the call was sent
+	fresh atomic.Int64 // monotonic ns until which it is served; 0 once it is revoked
+	stale int64        // monotonic ns until which it is served while the service is away
+	since int64        // the stream's state when the call was sent
+}
+
+// lostFreshness is how long an answer is fresh while the event stream is lost.
+const lostFreshness = int64(1e9)
+
+// call is one request to the auth service that several requests may wait for.
+type call struct {
+	done    chan struct{}
+	verdict verdict
+}
+
+// verdict is what a call came to.
+type verdict struct {
+	decision *decision
+	no       *refusal
+	away     bool // the service did not answer
+	shared   bool // depends on nothing but the credential, so it holds for all who wait
+}
+
+func newDecisions(auth *authSettings, userHeader string, client *authClient, stream *eventStream, clock func() int64) *decisions {
+	d := &decisions{
+		auth: auth, userHeader: userHeader, client: client, stream: stream, clock: clock,
+		named: map[string][]*decision{},
+		calls: map[credentialKey]*call{},
+	}
+	stream.onRevoke(d.revoke)
+	return d
+}
+
+// judge is the decision on a credential, or the refusal.
+func (d *decisions) judge(r *http.Request, credential string) (*decision, *refusal) {
+	key := credentialKey(sha256.Sum256([]byte(d.auth.identity + credential)))
+	var kept *decision
+	if found, ok := d.entries.Load(key); ok {
+		kept = found.(*decision)
+		if d.usable(kept, d.clock()) {
+			d.hits.Add(1)
+			return kept, nil
+		}
+	}
+	d.misses.Add(1)
+	v := d.ask(r, key, credential)
+	if v.away {
+		d.errors.Add(1)
+		if kept != nil && kept.fresh.Load() != 0 && d.clock() < kept.stale {
+			return kept, nil
+		}
+	}
+	return v.decision, v.no
+}
+
+// usable tells whether a decision stands without asking again.
+func (d *decisions) usable(kept *decision, now int64) bool {
+	if now >= kept.fresh.Load() {
+		return false
+	}
+	state := d.stream.state.Load()
+	if whole(state) {
+		return kept.since == state
+	}
+	return now-kept.sent < lostFreshness
+}
+
+// ask calls the service, or waits for the call that is under way.
+func (d *decisions) ask(r *http.Request, key credentialKey, credential string) verdict {
+	d.mu.Lock()
+	if c := d.calls[key]; c != nil {
+		d.mu.Unlock()
+		<-c.done
+		if c.verdict.shared {
+			return c.verdict
+		}
+		// The answer may depend on more than the credential (an auth service
+		// that looks at the path): it is not ours (RULES 33).
+		return d.decide(r, key, credential)
+	}
+	c := &call{done: make(chan struct{}), verdict: verdict{away: true, no: authAway()}}
+	d.calls[key] = c
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		delete(d.calls, key)
+		d.mu.Unlock()
+		close(c.done)
+	}()
+	c.verdict = d.decide(r, key, credential)
+	return c.verdict
+}
+
+// decide makes one call and keeps its answer if it may be kept.
+func (d *decisions) decide(r *http.Request, key credentialKey, credential string) verdict {
+	sent, since, position := d.clock(), d.stream.state.Load(), d.stream.position()
+	answer, err := d.client.ask(r, credential)
+	if err != nil {
+		return verdict{away: true, shared: true, no: authAway()}
+	}
+	byCredential := variesOnlyByCredential(answer.header)
+	if answer.status < 200 || answer.status > 299 {
+		return verdict{no: answer.refusal(), shared: byCredential}
+	}
+	users := answer.header[d.userHeader]
+	if len(users) != 1 || users[0] == "" {
+		return verdict{no: unavailable("The authentication service did not say who you are.", 0)}
+	}
+	kept := &decision{key: key, user: users[0], headers: http.Header{}, sent: sent, since: since}
+	for _, name := range d.auth.responseHeaders {
+		if values := answer.header[name]; values != nil {
+			kept.headers[name] = values
+		}
+	}
+	kept.names = append(kept.names, userName(kept.user))
+	if id := answer.header.Get(tokenIDHeader); id != "" {
+		kept.names = append(kept.names, tokenName(id))
+	}
+	if id := answer.header.Get(sessionIDHeader); id != "" {
+		kept.names = append(kept.names, sessionName(id))
+	}
+	life := cacheLife(answer.header)
+	kept.fresh.Store(sent + int64(life.fresh))
+	kept.stale = sent + int64(life.fresh) + int64(life.staleIfError)
+	if byCredential && life.fresh > 0 {
+		d.keep(kept, position)
+	}
+	return verdict{decision: kept, shared: byCredential}
+}
+
+// keep stores an answer unless an event has overtaken it: revoked after it was
+// given and before it got here (RULES 8).
+func (d *decisions) keep(kept *decision, position int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stream.revokedSince(position, kept.names) {
+		return
+	}
+	if old, ok := d.entries.Load(kept.key); ok {
+		d.forgetLocked(old.(*decision))
+	}
+	if len(d.ring) < d.auth.cacheSize {
+		d.ring = append(d.ring, kept)
+	} else {
+		d.forgetLocked(d.ring[d.hand])
+		d.ring[d.hand] = kept
+		d.hand = (d.hand + 1) % len(d.ring)
+	}
+	d.entries.Store(kept.key, kept)
+	for _, name := range kept.names {
+		d.named[name] = append(d.named[name], kept)
+	}
+}
+
+// forgetLocked takes a decision out of the maps; its place in the ring is
+// taken in turn.
+func (d *decisions) forgetLocked(old *decision) {
+	if current, ok := d.entries.Load(old.key); ok && current.(*decision) == old {
+		d.entries.Delete(old.key)
+	}
+	for _, name := range old.names {
+		all := d.named[name]
+		for i := range all {
+			if all[i] == old {
+				all[i] = all[len(all)-1]
+				all[len(all)-1] = nil
+				all = all[:len(all)-1]
+				break
+			}
+		}
+		if len(all) == 0 {
+			delete(d.named, name)
+		} else {
+			d.named[name] = all
+		}
+	}
+}
+
+// revoke drops what an event names. The decision is marked too: a request may
+// hold it already.
+func (d *decisions) revoke(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, kept := range append([]*decision(nil), d.named[name]...) { // forgetLocked edits the list
+		kept.fresh.Store(0)
+		d.forgetLocked(kept)
+	}
+}
+
+func authAway() *refusal {
+	return unavailable("The authentication service cannot be reached at the moment.", time.Second)
+}
+
+// life is how long an answer may be used.
+type life struct{ fresh, staleIfError time.Duration }
+
+// cacheLife reads Cache-Control and Age of an answer (RFC 9111, section 5.2.2;
+// RFC 5861, section 4). What it does not understand makes it keep less.
+func cacheLife(h http.Header) life {
+	directives := map[string]string{}
+	for _, directive := range strings.Split(strings.Join(h["Cache-Control"], ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		name = strings.ToLower(strings.TrimSpace(name))
+		if _, twice := directives[name]; twice {
+			return life{} // two values for one directive: trust neither
+		}
+		directives[name] = strings.Trim(strings.TrimSpace(value), `"`)
+	}
+	for _, forbids := range []string{"no-store", "no-cache"} {
+		if _, ok := directives[forbids]; ok {
+			return life{}
+		}
+	}
+	l := life{fresh: deltaSeconds(directives["max-age"]) - deltaSeconds(h.Get("Age"))}
+	if l.fresh <= 0 {
+		return life{}
+	}
+	if _, ok := directives["must-revalidate"]; !ok {
+		l.staleIfError = deltaSeconds(directives["stale-if-error"])
+	}
+	return l
+}
+
+// deltaSeconds reads seconds (RFC 9111, section 1.2.2), 0 when there are none;
+// a year is as long as it gets.
+func deltaSeconds(text string) time.Duration {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return 0
+	}
+	if n > 365*24*3600 {
+		n = 365 * 24 * 3600
+	}
+	return time.Duration(n) * time.Second
+}
+
+// variesOnlyByCredential tells whether an answer depends on nothing but the
+// credential. An auth service that decides by path, method or cookie does not
+// say so, and its answers are neither kept nor shared (RULES 33).
+func variesOnlyByCredential(h http.Header) bool {
+	vary := h["Vary"]
+	return len(vary) == 1 && strings.EqualFold(strings.TrimSpace(vary[0]), "Authorization")
+}

@@ -1,0 +1,199 @@
+package plugin
+
+import (
+	"encoding/json"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/redis"
+)
+
+// eventStream hears of revocations on Redis's channel <prefix>:events and
+// knows whether it may have missed any.
+//
+// Every event carries the epoch of the counter that numbers it and its number;
+// authsvc publishes a tick each 500 ms. The stream is lost on a gap, another
+// epoch, 1.5 s of silence, or when the connection says so: a subscription can
+// be black-holed without any error, and Redis drops a slow subscriber
+// (RULES 8). What was kept before a loss is checked again.
+type eventStream struct {
+	clock func() int64
+
+	// state is even while the stream is whole and odd while it is lost; it
+	// grows with each change, so equal even states mean that nothing was
+	// missed between.
+	state  atomic.Int64
+	losses atomic.Int64
+
+	mu       sync.Mutex
+	epoch    string
+	seq      int64
+	heard    int64 // monotonic ns of the last event
+	recent   []revocation
+	first    int64 // position of recent[0]
+	handlers []func(name string)
+
+	stop        chan struct{}
+	done        sync.WaitGroup
+	unsubscribe func()
+}
+
+// revocation is an event of the last keepRevocations.
+type revocation struct {
+	name string
+	at   int64
+}
+
+const (
+	longestSilence  = int64(1500e6)
+	keepRevocations = int64(10e9)
+	mostRevocations = 1 << 16 // I6; whoever asked before the oldest asks again
+	largestEvent    = 1 << 10
+)
+
+// event is one message (RULES 24). Unknown types and fields are ignored.
+type event struct {
+	Epoch string `json:"epoch"`
+	Seq   int64  `json:"seq"`
+	Type  string `json:"type"`
+	ID    string `json:"id"`
+}
+
+func tokenName(id string) string   { return "token " + id }
+func userName(id string) string    { return "user " + id }
+func sessionName(id string) string { return "session " + id }
+
+func newEventStream(clock func() int64) *eventStream {
+	s := &eventStream{clock: clock, stop: make(chan struct{})}
+	s.state.Store(1)
+	return s
+}
+
+// follow subscribes; close ends it.
+func (s *eventStream) follow(client *redis.Client, channel string, log func(level, message string)) {
+	s.unsubscribe = client.Subscribe(channel, s.message, s.lose)
+	s.done.Add(1)
+	go s.watch(log)
+}
+
+func (s *eventStream) close() {
+	s.unsubscribe()
+	close(s.stop)
+	s.done.Wait()
+}
+
+// watch notices silence.
+func (s *eventStream) watch(log func(level, message string)) {
+	defer s.done.Done()
+	ticker := time.NewTicker(250 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-ticker.C:
+		}
+		s.mu.Lock()
+		silent := s.clock()-s.heard > longestSilence
+		s.mu.Unlock()
+		if silent && !s.lost() {
+			s.lose()
+			log("warn", "no revocation events for 1.5 s: cached decisions are checked again at next use")
+		}
+	}
+}
+
+// whole tells whether the stream is whole in the given state.
+func whole(state int64) bool { return state%2 == 0 }
+
+func (s *eventStream) lost() bool { return !whole(s.state.Load()) }
+
+// lose notes that events may have been missed from now on.
+func (s *eventStream) lose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loseLocked()
+}
+
+func (s *eventStream) loseLocked() {
+	if !s.lost() {
+		s.state.Add(1)
+		s.losses.Add(1)
+	}
+}
+
+// message takes one event.
+func (s *eventStream) message(payload string) {
+	var e event
+	if len(payload) > largestEvent || json.Unmarshal([]byte(payload), &e) != nil || e.Epoch == "" {
+		return
+	}
+	name := ""
+	switch e.Type {
+	case "token":
+		name = tokenName(e.ID)
+	case "user":
+		name = userName(e.ID)
+	case "session":
+		name = sessionName(e.ID)
+	}
+	s.mu.Lock()
+	if e.Epoch != s.epoch || e.Seq != s.seq+1 {
+		s.loseLocked()
+	}
+	s.epoch, s.seq, s.heard = e.Epoch, e.Seq, s.clock()
+	if name != "" {
+		s.rememberLocked(name)
+	}
+	if s.lost() {
+		s.state.Add(1)
+	}
+	handlers := s.handlers
+	s.mu.Unlock()
+	if name != "" {
+		for _, handle := range handlers {
+			handle(name)
+		}
+	}
+}
+
+// rememberLocked keeps the revocation for those whose call is under way.
+func (s *eventStream) rememberLocked(name string) {
+	old := 0
+	for old < len(s.recent) && (s.heard-s.recent[old].at > keepRevocations || len(s.recent)-old >= mostRevocations) {
+		old++
+	}
+	s.recent = append(s.recent[old:], revocation{name: name, at: s.heard})
+	s.first += int64(old)
+}
+
+// onRevoke has handle called with the name of all that is revoked.
+func (s *eventStream) onRevoke(handle func(name string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handlers = append(s.handlers, handle)
+}
+
+// position is the number of revocations heard so far.
+func (s *eventStream) position() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.first + int64(len(s.recent))
+}
+
+// revokedSince tells whether one of the names was revoked after the position
+// was taken, as far as the memory reaches.
+func (s *eventStream) revokedSince(position int64, names []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if position < s.first {
+		return true // older than the memory: assume the worst
+	}
+	for _, r := range s.recent[position-s.first:] {
+		if contains(names, r.name) {
+			return true
+		}
+	}
+	return false
+}

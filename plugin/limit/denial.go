@@ -1,0 +1,91 @@
+package limit
+
+import (
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/window"
+)
+
+const (
+	// denialLife bounds how long a denial is remembered, so that a reset, a
+	// permit given back elsewhere or a new limit is felt within a second (I3).
+	denialLife = int64(1e9)
+
+	// An instance that was granted less than it needed asks again at most
+	// 400 times a window, and after 50 ms at the latest (I4): what comes free
+	// meanwhile is taken in one batch.
+	asksPerWindow = 400
+	longestPace   = int64(50e6)
+
+	// unsettledRetry is what a client is told while permits of its key may
+	// still come back: not the end of the window (RULES 16).
+	unsettledRetry = time.Second
+)
+
+// denial is the proof that the rule refuses: no request of at least this cost
+// under this limit can be admitted before the instant free, whatever other
+// instances do but give back.
+type denial struct {
+	limit int64
+	cost  int64
+	until int64 // monotonic ns: ask again then
+	free  int64 // monotonic ns: the instant at which cost permits come free
+	ends  int64 // monotonic ns: the end of the window it was given in
+	last  bool  // Redis's last answer was a denial
+}
+
+// denyLocked refuses from memory what the remembered denial covers.
+func (b *bucket) denyLocked(ask *Ask, answer *Answer, now int64) bool {
+	d := &b.denial
+	if now >= d.until || ask.Limit != d.limit || ask.Cost < d.cost {
+		return false
+	}
+	b.refuseLocked(answer, d, now)
+	return true
+}
+
+func (b *bucket) refuseLocked(answer *Answer, d *denial, now int64) {
+	answer.Verdict = Denied
+	answer.Remaining = 0
+	answer.RetryAfter = duration(d.free - now)
+	answer.Reset = duration(d.ends - now)
+	if b.unsettled > 0 && answer.RetryAfter > unsettledRetry {
+		answer.RetryAfter = unsettledRetry
+	}
+}
+
+// deniedLast tells whether Redis's last answer for the key was a denial.
+func (b *bucket) deniedLast() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.denial.last
+}
+
+// rememberLocked notes that Redis granted less than was needed. The instant at
+// which permits come free is counted from when the call was sent, which is
+// before Redis answered: the denial ends a round trip early rather than late.
+func (b *bucket) rememberLocked(f *flight, grant window.Grant, now int64) {
+	w := b.limiter.window
+	free := window.FreeAt(grant.Counts, w, f.limit, f.cost, grant.Now)
+	d := denial{
+		limit: f.limit,
+		cost:  f.cost,
+		free:  f.sent + (free-grant.Now)*1000,
+		ends:  f.sent + ((grant.Counts.Index+1)*w-grant.Now)*1000,
+		last:  true,
+	}
+	d.until = later(d.free, now+pace(w))
+	if latest := f.sent + denialLife; d.until > latest {
+		d.until = latest
+	}
+	b.denial = d
+}
+
+// pace is the shortest time between two calls of a key at its limit, in ns.
+func pace(window int64) int64 {
+	p := window * 1000 / asksPerWindow
+	if p > longestPace {
+		return longestPace
+	}
+	return p
+}

@@ -1,0 +1,240 @@
+package limit
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/redis"
+)
+
+const (
+	// sweepEvery is how long permits may lie unused before they go back.
+	sweepEvery = 50 * time.Millisecond
+
+	// settleWithin is how long a permit may wait for the answer that decides
+	// whether it counts; then it is given back (RULES 16).
+	settleWithin = 30 * time.Second
+
+	// debtorsPerSweep bounds the reports one pass sends, so that the return
+	// of Redis is not greeted with one write of a hundred thousand calls.
+	debtorsPerSweep = 2000
+)
+
+// GiveBack returns the permit of a granted answer that was not used after all:
+// to the lease it came from while that lives, else to the window it was
+// granted in, else nowhere (RULES 10). It does so once; an answer without a
+// permit changes nothing.
+func (e *Engine) GiveBack(a *Answer) {
+	b := a.bucket
+	if a.Verdict != Granted || b == nil {
+		return
+	}
+	a.bucket = nil
+	now := e.clock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch h := a.lease; {
+	case h == nil: // taken without Redis, which never counted it
+		b.forgetSpentLocked(a.window, a.cost)
+	case h == b.lease && now < h.until:
+		h.left += a.cost
+		e.watchLocked(b)
+	default:
+		b.oweReturnLocked(h.generation, h.index, a.cost)
+		b.denial.until = 0 // there may be room now
+		e.watchLocked(b)
+	}
+}
+
+func (b *bucket) forgetSpentLocked(index, permits int64) {
+	switch b.seen.Index - index {
+	case 0:
+		b.owed.Spent = later(0, b.owed.Spent-permits)
+	case 1:
+		b.owed.PreviousSpent = later(0, b.owed.PreviousSpent-permits)
+	}
+}
+
+// Hold is a permit whose answer decides whether it counts (countStatus,
+// refundStatus). It is taken before the request goes on, so that N parallel
+// attempts cannot slip past.
+type Hold struct {
+	engine *Engine
+	answer Answer
+	timer  *time.Timer
+	once   sync.Once
+}
+
+// Hold notes that the permit of a is not settled yet.
+func (e *Engine) Hold(a *Answer) *Hold {
+	h := &Hold{engine: e, answer: *a}
+	a.bucket.mu.Lock()
+	a.bucket.unsettled++
+	a.bucket.mu.Unlock()
+	h.timer = time.AfterFunc(settleWithin, func() { h.Settle(false) })
+	return h
+}
+
+// Settle ends the hold: the permit counts, or goes back. The first call wins.
+func (h *Hold) Settle(counts bool) {
+	h.once.Do(func() {
+		h.timer.Stop()
+		b := h.answer.bucket
+		b.mu.Lock()
+		b.unsettled--
+		b.mu.Unlock()
+		if !counts {
+			h.engine.GiveBack(&h.answer)
+		}
+	})
+}
+
+// sweeper remembers the buckets that hold or owe permits. Nothing runs while
+// it knows none.
+type sweeper struct {
+	wake chan struct{}
+
+	mu      sync.Mutex
+	watched []*bucket // leases with permits left, and returns to deliver
+	debtors []*bucket // to report to Redis once it is there
+}
+
+// watchLocked has the sweeper look after the bucket's lease and returns.
+func (e *Engine) watchLocked(b *bucket) {
+	if b.swept {
+		return
+	}
+	b.swept = true
+	b.atSweep = -1
+	s := &e.sweeper
+	s.mu.Lock()
+	s.watched = append(s.watched, b)
+	s.mu.Unlock()
+	s.nudge()
+}
+
+// oweLocked has the sweeper report the bucket to Redis once it is healthy.
+func (e *Engine) oweLocked(b *bucket) {
+	if b.owing || b.shared {
+		return
+	}
+	b.owing = true
+	s := &e.sweeper
+	s.mu.Lock()
+	s.debtors = append(s.debtors, b)
+	s.mu.Unlock()
+	s.nudge()
+}
+
+func (s *sweeper) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// sweep runs every 50 ms while there is something to look after.
+func (e *Engine) sweep() {
+	ticker := time.NewTicker(sweepEvery)
+	ticker.Stop()
+	defer ticker.Stop()
+	for {
+		select {
+		case <-e.stop:
+			return
+		case <-e.sweeper.wake:
+		}
+		ticker.Reset(sweepEvery)
+		for busy := true; busy; {
+			select {
+			case <-e.stop:
+				return
+			case <-ticker.C:
+			}
+			busy = e.sweepOnce(e.clock())
+		}
+		ticker.Stop()
+	}
+}
+
+// sweepOnce gives back what lay unused since the last pass, all in one write,
+// and reports debts; it tells whether anything is left to look after.
+func (e *Engine) sweepOnce(now int64) (busy bool) {
+	s := &e.sweeper
+	s.mu.Lock()
+	watched := s.watched
+	s.watched = nil
+	s.mu.Unlock()
+
+	var calls []*redis.Call
+	var kept []*bucket
+	for _, b := range watched {
+		b.mu.Lock()
+		call, keep := b.sweepLocked(now)
+		b.swept = keep
+		b.mu.Unlock()
+		if call != nil {
+			calls = append(calls, call)
+		}
+		if keep {
+			kept = append(kept, b)
+		}
+	}
+	if e.redis.Healthy() {
+		for _, b := range s.someDebtors() {
+			b.mu.Lock()
+			b.owing = false
+			if b.flight == nil { // else what is owed leaves with the next call
+				calls = append(calls, b.launchLocked(now))
+			}
+			b.mu.Unlock()
+		}
+	}
+	s.mu.Lock()
+	s.watched = append(s.watched, kept...)
+	busy = len(s.watched)+len(s.debtors) > 0
+	s.mu.Unlock()
+	if len(calls) > 0 {
+		e.redis.Send(calls...)
+	}
+	return busy
+}
+
+// sweepLocked gives back the lease of a bucket if nobody spent from it since
+// the last pass, or if it is dead. Where a call is under way what is owed
+// leaves with the next.
+func (b *bucket) sweepLocked(now int64) (call *redis.Call, keep bool) {
+	if h := b.lease; h != nil && h.left > 0 {
+		if now < h.until && h.left != b.atSweep {
+			b.atSweep = h.left
+			return nil, true
+		}
+		b.dropLeaseLocked()
+	}
+	if b.owed.Empty() || b.shared {
+		return nil, false
+	}
+	if b.flight != nil {
+		return nil, true
+	}
+	if !b.limiter.engine.redis.Healthy() {
+		b.limiter.engine.oweLocked(b)
+		return nil, false
+	}
+	return b.launchLocked(now), false
+}
+
+func (s *sweeper) someDebtors() []*bucket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.debtors)
+	if n > debtorsPerSweep {
+		n = debtorsPerSweep
+	}
+	some := s.debtors[:n:n]
+	s.debtors = s.debtors[n:]
+	if len(s.debtors) == 0 {
+		s.debtors = nil
+	}
+	return some
+}

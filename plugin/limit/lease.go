@@ -1,0 +1,170 @@
+package limit
+
+import (
+	"sync"
+
+	"github.com/sluice-gateway/sluice/plugin/redis"
+	"github.com/sluice-gateway/sluice/plugin/window"
+)
+
+// leaseLife is the longest that permits are held without asking again, so
+// that resets and other instances' demand are felt within a second.
+const leaseLife = int64(1e9)
+
+// lease is a batch of permits granted by one reply and spent from memory.
+type lease struct {
+	left  int64 // permits; only falls below what Redis granted (I1), guarded by the bucket's mu
+	limit int64 // the limit it was granted under; another one has to ask (RULES 19)
+
+	// until is the monotonic instant at which the permits die: the end of
+	// the window they were granted in, at most leaseLife away. Both are
+	// counted from when the call was *sent*: counted from its reply, a slow
+	// reply would let the lease reach into the next window (I1).
+	until int64
+	ends  int64 // the end of the window, without the cap
+
+	generation int64
+	index      int64 // the window in which Redis counted them
+	room       int64 // what was left under the limit beside this lease at that reply
+}
+
+// bucket is what this instance knows and holds of one key.
+type bucket struct {
+	limiter *Limiter
+	name    string // as Key names it
+	shared  bool   // stands for many keys while the table is full (table.go); never asks Redis
+
+	mu     sync.Mutex
+	lease  *lease
+	denial denial
+	demand demand
+
+	// seen is the newest Redis has said of this key, plus what this instance
+	// has spent and could not report for certain.
+	// Invariant (I8): it goes with every call, so a Redis that lost state
+	// learns it again.
+	seen window.Counts
+	owed window.Settlement // by the windows of seen.Index; leaves with the next call
+
+	flight    *flight   // the call under way; at most one a key, so replies come in order
+	queue     []*waiter // those who need the call after it
+	unsettled int       // permits whose answer has not decided yet whether they count (RULES 16)
+
+	used    bool  // since the table's hand passed last
+	evicted bool  // no longer in the table: look the key up again
+	swept   bool  // in the sweeper's list of leases
+	owing   bool  // in the sweeper's list of debtors
+	atSweep int64 // lease.left when the sweeper passed last
+}
+
+// fromMemory answers what the lease or a remembered denial can answer. It
+// leaves Verdict Undecided otherwise.
+func (l *Limiter) fromMemory(ask *Ask, answer *Answer, now int64) {
+	b := l.table.find(l, ask.Key)
+	answer.bucket = b
+	b.mu.Lock()
+	h := b.lease
+	if h != nil && h.left >= ask.Cost && h.limit == ask.Limit && now < h.until {
+		h.left -= ask.Cost
+		b.demand.taken += ask.Cost
+		answer.Verdict = Granted
+		answer.Remaining = (h.left + h.room) / ask.Cost
+		answer.Reset = duration(h.ends - now)
+		answer.lease = h
+		answer.cost = ask.Cost
+	} else if now < b.denial.until {
+		b.denyLocked(ask, answer, now)
+	}
+	b.used = true
+	b.mu.Unlock()
+}
+
+// join makes the request wait for a call, its own or one that it shares, and
+// returns the call to send if there is none under way. Where no call is needed
+// after all, or none is possible, answer is decided and both are nil.
+func (l *Limiter) join(p *Policy, ask *Ask, answer *Answer, now int64) (*waiter, *redis.Call) {
+	b := answer.bucket
+	b.mu.Lock()
+	for b.evicted {
+		b.mu.Unlock()
+		b = l.table.find(l, ask.Key)
+		answer.bucket = b
+		b.mu.Lock()
+	}
+	defer b.mu.Unlock()
+	if ask.Cost > ask.Limit { // only a limitHeader can say so; a configured one is refused at load
+		answer.Verdict = Denied
+		return nil, nil
+	}
+	if b.spendLocked(ask, answer, now) || b.denyLocked(ask, answer, now) {
+		return nil, nil
+	}
+	stuck := b.flight != nil && b.flight.timedOut
+	if stuck || b.shared || !l.engine.redis.Healthy() {
+		l.engine.fallBackLocked(b, p, ask, answer, now)
+		return nil, nil
+	}
+	w := &waiter{policy: p, ask: *ask, deadline: now + l.engine.timeout, done: make(chan struct{})}
+	w.answer.bucket = b
+	b.queue = append(b.queue, w)
+	if b.flight != nil {
+		w.limitWait(b, now)
+		return w, nil
+	}
+	return w, b.launchLocked(now)
+}
+
+// spendLocked takes a permit from the lease, if it has one for this ask.
+func (b *bucket) spendLocked(ask *Ask, answer *Answer, now int64) bool {
+	h := b.lease
+	if h == nil || h.left < ask.Cost || h.limit != ask.Limit || now >= h.until {
+		return false
+	}
+	h.left -= ask.Cost
+	b.demand.taken += ask.Cost
+	answer.grant(b, h, ask.Cost, now)
+	return true
+}
+
+// grant fills in an answer whose permit comes from lease h.
+func (a *Answer) grant(b *bucket, h *lease, cost, now int64) {
+	a.Verdict = Granted
+	a.Remaining = (h.left + h.room) / cost
+	a.Reset = duration(h.ends - now)
+	a.bucket = b
+	a.lease = h
+	a.cost = cost
+}
+
+// dropLeaseLocked ends the lease; what is left of it is owed to Redis.
+func (b *bucket) dropLeaseLocked() {
+	if h := b.lease; h != nil {
+		b.oweReturnLocked(h.generation, h.index, h.left)
+		h.left = 0
+		b.lease = nil
+	}
+}
+
+// oweReturnLocked notes permits that go back to the window they were granted
+// in, if it still counts (RULES 10).
+func (b *bucket) oweReturnLocked(generation, index, permits int64) {
+	if permits == 0 || generation != b.seen.Generation {
+		return
+	}
+	b.advanceLocked(index)
+	switch b.seen.Index - index {
+	case 0:
+		b.owed.Returned += permits
+	case 1:
+		b.owed.PreviousReturned += permits
+	}
+}
+
+// advanceLocked brings seen, and owed with it, to the window with the given
+// index.
+func (b *bucket) advanceLocked(index int64) {
+	if ahead := index - b.seen.Index; ahead > 0 {
+		b.owed = b.owed.Shift(ahead)
+		b.seen = b.seen.At(index)
+	}
+}

@@ -1,0 +1,325 @@
+// Package limit enforces sliding-window limits over any number of gateways at
+// a small fraction of a Redis call a request.
+//
+// In the order in which it happens:
+//
+//	spend      a permit is taken from the key's lease, in memory     lease.go
+//	deny       or refused from memory, while Redis's last answer     denial.go
+//	           still proves that the rule would refuse it
+//	reserve    else one script call reserves what the waiting        script.go
+//	           requests need and, away from the limit, what the next
+//	           50 ms are likely to need; concurrent requests of a
+//	           key share one call, several keys one write
+//	fall back  Redis away: this instance's share of the limit, from  fallback.go
+//	           the last usage it knew, reported when Redis is back
+//	give back  permits that nobody used return to Redis              giveback.go
+//
+// presence.go keeps the count of live instances, table.go bounds memory.
+//
+// The invariants (DESIGN section 4) and who keeps them:
+//
+//	I1 never over       the script decides; a lease dies with its window (lease.go: until)
+//	I2 hardly under     need before extra, extra shrinks with the room, unspent permits return
+//	I3 denied is free   denial.go
+//	I4 hot is cheap     leases of 50 ms of demand (demand.go)
+//	I5 no outage        callers wait for at most one timeout, none while the breaker is open
+//	I6 bounded          table.go
+//	I7 all or nothing   Take, below
+//	I8 nothing forgets  every call carries what this instance has seen (window.Counts)
+package limit
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/redis"
+	"github.com/sluice-gateway/sluice/plugin/window"
+)
+
+// Redis is what the engine needs of redis.Client. No method blocks on the
+// network.
+type Redis interface {
+	Send(calls ...*redis.Call)
+	Healthy() bool
+}
+
+// Failure says what to answer while Redis is away.
+type Failure int
+
+// Local enforces this instance's share, Allow admits, Deny answers 503.
+const (
+	Local Failure = iota
+	Allow
+	Deny
+)
+
+// Policy is what a middleware wants done without Redis.
+type Policy struct {
+	OnFailure    Failure
+	MinInstances int64 // the share is never larger than limit / MinInstances
+}
+
+// Ask is one request's wish at one limit.
+type Ask struct {
+	Limiter *Limiter
+	Key     string // whom it limits, as Key names it
+	Limit   int64  // permits a window; depends on the user's tier
+	Cost    int64  // permits this request takes, at most Limit
+}
+
+// Verdict is the outcome at one limit.
+type Verdict int
+
+// Granted holds a permit, Denied has none to give, Unavailable cannot decide
+// (Redis is away and the policy is Deny). The zero Verdict is Undecided.
+const (
+	Undecided Verdict = iota
+	Granted
+	Denied
+	Unavailable
+)
+
+// Answer is the outcome of one Ask. With limit 10 a second of which 6 are in
+// use, a granted answer has Remaining 3.
+type Answer struct {
+	Verdict    Verdict
+	Remaining  int64         // whole requests left, never above the truth at Redis's last reply
+	Reset      time.Duration // until the running window ends
+	RetryAfter time.Duration // of a denial: until the rule could admit; 0 = never (cost above the limit)
+	Degraded   bool          // decided without Redis
+
+	bucket *bucket
+	lease  *lease // the permit's origin; nil for permits of the fallback
+	window int64  // index of the window a permit of the fallback was taken in
+	cost   int64
+}
+
+// Options are what an Engine is made of.
+type Options struct {
+	Redis    Redis
+	Timeout  time.Duration // budget of one reply on the request path
+	Instance string        // identity of this process
+	Prefix   string        // of all Redis keys
+	Report   func() string // the heartbeat's JSON
+	Clock    func() int64  // monotonic nanoseconds
+	Log      func(level, message string)
+}
+
+// Engine holds all limits that share one Redis.
+type Engine struct {
+	redis    Redis
+	timeout  int64 // ns
+	clock    func() int64
+	log      func(level, message string)
+	prefix   string
+	presence *presence
+
+	// offset is Redis's clock minus this process's monotonic one, in
+	// microseconds, as of the last reply: the fallback's windows are Redis's.
+	offset atomic.Int64
+
+	Degraded atomic.Int64 // answers given without Redis
+
+	mu       sync.Mutex
+	limiters map[limiterID]*Limiter
+
+	sweeper sweeper
+	stop    chan struct{}
+	done    sync.WaitGroup
+}
+
+type limiterID struct {
+	name   string
+	window int64
+}
+
+// Limiter is the state of one limit name and window. Middlewares that use the
+// same name and window share it: one budget over several routes (RULES 19).
+type Limiter struct {
+	Name   string
+	Denied atomic.Int64 // requests this limit denied
+
+	engine *Engine
+	window int64 // microseconds
+	prefix string
+	table  table
+}
+
+// NewEngine starts an engine; Close ends it.
+func NewEngine(o Options) *Engine {
+	e := &Engine{
+		redis:    o.Redis,
+		timeout:  int64(o.Timeout),
+		clock:    o.Clock,
+		log:      o.Log,
+		prefix:   o.Prefix,
+		limiters: map[limiterID]*Limiter{},
+		stop:     make(chan struct{}),
+	}
+	e.offset.Store(time.Now().UnixMicro() - o.Clock()/1000)
+	e.presence = newPresence(e, o.Instance, o.Report)
+	e.sweeper.wake = make(chan struct{}, 1)
+	e.done.Add(2)
+	go e.guard("sweeper", e.sweep)
+	go e.guard("heartbeat", e.presence.beat)
+	return e
+}
+
+// Close ends the engine's goroutines. Permits in leases are lost, at most what
+// I2 allows; counters in Redis stay.
+func (e *Engine) Close() {
+	close(e.stop)
+	e.done.Wait()
+}
+
+// guard runs a loop and starts it again after a panic: in the interpreted form
+// a panic in a goroutine would end Traefik itself.
+func (e *Engine) guard(name string, loop func()) {
+	defer e.done.Done()
+	for !e.attempt(name, loop) {
+		select {
+		case <-e.stop:
+			return
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (e *Engine) attempt(name string, loop func()) (finished bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			e.log("error", fmt.Sprintf("the %s panicked and is started again: %v", name, p))
+		}
+	}()
+	loop()
+	return true
+}
+
+// Limiter returns the state of a limit, made at first use. maxKeys bounds the
+// keys it tracks; where several middlewares differ the largest holds.
+func (e *Engine) Limiter(name string, span time.Duration, maxKeys int) *Limiter {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id := limiterID{name: name, window: window.Span(span)}
+	l := e.limiters[id]
+	if l == nil {
+		l = &Limiter{Name: name, engine: e, window: id.window, prefix: limitPrefix(e.prefix, name, span)}
+		e.limiters[id] = l
+	}
+	l.table.allow(maxKeys)
+	return l
+}
+
+// all is a snapshot of the limiters.
+func (e *Engine) all() []*Limiter {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	limiters := make([]*Limiter, 0, len(e.limiters))
+	for _, l := range e.limiters {
+		limiters = append(limiters, l)
+	}
+	return limiters
+}
+
+// Denials are the denied requests by limit name.
+func (e *Engine) Denials() map[string]int64 {
+	denials := map[string]int64{}
+	for _, l := range e.all() {
+		denials[l.Name] += l.Denied.Load()
+	}
+	return denials
+}
+
+// Keys is the number of keys tracked now.
+func (e *Engine) Keys() int64 {
+	n := int64(0)
+	for _, l := range e.all() {
+		n += int64(l.table.size())
+	}
+	return n
+}
+
+// Take takes a permit at every limit of asks, or at none (I7), and reports
+// whether it did. answers has the length of asks; an answer that the outcome
+// of another made needless stays Undecided. It waits for Redis at most once a
+// timeout, and never while Redis is away.
+func (e *Engine) Take(p *Policy, asks []Ask, answers []Answer) bool {
+	now := e.clock()
+	missing, denied := 0, 0
+	for i := range asks {
+		// All of them, though one denial decides: the client is told of the
+		// limit that denies for longest.
+		asks[i].Limiter.fromMemory(&asks[i], &answers[i], now)
+		switch answers[i].Verdict {
+		case Undecided:
+			missing++
+		case Denied:
+			denied++
+		}
+	}
+	if denied > 0 {
+		return e.refused(answers)
+	}
+	if missing == 0 {
+		return true
+	}
+	if len(asks) > 1 {
+		// A limit that denied last is asked alone first: else the others
+		// would bleed a permit for each request that it refuses (RULES 20).
+		for i := range asks {
+			if answers[i].Verdict == Undecided && answers[i].bucket.deniedLast() {
+				e.reserve(p, asks[i:i+1], answers[i:i+1], now)
+				if answers[i].Verdict != Granted {
+					return e.refused(answers)
+				}
+			}
+		}
+	}
+	e.reserve(p, asks, answers, now)
+	for i := range answers {
+		if answers[i].Verdict != Granted {
+			return e.refused(answers)
+		}
+	}
+	return true
+}
+
+// refused gives back what the other limits granted.
+func (e *Engine) refused(answers []Answer) bool {
+	for i := range answers {
+		e.GiveBack(&answers[i])
+	}
+	return false
+}
+
+// reserve decides every undecided answer: all calls leave in one write, then
+// each is waited for.
+func (e *Engine) reserve(p *Policy, asks []Ask, answers []Answer, now int64) {
+	var calls []*redis.Call
+	waiters := make([]*waiter, len(asks))
+	for i := range asks {
+		if answers[i].Verdict != Undecided {
+			continue
+		}
+		w, call := asks[i].Limiter.join(p, &asks[i], &answers[i], now)
+		waiters[i] = w
+		if call != nil {
+			calls = append(calls, call)
+		}
+	}
+	if len(calls) > 0 {
+		e.redis.Send(calls...)
+	}
+	for i, w := range waiters {
+		if w != nil {
+			<-w.done
+			answers[i] = w.answer
+		}
+	}
+}
+
+// redisNow is Redis's clock in unix microseconds, as far as this process
+// knows it.
+func (e *Engine) redisNow(now int64) int64 { return now/1000 + e.offset.Load() }

@@ -1,0 +1,131 @@
+package limit
+
+import (
+	"hash/maphash"
+	"sync"
+)
+
+// The table of a limit's buckets never grows beyond its capacity (I6).
+//
+// Once it is full a new key takes the place of an old one that has nothing to
+// lose: a hand goes round the buckets, passes over those used since it last
+// came by, and takes the first whose state Redis knows as well as we do. While
+// Redis is away the counts of the running and the previous window live here
+// alone, so such buckets stay. A new key that finds no place then shares one of
+// overflowBuckets with all keys of its hash: they are limited together, under
+// their limit but never over it, and a flood of keys resets nobody's bucket
+// (RULES 17).
+const (
+	overflowBuckets = 256
+
+	// probes bounds the hand's work for one new key.
+	probes = 16
+)
+
+type table struct {
+	buckets sync.Map // key -> *bucket; read without a lock on the hot path
+
+	mu       sync.Mutex
+	capacity int
+	ring     []*bucket // every bucket in the table, in order of arrival
+	hand     int
+	overflow [overflowBuckets]*bucket
+	seed     maphash.Seed
+}
+
+// allow raises the capacity.
+func (t *table) allow(keys int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.capacity == 0 {
+		t.seed = maphash.MakeSeed()
+	}
+	if keys > t.capacity {
+		t.capacity = keys
+	}
+}
+
+func (t *table) size() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.ring)
+}
+
+// all is a snapshot of the buckets.
+func (t *table) all() []*bucket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]*bucket(nil), t.ring...)
+}
+
+// find returns the key's bucket, made if need be.
+func (t *table) find(l *Limiter, key string) *bucket {
+	if b, ok := t.buckets.Load(key); ok {
+		return b.(*bucket)
+	}
+	return t.place(l, key)
+}
+
+func (t *table) place(l *Limiter, key string) *bucket {
+	healthy := l.engine.redis.Healthy()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if b, ok := t.buckets.Load(key); ok {
+		return b.(*bucket)
+	}
+	b := &bucket{limiter: l, name: key}
+	if len(t.ring) < t.capacity {
+		t.ring = append(t.ring, b)
+		t.buckets.Store(key, b)
+		return b
+	}
+	for i := 0; i < probes; i++ {
+		place := t.hand
+		t.hand = (t.hand + 1) % len(t.ring)
+		old := t.ring[place]
+		if old.leave(l.engine, healthy) {
+			t.buckets.Delete(old.name)
+			t.ring[place] = b
+			t.buckets.Store(key, b)
+			return b
+		}
+	}
+	if healthy {
+		// Redis decides alone: the bucket lives as long as the request.
+		return b
+	}
+	return t.overflowLocked(l, key)
+}
+
+// overflowLocked is the bucket that the key shares while the table is full.
+func (t *table) overflowLocked(l *Limiter, key string) *bucket {
+	i := maphash.String(t.seed, key) % overflowBuckets
+	if t.overflow[i] == nil {
+		t.overflow[i] = &bucket{limiter: l, name: key, shared: true}
+	}
+	return t.overflow[i]
+}
+
+// leave takes the bucket out of the table if nothing is lost by it.
+func (b *bucket) leave(e *Engine, healthy bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used {
+		b.used = false
+		return false
+	}
+	if b.flight != nil || len(b.queue) > 0 || b.unsettled > 0 || !b.owed.Empty() {
+		return false
+	}
+	if b.lease != nil && b.lease.left > 0 {
+		return false
+	}
+	if !healthy {
+		running := e.redisNow(e.clock()) / b.limiter.window
+		if counts := b.seen.At(running); counts.Current()+counts.Previous() > 0 {
+			return false
+		}
+	}
+	b.evicted = true
+	return true
+}

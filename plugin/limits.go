@@ -1,0 +1,285 @@
+package plugin
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
+	"github.com/sluice-gateway/sluice/plugin/window"
+)
+
+// What a limit's key may be.
+const (
+	keyUser   = "user"
+	keyIP     = "ip"
+	keyHeader = "header:"
+	keyGlobal = "global"
+)
+
+// What to do with a request that has no such key.
+const (
+	missingIP   = "ip"
+	missingDeny = "deny"
+	missingSkip = "skip"
+)
+
+// limitRule is one configured limit.
+type limitRule struct {
+	name        string
+	key         string // one of the four above
+	keyHeader   string // of keyHeader
+	limit       int64
+	window      time.Duration
+	cost        int64
+	tierHeader  string
+	tiers       map[string]int64
+	limitHeader string
+	onMissing   string
+	count       *statusSet // nil: every answer counts
+	refund      *statusSet // nil: no answer gives the permit back
+
+	position int // in the configuration, which orders the RateLimit headers
+	limiter  *limit.Limiter
+	policy   string // RateLimit-Policy for the plain limit
+	quoted   string // `"name"`, with what follows it in RateLimit
+}
+
+// awaitsAnswer tells whether the answer's status decides if the permit counts.
+func (rule *limitRule) awaitsAnswer() bool { return rule.count != nil || rule.refund != nil }
+
+// counts tells whether an answer of this status uses the permit up.
+func (rule *limitRule) counts(status int) bool {
+	if rule.count != nil && !rule.count.has(status) {
+		return false
+	}
+	return rule.refund == nil || !rule.refund.has(status)
+}
+
+// maxLimit is the largest limit over a window whose arithmetic is exact.
+func maxLimit(span time.Duration) int64 { return (window.MaxProduct - 1) / window.Span(span) }
+
+// permitted is the limit that holds for this request: the one an identity
+// header carries, that of the user's tier, or the plain one. Both headers have
+// just been written by the auth step, else headers.go has removed them.
+func (rule *limitRule) permitted(h http.Header) int64 {
+	if rule.limitHeader != "" {
+		if n, err := strconv.ParseInt(h.Get(rule.limitHeader), 10, 64); err == nil && n >= 0 {
+			if most := maxLimit(rule.window); n > most {
+				return most
+			}
+			return n
+		}
+	}
+	if rule.tierHeader != "" {
+		if n, ok := rule.tiers[h.Get(rule.tierHeader)]; ok {
+			return n
+		}
+	}
+	return rule.limit
+}
+
+// toll is what the limits said of one request, and what it holds of them.
+type toll struct {
+	gate    *gate
+	rules   []*limitRule // those that apply, in the order in which they were asked
+	asks    []limit.Ask
+	answers []limit.Answer
+	holds   []hold
+}
+
+// hold is a permit whose answer decides whether it counts.
+type hold struct {
+	rule *limitRule
+	held *limit.Hold
+}
+
+// demand asks the given limits, all of them or none (I7).
+func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal {
+	g := t.gate
+	from := len(t.rules)
+	address := ""
+	for _, rule := range rules {
+		key := ""
+		switch rule.key {
+		case keyUser:
+			if user != "" {
+				key = limit.Key(limit.UserKey, user)
+			}
+		case keyHeader:
+			if values := r.Header[rule.keyHeader]; len(values) > 0 && values[0] != "" {
+				key = limit.Key(limit.HeaderKey, values[0])
+			}
+		case keyGlobal:
+			key = limit.GlobalKey
+		}
+		if key == "" {
+			if rule.key != keyIP && rule.onMissing == missingDeny {
+				return t.unlessDry(missingKey(rule))
+			}
+			if rule.key != keyIP && rule.onMissing == missingSkip {
+				continue
+			}
+			if address == "" {
+				address = g.address.client(r)
+			}
+			key = limit.Key(limit.IPKey, address)
+		}
+		t.rules = append(t.rules, rule)
+		t.asks = append(t.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: rule.permitted(r.Header), Cost: rule.cost})
+		t.answers = append(t.answers, limit.Answer{})
+	}
+	if from == len(t.rules) {
+		return nil
+	}
+	if !g.engine.Take(&g.policy, t.asks[from:], t.answers[from:]) {
+		return t.unlessDry(t.denied(from))
+	}
+	for i := from; i < len(t.rules); i++ {
+		if t.rules[i].awaitsAnswer() {
+			t.holds = append(t.holds, hold{rule: t.rules[i], held: g.engine.Hold(&t.answers[i])})
+		}
+	}
+	return nil
+}
+
+// unlessDry is the refusal, but for a dry run: it decides, counts and announces
+// what it would have done.
+func (t *toll) unlessDry(no *refusal) *refusal {
+	if t.gate.dryRun {
+		return nil
+	}
+	return no
+}
+
+// denied is the refusal by the limits from the given one on: it names the one
+// that denies for longest, and its Retry-After is theirs (RULES 32).
+func (t *toll) denied(from int) *refusal {
+	worst := -1
+	for i := from; i < len(t.answers); i++ {
+		a := &t.answers[i]
+		if a.Verdict == limit.Unavailable {
+			return unavailable("The rate limit cannot be checked at the moment.", a.RetryAfter)
+		}
+		if a.Verdict != limit.Denied {
+			continue
+		}
+		t.rules[i].limiter.Denied.Add(1)
+		if worst < 0 || a.RetryAfter > t.answers[worst].RetryAfter {
+			worst = i
+		}
+	}
+	never := t.asks[worst].Cost > t.asks[worst].Limit
+	return tooMany(t.rules[worst], t.answers[worst].RetryAfter, never)
+}
+
+// giveBack returns every permit: the request was refused by a limit that was
+// asked after these (I7).
+func (t *toll) giveBack() {
+	for i := range t.answers {
+		if !t.rules[i].awaitsAnswer() {
+			t.gate.engine.GiveBack(&t.answers[i])
+		}
+	}
+	for _, h := range t.holds {
+		h.held.Settle(false)
+	}
+}
+
+// settle lets the answer's status decide which permits count.
+func (t *toll) settle(status int) {
+	for _, h := range t.holds {
+		h.held.Settle(h.rule.counts(status))
+	}
+}
+
+// announce writes the RateLimit headers, limits in configured order.
+func (t *toll) announce(h http.Header) {
+	if len(t.rules) == 0 {
+		return
+	}
+	order := t.inOrder()
+	policies, state := "", ""
+	for n, i := range order {
+		rule, answer := t.rules[i], &t.answers[i]
+		if n > 0 {
+			policies += ", "
+		}
+		policies += rule.policyOf(t.asks[i].Limit)
+		if answer.Verdict == limit.Undecided {
+			continue // another limit's denial made asking this one needless
+		}
+		if state != "" {
+			state += ", "
+		}
+		state += rule.quoted + strconv.FormatInt(answer.Remaining, 10) + ";t=" + strconv.FormatInt(seconds(t.reset(i)), 10)
+	}
+	h["Ratelimit-Policy"] = []string{policies}
+	if state != "" {
+		h["Ratelimit"] = []string{state}
+	}
+	if t.gate.legacyHeaders {
+		t.announceLegacy(h)
+	}
+}
+
+// reset is when the quota is worth asking about again: at the end of the
+// window, or for a client that is out of it when a request could pass.
+func (t *toll) reset(i int) time.Duration {
+	if a := &t.answers[i]; a.Verdict == limit.Denied {
+		return a.RetryAfter
+	}
+	return t.answers[i].Reset
+}
+
+// announceLegacy writes the X-RateLimit headers of the limit closest to its
+// end; X-RateLimit-Reset is in seconds.
+func (t *toll) announceLegacy(h http.Header) {
+	least := -1
+	for i := range t.answers {
+		if t.answers[i].Verdict != limit.Undecided && (least < 0 || t.answers[i].Remaining < t.answers[least].Remaining) {
+			least = i
+		}
+	}
+	if least < 0 {
+		return
+	}
+	h["X-Ratelimit-Limit"] = []string{strconv.FormatInt(t.asks[least].Limit, 10)}
+	h["X-Ratelimit-Remaining"] = []string{strconv.FormatInt(t.answers[least].Remaining, 10)}
+	h["X-Ratelimit-Reset"] = []string{strconv.FormatInt(seconds(t.reset(least)), 10)}
+}
+
+// inOrder are the indexes of the rules by configured position. They were asked
+// in that order but for limits on users, which come after the others.
+func (t *toll) inOrder() []int {
+	order := make([]int, len(t.rules))
+	for i := range order {
+		at := i
+		for at > 0 && t.rules[order[at-1]].position > t.rules[i].position {
+			order[at] = order[at-1]
+			at--
+		}
+		order[at] = i
+	}
+	return order
+}
+
+// policyOf is the limit's item of RateLimit-Policy: `"per-user";q=100;w=60`.
+func (rule *limitRule) policyOf(limit int64) string {
+	if limit == rule.limit {
+		return rule.policy
+	}
+	return rule.describe(limit)
+}
+
+func (rule *limitRule) describe(limit int64) string {
+	return strconv.Quote(rule.name) + ";q=" + strconv.FormatInt(limit, 10) + ";w=" + strconv.FormatInt(seconds(rule.window), 10)
+}
+
+// seconds rounds up.
+func seconds(d time.Duration) int64 {
+	if d <= 0 {
+		return 0
+	}
+	return int64((d + time.Second - 1) / time.Second)
+}

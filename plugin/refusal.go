@@ -1,0 +1,92 @@
+package plugin
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// refusal is an answer the plugin gives instead of the service. This file
+// alone writes 400, 401, 403, 429 and 503.
+type refusal struct {
+	status     int
+	title      string
+	detail     string
+	limit      string        // of a 429: the limit's name
+	retryAfter time.Duration // of 429 and 503; rounded up to seconds, at least 1
+	never      bool          // no Retry-After: waiting does not help
+	challenge  []string      // WWW-Authenticate
+
+	body        []byte // the auth service's own answer, handed on as it came
+	contentType string
+}
+
+// problem is the body, application/problem+json (RFC 9457).
+type problem struct {
+	Type       string `json:"type"`
+	Title      string `json:"title"`
+	Status     int    `json:"status"`
+	Detail     string `json:"detail"`
+	Limit      string `json:"limit,omitempty"`
+	RetryAfter int64  `json:"retry_after,omitempty"`
+	RequestID  string `json:"request_id"`
+}
+
+// bearerChallenge names no error: the request carried no credential at all
+// (RFC 6750, section 3.1).
+const bearerChallenge = `Bearer realm="sluice"`
+
+func noCredential() *refusal {
+	return &refusal{status: http.StatusUnauthorized, title: "Unauthorized", detail: "This resource needs an access token.", challenge: []string{bearerChallenge}}
+}
+
+func twoCredentials() *refusal {
+	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The request carries more than one Authorization header."}
+}
+
+func missingKey(rule *limitRule) *refusal {
+	if rule.key == keyUser {
+		return noCredential()
+	}
+	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The request lacks the header " + rule.keyHeader + "."}
+}
+
+func tooMany(rule *limitRule, retryAfter time.Duration, never bool) *refusal {
+	detail := "The limit " + strconv.Quote(rule.name) + " is used up."
+	if never {
+		detail = "A request of this cost exceeds the limit " + strconv.Quote(rule.name) + "."
+	}
+	return &refusal{status: http.StatusTooManyRequests, title: "Too Many Requests", detail: detail, limit: rule.name, retryAfter: retryAfter, never: never}
+}
+
+func unavailable(detail string, retryAfter time.Duration) *refusal {
+	return &refusal{status: http.StatusServiceUnavailable, title: "Service Unavailable", detail: detail, retryAfter: retryAfter}
+}
+
+func (no *refusal) write(w http.ResponseWriter, id string) {
+	h := w.Header()
+	for _, challenge := range no.challenge {
+		h.Add("Www-Authenticate", challenge)
+	}
+	p := problem{Type: "about:blank", Title: no.title, Status: no.status, Detail: no.detail, Limit: no.limit, RequestID: id}
+	if (no.status == http.StatusTooManyRequests || no.status == http.StatusServiceUnavailable) && !no.never {
+		p.RetryAfter = seconds(no.retryAfter)
+		if p.RetryAfter < 1 {
+			p.RetryAfter = 1
+		}
+		h.Set("Retry-After", strconv.FormatInt(p.RetryAfter, 10))
+	}
+	body, contentType := no.body, no.contentType
+	if body == nil {
+		body, _ = json.Marshal(p) // a struct of strings and numbers always marshals
+		contentType = "application/problem+json"
+	}
+	if contentType != "" {
+		h.Set("Content-Type", contentType)
+	}
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(no.status)
+	w.Write(body) // an error here means that the client is gone
+}

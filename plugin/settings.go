@@ -1,0 +1,533 @@
+package plugin
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
+	"github.com/sluice-gateway/sluice/plugin/redis"
+	"github.com/sluice-gateway/sluice/plugin/window"
+)
+
+// settings is a Config whose every value has been read, checked and given its
+// default.
+type settings struct {
+	redis           redisSettings
+	auth            *authSettings
+	userHeader      string
+	trustUserHeader bool
+	address         addressStrategy
+	limits          []*limitRule
+	exemptIPs       []netip.Prefix
+	exemptUsers     map[string]bool
+	policy          limit.Policy
+	dryRun          bool
+	legacyHeaders   bool
+	maxKeys         int
+}
+
+type redisSettings struct {
+	client    redis.Config
+	keyPrefix string
+	timeout   time.Duration
+	identity  string // equal for equal configuration: shared.go's key
+}
+
+type authSettings struct {
+	addresses         []string
+	timeout           time.Duration
+	optional          bool
+	responseHeaders   []string
+	keepAuthorization bool
+	cacheSize         int
+	tls               *tls.Config
+	identity          string
+}
+
+// Longest and shortest spans accepted.
+const (
+	shortestWindow = time.Second
+	longestWindow  = 31 * 24 * time.Hour
+	longestTimeout = 10 * time.Second
+)
+
+var limitName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+
+// Problems are all mistakes of the configuration at once, each with its path,
+// the value and what is accepted; empty when there is none.
+func (c *Config) Problems() []string {
+	_, problems := c.read()
+	return problems
+}
+
+// reader collects the problems met on the way.
+type reader struct{ problems []string }
+
+func (c *Config) read() (*settings, []string) {
+	p := &reader{}
+	s := &settings{
+		userHeader:      p.header("userHeader", c.UserHeader, "X-User-ID"),
+		trustUserHeader: p.boolean("trustUserHeader", c.TrustUserHeader),
+		dryRun:          p.boolean("dryRun", c.DryRun),
+		legacyHeaders:   p.boolean("legacyHeaders", c.LegacyHeaders),
+		maxKeys:         int(p.integer("maxKeys", c.MaxKeys, 100000, 1, 100000000)),
+		exemptIPs:       p.networks("exempt.ips", c.Exempt.IPs),
+		exemptUsers:     map[string]bool{},
+	}
+	p.unknown("", c.Unknown, "redis, auth, userHeader, trustUserHeader, ipStrategy, limits, exempt, trustedProxies, minInstances, onRedisFailure, dryRun, legacyHeaders, maxKeys")
+	p.unknown("exempt.", c.Exempt.Unknown, "ips, users")
+	for _, user := range split(c.Exempt.Users) {
+		s.exemptUsers[user] = true
+	}
+	s.policy.MinInstances = p.integer("minInstances", c.MinInstances, 1, 1, 10000)
+	switch p.choice("onRedisFailure", c.OnRedisFailure, "local", "allow", "deny") {
+	case "allow":
+		s.policy.OnFailure = limit.Allow
+	case "deny":
+		s.policy.OnFailure = limit.Deny
+	}
+	s.address = p.addressStrategy(c)
+	s.auth = p.auth(c.Auth, s.userHeader)
+	if c.Auth != nil && s.trustUserHeader {
+		p.add("trustUserHeader", "true", "with auth the plugin decides itself who the user is; set it only behind forwardAuth, without auth")
+	}
+	s.limits = p.limits(c, s)
+	s.redis = p.redis(&c.Redis, len(s.limits) > 0 || s.auth != nil)
+	return s, p.problems
+}
+
+// add notes a mistake.
+func (p *reader) add(path, value, accepted string) {
+	p.problems = append(p.problems, path+": "+strconv.Quote(value)+": "+accepted)
+}
+
+func (p *reader) missing(path, accepted string) {
+	p.problems = append(p.problems, path+": is missing: "+accepted)
+}
+
+// unknown reports keys that no field took; Traefik would drop them in silence.
+func (p *reader) unknown(prefix string, rest map[string]interface{}, known string) {
+	names := make([]string, 0, len(rest))
+	for name := range rest {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		p.problems = append(p.problems, prefix+name+": unknown key; known here: "+known)
+	}
+}
+
+func (p *reader) boolean(path, value string) bool {
+	switch strings.ToLower(strings.TrimSpace(value)) {
+	case "", "false", "0":
+		return false
+	case "true", "1": // 1 is what Traefik makes of a CRD's true
+		return true
+	}
+	p.add(path, value, "write true or false")
+	return false
+}
+
+func (p *reader) integer(path, value string, byDefault, least, most int64) int64 {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return byDefault
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || n < least || n > most {
+		p.add(path, value, fmt.Sprintf("write a whole number from %d to %d", least, most))
+		return byDefault
+	}
+	return n
+}
+
+func (p *reader) duration(path, value string, byDefault, least, most time.Duration) time.Duration {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return byDefault
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		if _, number := strconv.ParseFloat(value, 64); number == nil {
+			p.add(path, value, "has no unit; write a duration such as "+value+"s")
+		} else {
+			p.add(path, value, "write a duration such as 500ms, 60s or 1h30m")
+		}
+		return byDefault
+	}
+	if d < least || d > most {
+		p.add(path, value, fmt.Sprintf("write a duration from %s to %s", least, most))
+		return byDefault
+	}
+	return d
+}
+
+// choice returns one of the accepted words, the first when value is empty.
+func (p *reader) choice(path, value string, accepted ...string) string {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return accepted[0]
+	}
+	for _, word := range accepted {
+		if value == word {
+			return word
+		}
+	}
+	p.add(path, value, "write "+strings.Join(accepted, ", "))
+	return accepted[0]
+}
+
+// header returns a header's canonical name.
+func (p *reader) header(path, value, byDefault string) string {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		value = byDefault
+	}
+	if value != "" && !token(value) {
+		p.add(path, value, "write a header name, such as X-User-ID")
+	}
+	return http.CanonicalHeaderKey(value)
+}
+
+// token tells whether s is a token of RFC 9110, section 5.6.2.
+func token(s string) bool {
+	const marks = "!#$%&'*+-.^_`|~"
+	for _, c := range s {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune(marks, c)) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// split undoes what a template leaves of a list: elements that still hold
+// commas, and blanks.
+func split(values []string) []string {
+	var all []string
+	for _, value := range values {
+		for _, part := range strings.Split(value, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				all = append(all, part)
+			}
+		}
+	}
+	return all
+}
+
+func (p *reader) networks(path string, values []string) []netip.Prefix {
+	var networks []netip.Prefix
+	for _, value := range split(values) {
+		if network, err := netip.ParsePrefix(value); err == nil {
+			networks = append(networks, network.Masked())
+		} else if address, err := netip.ParseAddr(value); err == nil {
+			address = address.Unmap()
+			networks = append(networks, netip.PrefixFrom(address, address.BitLen()))
+		} else {
+			p.add(path, value, "write an address or a network such as 203.0.113.0/24 or 2001:db8::/32")
+		}
+	}
+	return networks
+}
+
+func (p *reader) addressStrategy(c *Config) addressStrategy {
+	p.unknown("ipStrategy.", c.IPStrategy.Unknown, "depth, excludedIPs, ipv6Subnet")
+	return addressStrategy{
+		depth:    int(p.integer("ipStrategy.depth", c.IPStrategy.Depth, 0, 0, 100)),
+		excluded: p.networks("ipStrategy.excludedIPs", c.IPStrategy.ExcludedIPs),
+		subnet:   int(p.integer("ipStrategy.ipv6Subnet", c.IPStrategy.IPv6Subnet, 64, 1, 128)),
+		trusted:  p.networks("trustedProxies", c.TrustedProxies),
+	}
+}
+
+func (p *reader) redis(c *Redis, needed bool) redisSettings {
+	p.unknown("redis.", c.Unknown, "addresses, username, password, passwordFile, db, masterName, sentinelUsername, sentinelPassword, cluster, tls, timeout, dialTimeout, keyPrefix")
+	addresses := split(c.Addresses)
+	for _, address := range addresses {
+		host, port, err := net.SplitHostPort(address)
+		number, bad := strconv.Atoi(port)
+		if err != nil || bad != nil || host == "" || number < 1 || number > 65535 {
+			p.add("redis.addresses", address, "write host:port, such as redis:6379")
+		}
+	}
+	if needed && len(addresses) == 0 {
+		p.missing("redis.addresses", "write at least one host:port")
+	}
+	cluster := p.boolean("redis.cluster", c.Cluster)
+	if cluster && c.MasterName != "" {
+		p.add("redis.masterName", c.MasterName, "is Sentinel's; leave it out with cluster: true")
+	}
+	db := p.integer("redis.db", c.DB, 0, 0, 1<<20)
+	if cluster && db != 0 {
+		p.add("redis.db", c.DB, "a Redis Cluster has only database 0")
+	}
+	s := redisSettings{keyPrefix: c.KeyPrefix, timeout: p.duration("redis.timeout", c.Timeout, 25*time.Millisecond, time.Millisecond, longestTimeout)}
+	if s.keyPrefix == "" {
+		s.keyPrefix = "sluice"
+	}
+	if strings.ContainsAny(s.keyPrefix, "{} \t\r\n*?[]\\") || len(s.keyPrefix) > 64 {
+		p.add("redis.keyPrefix", c.KeyPrefix, "write at most 64 bytes without blanks, braces or glob characters")
+	}
+	s.client = redis.Config{
+		Addresses:        addresses,
+		Username:         c.Username,
+		Password:         p.password(c),
+		DB:               int(db),
+		MasterName:       c.MasterName,
+		SentinelUsername: c.SentinelUsername,
+		SentinelPassword: c.SentinelPassword,
+		Cluster:          cluster,
+		TLS:              p.tls("redis.tls.", &c.TLS, p.boolean("redis.tls.enabled", c.TLS.Enabled)),
+		Timeout:          s.timeout,
+		DialTimeout:      p.duration("redis.dialTimeout", c.DialTimeout, time.Second, time.Millisecond, longestTimeout),
+		ClientName:       "sluice-gateway",
+	}
+	s.identity = fmt.Sprint(addresses, c.Username, c.Password, c.PasswordFile, db, c.MasterName, c.SentinelUsername, c.SentinelPassword,
+		cluster, c.TLS, s.client.Timeout, s.client.DialTimeout, s.keyPrefix)
+	return s
+}
+
+// password returns what asks for the password at each connection, so that a
+// changed file needs no restart.
+func (p *reader) password(c *Redis) func() (string, error) {
+	fixed, file := c.Password, c.PasswordFile
+	if file == "" {
+		return func() (string, error) { return fixed, nil }
+	}
+	if fixed != "" {
+		p.add("redis.passwordFile", file, "set password or passwordFile, not both")
+	}
+	ask := func() (string, error) {
+		content, err := os.ReadFile(file)
+		return strings.TrimRight(string(content), "\r\n"), err
+	}
+	if _, err := ask(); err != nil {
+		p.add("redis.passwordFile", file, "cannot be read: "+err.Error())
+	}
+	return ask
+}
+
+func (p *reader) tls(prefix string, c *TLS, enabled bool) *tls.Config {
+	p.unknown(prefix, c.Unknown, "enabled, ca, cert, key, serverName, insecureSkipVerify")
+	insecure := p.boolean(prefix+"insecureSkipVerify", c.InsecureSkipVerify)
+	if !enabled {
+		return nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName, InsecureSkipVerify: insecure}
+	if c.CA != "" {
+		pem, err := os.ReadFile(c.CA)
+		if err == nil {
+			config.RootCAs = x509.NewCertPool()
+			if !config.RootCAs.AppendCertsFromPEM(pem) {
+				err = errors.New("holds no PEM certificate")
+			}
+		}
+		if err != nil {
+			p.add(prefix+"ca", c.CA, "write a file of PEM certificates: "+err.Error())
+		}
+	}
+	if c.Cert != "" || c.Key != "" {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			p.add(prefix+"cert", c.Cert, "write the files of a PEM certificate and its key: "+err.Error())
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config
+}
+
+func (p *reader) auth(c *Auth, userHeader string) *authSettings {
+	if c == nil {
+		return nil
+	}
+	p.unknown("auth.", c.Unknown, "addresses, timeout, optional, responseHeaders, keepAuthorization, cacheSize, tls")
+	s := &authSettings{
+		addresses:         split(c.Addresses),
+		timeout:           p.duration("auth.timeout", c.Timeout, time.Second, time.Millisecond, time.Minute),
+		optional:          p.boolean("auth.optional", c.Optional),
+		keepAuthorization: p.boolean("auth.keepAuthorization", c.KeepAuthorization),
+		cacheSize:         int(p.integer("auth.cacheSize", c.CacheSize, 100000, 1, 100000000)),
+		tls:               p.tls("auth.tls.", &c.TLS, c.TLS.CA != "" || c.TLS.Cert != "" || c.TLS.ServerName != "" || c.TLS.InsecureSkipVerify != ""),
+	}
+	if len(s.addresses) == 0 {
+		p.missing("auth.addresses", "write at least one URL, such as http://authsvc:9000/auth")
+	}
+	for _, address := range s.addresses {
+		u, err := url.Parse(address)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+			p.add("auth.addresses", address, "write a URL such as http://authsvc:9000/auth, without user or fragment")
+		}
+	}
+	names := split(c.ResponseHeaders)
+	if len(names) == 0 {
+		names = []string{"X-User-ID", "X-User-Plan", "X-User-Scopes"}
+	}
+	for _, name := range names {
+		s.responseHeaders = append(s.responseHeaders, p.header("auth.responseHeaders", name, ""))
+	}
+	if !contains(s.responseHeaders, userHeader) {
+		p.add("auth.responseHeaders", strings.Join(s.responseHeaders, ", "), "must hold userHeader ("+userHeader+"), or nobody would ever have a name")
+	}
+	s.identity = fmt.Sprint(s.addresses, s.timeout, s.responseHeaders, userHeader, s.cacheSize, c.TLS)
+	return s
+}
+
+func contains(names []string, name string) bool {
+	for _, n := range names {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *reader) limits(c *Config, s *settings) []*limitRule {
+	var rules []*limitRule
+	first := map[string]int{}
+	for i := range c.Limits {
+		l := &c.Limits[i]
+		path := "limits[" + strconv.Itoa(i) + "]."
+		p.unknown(path, l.Unknown, "name, key, limit, window, cost, tierHeader, tiers, limitHeader, onMissingKey, countStatus, refundStatus")
+		rule := &limitRule{
+			name:        strings.TrimSpace(l.Name),
+			window:      p.duration(path+"window", l.Window, 0, shortestWindow, longestWindow),
+			limit:       p.integer(path+"limit", l.Limit, 0, 1, window.MaxProduct/1e6),
+			cost:        p.integer(path+"cost", l.Cost, 1, 1, window.MaxProduct/1e6),
+			tierHeader:  p.header(path+"tierHeader", l.TierHeader, ""),
+			limitHeader: p.header(path+"limitHeader", l.LimitHeader, ""),
+			onMissing:   p.choice(path+"onMissingKey", l.OnMissingKey, missingIP, missingDeny, missingSkip),
+			count:       p.statuses(path+"countStatus", l.CountStatus),
+			refund:      p.statuses(path+"refundStatus", l.RefundStatus),
+		}
+		if !limitName.MatchString(rule.name) {
+			p.add(path+"name", l.Name, "write 1 to 32 of a-z, 0-9 and -; it is part of the Redis key")
+		} else if earlier, twice := first[rule.name]; twice {
+			p.add(path+"name", rule.name, fmt.Sprintf("is the name of limits[%d] already", earlier))
+		} else {
+			first[rule.name] = i
+		}
+		for _, required := range [][2]string{{"limit", l.Limit}, {"window", l.Window}} {
+			if strings.TrimSpace(required[1]) == "" {
+				p.missing(path+required[0], "write limit: 100 and window: 60s for a hundred a minute")
+			}
+		}
+		if rule.window%time.Millisecond != 0 {
+			p.add(path+"window", l.Window, "write whole milliseconds")
+		}
+		p.limitKey(path, l, rule)
+		p.tiers(path, l, rule)
+		p.capacity(path, l, rule)
+		p.vouched(path+"tierHeader", rule.tierHeader, s)
+		p.vouched(path+"limitHeader", rule.limitHeader, s)
+		rules = append(rules, rule)
+	}
+	return rules
+}
+
+func (p *reader) limitKey(path string, l *Limit, rule *limitRule) {
+	switch key := strings.TrimSpace(l.Key); {
+	case key == keyUser, key == keyIP, key == keyGlobal:
+		rule.key = key
+	case strings.HasPrefix(key, keyHeader) && token(key[len(keyHeader):]):
+		rule.key = keyHeader
+		rule.keyHeader = http.CanonicalHeaderKey(key[len(keyHeader):])
+	default:
+		p.add(path+"key", l.Key, "write user, ip, header:<Name> or global")
+	}
+}
+
+func (p *reader) tiers(path string, l *Limit, rule *limitRule) {
+	if len(l.Tiers) > 0 && l.TierHeader == "" {
+		p.missing(path+"tierHeader", "tiers need the header that names a user's tier, such as X-User-Plan")
+	}
+	if l.TierHeader != "" && len(l.Tiers) == 0 {
+		p.missing(path+"tiers", "tierHeader needs tiers, such as {pro: 1000}")
+	}
+	names := make([]string, 0, len(l.Tiers))
+	for name := range l.Tiers {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	rule.tiers = map[string]int64{}
+	for _, name := range names {
+		if strings.TrimSpace(l.Tiers[name]) == "" {
+			p.missing(path+"tiers."+name, "write the tier's limit")
+			continue
+		}
+		rule.tiers[name] = p.integer(path+"tiers."+name, l.Tiers[name], 1, 1, window.MaxProduct/1e6)
+	}
+}
+
+// capacity checks what ties limit, window and cost together.
+func (p *reader) capacity(path string, l *Limit, rule *limitRule) {
+	if rule.limit == 0 || rule.window == 0 {
+		return // reported already
+	}
+	largest, smallest := rule.limit, rule.limit
+	for _, n := range rule.tiers {
+		if n > largest {
+			largest = n
+		}
+		if n < smallest {
+			smallest = n
+		}
+	}
+	if most := maxLimit(rule.window); largest > most {
+		p.add(path+"limit", strconv.FormatInt(largest, 10),
+			fmt.Sprintf("limits and tiers over %s are at most %d, so that the arithmetic is exact", rule.window, most))
+	}
+	if rule.cost > smallest {
+		p.add(path+"cost", l.Cost, fmt.Sprintf("must not exceed the limit or a tier (%d), or no such request would ever pass", smallest))
+	}
+}
+
+// vouched refuses to read a limit from a header that a client could have sent.
+func (p *reader) vouched(path, name string, s *settings) {
+	switch {
+	case name == "":
+	case s.auth == nil && !s.trustUserHeader:
+		p.add(path, name, "is read only where the auth step has just written it: configure auth, or trustUserHeader behind forwardAuth")
+	case s.auth != nil && !contains(s.auth.responseHeaders, name):
+		p.add(path, name, "is not among auth.responseHeaders, so nothing would ever set it")
+	}
+}
+
+// statuses reads 401 and 5xx.
+func (p *reader) statuses(path string, values []string) *statusSet {
+	all := split(values)
+	if len(all) == 0 {
+		return nil
+	}
+	set := &statusSet{codes: map[int]bool{}}
+	for _, value := range all {
+		code, err := strconv.Atoi(value)
+		switch {
+		case err == nil && code >= 100 && code <= 599:
+			set.codes[code] = true
+		case len(value) == 3 && value[0] >= '1' && value[0] <= '5' && strings.ToLower(value[1:]) == "xx":
+			for c := int(value[0]-'0') * 100; c%100 < 99; c++ {
+				set.codes[c] = true
+			}
+			set.codes[int(value[0]-'0')*100+99] = true
+		default:
+			p.add(path, value, "write a status such as 401 or a class such as 5xx")
+		}
+	}
+	return set
+}
+
+// statusSet is a set of response statuses.
+type statusSet struct{ codes map[int]bool }
+
+func (s *statusSet) has(status int) bool { return s.codes[status] }

@@ -1,0 +1,177 @@
+package plugin
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
+	"github.com/sluice-gateway/sluice/plugin/redis"
+)
+
+// Traefik calls New for every router that uses the middleware and again at
+// every configuration reload, and closes nothing. So all that must outlive a
+// reload, or must exist once for many routers, lives here, in the plugin's only
+// package variables:
+//
+//	process    who we are                     one a Traefik process
+//	backends   Redis client, limits, events   one a `redis` section
+//	decisions  answers of authsvc             one an `auth` section and backend
+//
+// A handler holds what it uses for as long as the context that New was given:
+// Traefik cancels it when the next configuration takes over. What nobody holds
+// for idleFor is closed, so a thousand edits of the configuration leave one
+// set of connections and goroutines, and a reload that changes nothing finds
+// every count where it was (RULES 22).
+var (
+	process   = newIdentity()
+	backends  = &registry{entries: map[string]*entry{}}
+	deciders  = &registry{entries: map[string]*entry{}}
+	idleFor   = 60 * time.Second
+	startedAt = time.Now()
+)
+
+// clock is the process's monotonic time in nanoseconds.
+func clock() int64 { return int64(time.Since(startedAt)) }
+
+// newIdentity is this process's name among the gateways: 32 hex digits.
+func newIdentity() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// logLine writes to the streams that Traefik logs a plugin's output from.
+func logLine(level, message string) {
+	to := os.Stderr
+	if level == "info" {
+		to = os.Stdout
+	}
+	fmt.Fprintf(to, "sluice: %s: %s\n", level, message)
+}
+
+// registry shares what equal configuration needs once.
+type registry struct {
+	mu      sync.Mutex
+	entries map[string]*entry
+}
+
+type entry struct {
+	value   interface{}
+	close   func()
+	holders int
+	held    int // how often it was taken up: an idle timer of an earlier time is void
+}
+
+// hold returns what id names, opened if it is not there, and keeps it until
+// ctx is done.
+func (r *registry) hold(ctx context.Context, id string, open func() (value interface{}, close func())) interface{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.entries[id]
+	if e == nil {
+		e = &entry{}
+		e.value, e.close = open()
+		r.entries[id] = e
+	}
+	e.holders++
+	e.held++
+	context.AfterFunc(ctx, func() { r.release(id, e) })
+	return e.value
+}
+
+func (r *registry) release(id string, e *entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.holders--
+	if e.holders > 0 {
+		return
+	}
+	held := e.held
+	time.AfterFunc(idleFor, func() { r.expire(id, e, held) })
+}
+
+func (r *registry) expire(id string, e *entry, held int) {
+	r.mu.Lock()
+	unused := e.holders == 0 && e.held == held
+	if unused {
+		delete(r.entries, id)
+	}
+	r.mu.Unlock()
+	if unused {
+		e.close()
+	}
+}
+
+// backend is a Redis and what is kept there.
+type backend struct {
+	identity string
+	client   *redis.Client
+	engine   *limit.Engine
+	stream   *eventStream
+	allowed  atomic.Int64 // requests that passed every limit
+
+	mu        sync.Mutex
+	limits    map[string]definition // by name, as configured last
+	decisions []*decisions          // for their counters
+}
+
+func holdBackend(ctx context.Context, s *redisSettings) *backend {
+	return backends.hold(ctx, s.identity, func() (interface{}, func()) {
+		b := openBackend(s)
+		return b, b.close
+	}).(*backend)
+}
+
+func openBackend(s *redisSettings) *backend {
+	b := &backend{identity: s.identity, limits: map[string]definition{}, stream: newEventStream(clock)}
+	config := s.client
+	config.Log = logLine
+	b.client = redis.New(config)
+	b.engine = limit.NewEngine(limit.Options{
+		Redis: b.client, Timeout: s.timeout, Instance: process, Prefix: s.keyPrefix,
+		Report: b.report, Clock: clock, Log: logLine,
+	})
+	b.client.OnReady(b.engine.Ready)
+	b.stream.follow(b.client, s.keyPrefix+":events", logLine)
+	return b
+}
+
+func (b *backend) close() {
+	b.stream.close()
+	b.engine.Close()
+	b.client.Close()
+}
+
+// holdDecisions is the cache of one auth section. Its events come from the
+// backend, which therefore is part of what it is known by.
+func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
+	return deciders.hold(ctx, b.identity+"\n"+s.auth.identity, func() (interface{}, func()) {
+		d := newDecisions(s.auth, s.userHeader, newAuthClient(s.auth, clock), b.stream, clock)
+		b.mu.Lock()
+		b.decisions = append(b.decisions, d)
+		b.mu.Unlock()
+		return d, func() {
+			b.forget(d)
+			d.client.close()
+		}
+	}).(*decisions)
+}
+
+// forget drops a closed cache from the counters' sum; what it has counted
+// stays in it.
+func (b *backend) forget(d *decisions) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.decisions {
+		if b.decisions[i] == d {
+			b.decisions = append(b.decisions[:i], b.decisions[i+1:]...)
+			break
+		}
+	}
+}

@@ -1,0 +1,151 @@
+// Package plugin is Sluice's policy for Traefik: who is this, and may they,
+// now? One source, interpreted by a stock Traefik or compiled into ours.
+//
+// Every request passes, in this order (RULES 15):
+//
+//	requestid.go  a name for the request, on its way in and out
+//	headers.go    what only the auth step may set is removed
+//	limits.go     limits that need no identity: address, header, global
+//	identity.go   the credential is judged: from memory (decisions.go), which
+//	              events.go keeps honest, or by authsvc (authclient.go)
+//	limits.go     limits on users
+//	response.go   on to the service
+//
+// and refusal.go writes the answer where one of them says no. The limits
+// themselves are package limit's, their rule package window's, and the way to
+// Redis package redis's.
+//
+// Two wirings. Fast: `auth` is configured and all of the above happens here.
+// Classic: Traefik's forwardAuth stands before this middleware and has put
+// X-User-ID on the request; trustUserHeader says so, and a middleware without
+// auth and limits before it all removes what clients sent.
+//
+// A mistake in the configuration closes the route: New logs all of them once
+// and returns a handler that answers 503. Returning an error would make Traefik
+// leave the router out, and a broader one might take its requests, unguarded
+// (RULES 6).
+package plugin
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
+)
+
+// gate is the middleware on one router. It holds no state of its own: what
+// changes lives in shared.go.
+type gate struct {
+	next http.Handler
+
+	stripped        []string
+	address         addressStrategy
+	auth            *authSettings
+	userHeader      string
+	trustUserHeader bool
+	decisions       *decisions
+
+	backend      *backend
+	engine       *limit.Engine
+	policy       limit.Policy
+	clientLimits []*limitRule // need no identity
+	userLimits   []*limitRule
+	exemptIPs    []netip.Prefix
+	exemptUsers  map[string]bool
+
+	dryRun        bool
+	legacyHeaders bool
+}
+
+// New builds the middleware. It never needs the network, and fails for no
+// configuration.
+func New(ctx context.Context, next http.Handler, config *Config, name string) (http.Handler, error) {
+	s, problems := config.read()
+	if len(problems) > 0 {
+		logLine("error", "the middleware "+name+" is misconfigured and answers 503:\n  "+strings.Join(problems, "\n  "))
+		return misconfigured{}, nil
+	}
+	g := &gate{
+		next:            next,
+		stripped:        strippedHeaders(s),
+		address:         s.address,
+		auth:            s.auth,
+		userHeader:      s.userHeader,
+		trustUserHeader: s.trustUserHeader,
+		policy:          s.policy,
+		exemptIPs:       s.exemptIPs,
+		exemptUsers:     s.exemptUsers,
+		dryRun:          s.dryRun,
+		legacyHeaders:   s.legacyHeaders,
+	}
+	if len(s.limits) > 0 || s.auth != nil {
+		g.backend = holdBackend(ctx, &s.redis)
+		g.engine = g.backend.engine
+	}
+	if s.auth != nil {
+		g.decisions = holdDecisions(ctx, s, g.backend)
+	}
+	for i, rule := range s.limits {
+		rule.position = i
+		rule.limiter = g.engine.Limiter(rule.name, rule.window, s.maxKeys)
+		rule.policy = rule.describe(rule.limit)
+		rule.quoted = `"` + rule.name + `";r=`
+		g.backend.define(rule, s.address.subnet)
+		if rule.key == keyUser {
+			g.userLimits = append(g.userLimits, rule)
+		} else {
+			g.clientLimits = append(g.clientLimits, rule)
+		}
+	}
+	return g, nil
+}
+
+// ServeHTTP is the pipeline.
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := g.requestID(w, r)
+	g.strip(r.Header)
+	t := toll{gate: g}
+	no := g.admit(&t, r)
+	t.announce(w.Header())
+	if no != nil {
+		no.write(w, id)
+		return
+	}
+	g.forward(w, r, &t)
+}
+
+// admit asks who it is and whether they may.
+func (g *gate) admit(t *toll, r *http.Request) *refusal {
+	exempt := len(g.exemptIPs) > 0 && within(g.exemptIPs, g.address.address(r))
+	if len(g.clientLimits) > 0 && !exempt {
+		if no := t.demand(g.clientLimits, r, ""); no != nil {
+			return no
+		}
+	}
+	user, no := g.identify(r)
+	if no != nil {
+		t.settle(no.status)
+		return no
+	}
+	if len(g.userLimits) > 0 && !exempt && !g.exemptUsers[user] {
+		if no := t.demand(g.userLimits, r, user); no != nil {
+			t.giveBack()
+			return no
+		}
+	}
+	if g.backend != nil {
+		g.backend.allowed.Add(1)
+	}
+	return nil
+}
+
+// misconfigured is the closed route.
+type misconfigured struct{}
+
+func (misconfigured) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := newUUID()
+	w.Header()[requestIDHeader] = []string{id}
+	unavailable("The gateway is misconfigured; its log says how.", 0).write(w, id)
+}

@@ -1,0 +1,239 @@
+// Package window is the sliding-window-counter rule, and nothing else: no
+// clock, no socket, no lock.
+//
+// Time is cut into windows of W microseconds, aligned to the epoch of Redis's
+// clock. Of each key two counters are kept, for the window that runs and for
+// the one before it. The previous window is taken to have been used evenly, so
+// the part of it that still lies within the last W microseconds weighs
+// (W-elapsed)/W, and a request of some cost is admitted when
+//
+//	previous*(W-elapsed) + (current+cost)*W <= limit*W
+//
+// in whole microseconds. There is no division in the comparison and no sum
+// above 2^53 while limit*W < MaxProduct, so Lua's doubles and Go's int64 give
+// the same answer on every architecture (a float formula may be fused into one
+// multiply-add on arm64 and rounded differently there: RULES 36).
+//
+// The rule stands here twice: Decide in Go, which the fallback uses while Redis
+// is away, and Script in Lua (lua.go), which is the arbiter while it is there.
+// window_test.go drives both with the same schedules and demands equal answers.
+package window
+
+import "time"
+
+// MaxProduct bounds limit * window (in microseconds). Below it every
+// intermediate sum stays exact in a float64, and quotients round to the right
+// integer.
+const MaxProduct = int64(1) << 51
+
+// Counts is what is known of one key: permits granted and given back, in the
+// window with the given index and in the one before.
+type Counts struct {
+	Generation int64 // grows by one with every reset; a newer one replaces all that was known
+	Index      int64 // unix microseconds / window: which window Granted and Returned belong to
+
+	// Invariant (I8): within one generation and index each of these only
+	// grows, so of two memories the larger is the newer and nothing is
+	// forgotten by taking the maximum of both.
+	Granted          int64
+	Returned         int64
+	PreviousGranted  int64 // of window Index-1
+	PreviousReturned int64
+}
+
+// Current is the number of permits in use in window Index.
+func (c Counts) Current() int64 { return c.Granted - c.Returned }
+
+// Previous is the number of permits used in window Index-1.
+func (c Counts) Previous() int64 { return c.PreviousGranted - c.PreviousReturned }
+
+// At is what c means once the window with the given index runs.
+func (c Counts) At(index int64) Counts {
+	switch ahead := index - c.Index; {
+	case ahead <= 0:
+		return c
+	case ahead == 1:
+		return Counts{Generation: c.Generation, Index: index, PreviousGranted: c.Granted, PreviousReturned: c.Returned}
+	default:
+		return Counts{Generation: c.Generation, Index: index}
+	}
+}
+
+// Settlement is what an instance owes Redis for a key, counted by the windows
+// Index and Index-1 of the Counts it goes with.
+type Settlement struct {
+	Spent            int64 // admitted by the instance alone while Redis was away
+	PreviousSpent    int64
+	Returned         int64 // granted by Redis but not used
+	PreviousReturned int64
+}
+
+// Empty says that nothing is owed.
+func (s Settlement) Empty() bool {
+	return s.Spent == 0 && s.PreviousSpent == 0 && s.Returned == 0 && s.PreviousReturned == 0
+}
+
+// Shift is what s means once the windows have moved on by the given number:
+// what belongs to windows that no longer count is dropped.
+func (s Settlement) Shift(windows int64) Settlement {
+	switch {
+	case windows <= 0:
+		return s
+	case windows == 1:
+		return Settlement{PreviousSpent: s.Spent, PreviousReturned: s.Returned}
+	default:
+		return Settlement{}
+	}
+}
+
+// Plus adds what is owed in t, which goes with the same window.
+func (s Settlement) Plus(t Settlement) Settlement {
+	return Settlement{
+		Spent:            s.Spent + t.Spent,
+		PreviousSpent:    s.PreviousSpent + t.PreviousSpent,
+		Returned:         s.Returned + t.Returned,
+		PreviousReturned: s.PreviousReturned + t.PreviousReturned,
+	}
+}
+
+// Ask is one reservation. Need and Extra are permits; Need is a multiple of
+// Cost.
+type Ask struct {
+	Window    int64 // microseconds
+	Limit     int64
+	Cost      int64 // permits one request takes; only whole requests are granted (RULES 3)
+	Need      int64 // for the requests that wait now
+	Extra     int64 // wanted on top, for those about to come
+	Instances int64 // live gateways: Extra gets at most 1/(2*Instances) of the room that is left
+	Seen      Counts
+	Owed      Settlement
+}
+
+// Grant is the answer: with limit 100 a minute, 96 in use, cost 2 and
+// Ask{Need: 6}, Need is 4 and one of three requests has to wait.
+type Grant struct {
+	Need   int64  // permits granted of Ask.Need, a multiple of Ask.Cost
+	Extra  int64  // permits granted of Ask.Extra, a multiple of Ask.Cost
+	Now    int64  // Redis's clock in unix microseconds when it decided
+	Counts Counts // after the grant
+}
+
+// Decide answers ask from what is stored of its key, at the given time (unix
+// microseconds). changed tells whether the Counts of the answer say more than
+// stored did, i.e. whether they have to be kept.
+func Decide(stored Counts, ask Ask, now int64) (grant Grant, changed bool) {
+	w := ask.Window
+	index := now / w
+	stored = rebase(stored, index)
+	seen := rebase(ask.Seen, index)
+	owed := ask.Owed
+	base := largest(index, largest(stored.Index, seen.Index))
+	now = largest(now, base*w) // a clock that stepped back waits at the edge (RULES 36)
+
+	owed = owed.Shift(base - seen.Index)
+	seen = seen.At(base)
+	kept := stored.At(base)
+	merged := merge(kept, seen)
+	if merged.Generation == seen.Generation {
+		merged = settle(merged, owed)
+	}
+	changed = merged != kept
+
+	room := Room(merged, w, ask.Limit, now)
+	if room > 0 {
+		grant.Need = smallest(ask.Need, room) / ask.Cost * ask.Cost
+		if grant.Need == ask.Need && ask.Extra > 0 {
+			spare := (room - grant.Need) / (2 * ask.Instances)
+			grant.Extra = smallest(ask.Extra, spare) / ask.Cost * ask.Cost
+		}
+	}
+	merged.Granted += grant.Need + grant.Extra
+	grant.Counts = merged
+	grant.Now = now
+	return grant, changed || grant.Need+grant.Extra > 0
+}
+
+// rebase takes counts that lie more than one window ahead of the clock, as a
+// step of the clock forward and back leaves them, as those of the window that
+// runs: without it the key would be stuck until the clock gets there.
+func rebase(c Counts, index int64) Counts {
+	if c.Index > index+1 {
+		c.Index = index
+	}
+	return c
+}
+
+// merge takes the newest of two memories of one key at the same index (I8).
+func merge(a, b Counts) Counts {
+	if a.Generation > b.Generation {
+		return a
+	}
+	if b.Generation > a.Generation {
+		return b
+	}
+	a.Granted = largest(a.Granted, b.Granted)
+	a.Returned = largest(a.Returned, b.Returned)
+	a.PreviousGranted = largest(a.PreviousGranted, b.PreviousGranted)
+	a.PreviousReturned = largest(a.PreviousReturned, b.PreviousReturned)
+	return a
+}
+
+// settle adds what is owed. A return never brings a window below zero.
+func settle(c Counts, owed Settlement) Counts {
+	c.Granted += owed.Spent
+	c.PreviousGranted += owed.PreviousSpent
+	c.Returned += smallest(owed.Returned, c.Current())
+	c.PreviousReturned += smallest(owed.PreviousReturned, c.Previous())
+	return c
+}
+
+// Room is the number of permits the rule has left under limit at the given
+// time, which lies in window c.Index; never below zero.
+func Room(c Counts, window, limit, now int64) int64 {
+	elapsed := now - c.Index*window
+	free := limit*window - c.Previous()*(window-elapsed)
+	if free <= 0 {
+		return 0
+	}
+	return largest(0, free/window-c.Current())
+}
+
+// FreeAt is the first instant (unix microseconds) at which the rule would
+// admit a request of the given cost, if nothing is granted or returned
+// meanwhile; cost is at most limit.
+func FreeAt(c Counts, window, limit, cost, now int64) int64 {
+	c = c.At(now / window)
+	if Room(c, window, limit, largest(now, c.Index*window)) >= cost {
+		return now
+	}
+	// Within this window the previous one has to fade far enough; where the
+	// current one alone is too full, the same holds one window on.
+	used, start := c.Previous(), c.Index*window
+	free := limit - c.Current() - cost
+	if free < 0 {
+		used, start = c.Current(), start+window
+		free = limit - cost
+	}
+	if used <= free {
+		return start
+	}
+	return start + window - free*window/used
+}
+
+// Span is a duration in whole microseconds, as the rule counts.
+func Span(d time.Duration) int64 { return int64(d / time.Microsecond) }
+
+// Yaegi v0.16.1 has no builtin min and max.
+func smallest(a, b int64) int64 {
+	if a < b {
+		return a
+	}
+	return b
+}
+
+func largest(a, b int64) int64 {
+	if a > b {
+		return a
+	}
+	return b
+}
