@@ -1,0 +1,98 @@
+// Package redistest runs a real redis-server for a test.
+package redistest
+
+import (
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Server is a redis-server process of the test's own on a loopback port; it
+// keeps nothing on disk.
+type Server struct {
+	Addr string
+
+	t       testing.TB
+	port    string
+	args    []string
+	process *exec.Cmd
+}
+
+// Start runs redis-server with further arguments ("--maxmemory", "1mb") until
+// the test ends. The test is skipped where it is not installed.
+func Start(t testing.TB, args ...string) *Server {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed; on Debian: apt-get install redis-server")
+	}
+	port := FreePort(t)
+	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), t: t, port: port, args: args}
+	s.Run()
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// Run starts the process, again after Kill: empty, on the same port.
+func (s *Server) Run() {
+	s.t.Helper()
+	s.process = exec.Command("redis-server", append([]string{
+		"--bind", "127.0.0.1", "--port", s.port, "--save", "", "--appendonly", "no", "--dir", s.t.TempDir(),
+	}, s.args...)...)
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.process.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for !strings.Contains(s.try("PING"), "PONG") {
+		if time.Now().After(deadline) {
+			s.t.Fatal("redis-server does not answer")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// Kill ends the process as kill -9 does; once is enough.
+func (s *Server) Kill() {
+	if s.process != nil {
+		s.process.Process.Kill()
+		s.process.Wait()
+		s.process = nil
+	}
+}
+
+// Signal sends the process a signal, such as SIGSTOP.
+func (s *Server) Signal(signal syscall.Signal) {
+	if err := s.process.Process.Signal(signal); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Do runs a command through redis-cli and returns what it prints.
+func (s *Server) Do(words ...string) string {
+	s.t.Helper()
+	out, err := exec.Command("redis-cli", append([]string{"-p", s.port}, words...)...).CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("redis-cli %v: %v: %s", words, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (s *Server) try(words ...string) string {
+	out, _ := exec.Command("redis-cli", append([]string{"-p", s.port}, words...)...).CombinedOutput()
+	return string(out)
+}
+
+// FreePort is a loopback port that nothing listens on.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+}
