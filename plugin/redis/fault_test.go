@@ -1,0 +1,545 @@
+package redis
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// slack is what a busy test machine may add to a bound.
+const slack = 150 * time.Millisecond
+
+// Answers that mean "not now": calls end at once with their kind, the breaker
+// opens after three, nothing is sent twice, and the client finds out by itself
+// when Redis is well again.
+func TestErrorRepliesOpenTheBreaker(t *testing.T) {
+	for _, c := range []struct {
+		reply, kind string
+		notRun      bool
+	}{
+		{"LOADING Redis is loading the dataset in memory", "loading", true},
+		{"MASTERDOWN Link with MASTER is down", "masterdown", true},
+		{"CLUSTERDOWN The cluster is down", "clusterdown", true},
+		{"READONLY You can't write against a read only replica.", "readonly", true},
+		{"ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write against a read only replica.", "readonly", true},
+		{"OOM command not allowed when used memory > 'maxmemory'.", "oom", false},
+		{"BUSY Redis is busy running a script.", "busy", true},
+		{"NOAUTH Authentication required.", "noauth", true},
+		{"NOPERM this user has no permissions", "noperm", true},
+		{"MISCONF Redis is configured to save RDB snapshots", "misconf", false},
+		{"NOREPLICAS Not enough good replicas to write.", "noreplicas", false},
+		{"TRYAGAIN Multiple keys request during rehashing of slot", "tryagain", true},
+		{"ERR max number of clients reached", "maxclients", true},
+	} {
+		c := c
+		t.Run(c.kind, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t, always("-"+c.reply+"\r\n"))
+			client := open(t, Config{Addresses: []string{f.address()}, Timeout: time.Second})
+			healthy(t, client)
+			w := watch(t)
+			for i := 0; i < 50; i++ {
+				before := w.ended.Load()
+				client.Send(w.call("k"))
+				eventually(t, time.Second, "the call to end", func() bool { return w.ended.Load() > before })
+			}
+			if n := w.kind(c.kind); n < 1 || n > tolerated+1 || n+w.kind("away") != 50 { // one more: a trial
+				t.Errorf("%v", w)
+			}
+			_, err := (Reply{kind: kindError, text: c.reply}).Int()
+			if Kind(err) != c.kind || NotExecuted(err) != c.notRun {
+				t.Errorf("kind %q, not executed %v", Kind(err), NotExecuted(err))
+			}
+			if client.Stats().Errors[c.kind] < 1 || client.Stats().Errors["away"] < 1 {
+				t.Errorf("counters: %v", client.Stats())
+			}
+			// Well again: calls find it out, one trial at a time.
+			f.behave(well)
+			eventually(t, 3*time.Second, "a good answer", func() bool {
+				client.Send(w.call("k"))
+				return w.good.Load() > 0
+			})
+			w.settled()
+			healthy(t, client)
+		})
+	}
+}
+
+// A breaker that refusals have opened must not wait for traffic which itself
+// waits for Healthy.
+func TestRefusedWithoutTrafficRecovers(t *testing.T) {
+	f := startFake(t, always("-OOM command not allowed\r\n"))
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: time.Second})
+	healthy(t, client)
+	w := watch(t)
+	client.Send(w.call("k"), w.call("k"), w.call("k"))
+	w.settled()
+	if client.Healthy() {
+		t.Fatal("healthy after three refusals")
+	}
+	var ready atomic.Int64
+	client.OnReady(func() { ready.Add(1) })
+	f.behave(well)
+	eventually(t, 5*time.Second, "OnReady", func() bool { return ready.Load() == 1 })
+}
+
+// Established and silent: the first timeout releases everybody who waits, no
+// one who comes later pays, and after a second the connection is given up.
+func TestSilence(t *testing.T) {
+	f := startFake(t, always(""))
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: 25 * time.Millisecond})
+	healthy(t, client)
+	f.welcomeWith(always(""))
+	w := watch(t)
+	began := time.Now()
+	for i := 0; i < 128; i++ {
+		client.Send(w.call("k"))
+	}
+	eventually(t, time.Second, "the breaker to open", func() bool { return !client.Healthy() })
+	if waited := time.Since(began); waited < 25*time.Millisecond || waited > 25*time.Millisecond+slack {
+		t.Errorf("opened after %v", waited)
+	}
+	late := w.late.Load()
+	if late+w.ended.Load() != 128 {
+		t.Errorf("somebody still waits: %v", w)
+	}
+	for i := 0; i < 128; i++ {
+		client.Send(w.call("k"))
+	}
+	if w.ended.Load() < 128 || w.late.Load() != late {
+		t.Errorf("somebody waited though the breaker is open: %v", w)
+	}
+	w.settled()
+	if gone := time.Since(began); gone < patience || gone > patience+2*slack {
+		t.Errorf("the silent connection was given up after %v", gone)
+	}
+	if int64(w.kind("timeout")) != late {
+		t.Errorf("%v", w)
+	}
+	if n := client.Stats().Errors["timeout"]; n < late {
+		t.Errorf("%d timeouts counted, %d happened", n, late)
+	}
+	if n := f.commands.Load(); n > 128 {
+		t.Errorf("%d commands for 128 calls", n)
+	}
+	f.welcomeWith(nil)
+	f.behave(well)
+	healthy(t, client)
+}
+
+// Three timeouts one after the other open the breaker too.
+func TestThreeTimeoutsInARow(t *testing.T) {
+	f := startFake(t, always(""))
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: 20 * time.Millisecond})
+	healthy(t, client)
+	f.welcomeWith(always(""))
+	w := watch(t)
+	for i := int64(1); i <= 3; i++ {
+		if !client.Healthy() {
+			t.Fatalf("unhealthy after %d timeouts", i-1)
+		}
+		client.Send(w.call("k"))
+		eventually(t, time.Second, "the timeout", func() bool { return w.late.Load() == i })
+	}
+	eventually(t, slack, "the breaker to open", func() bool { return !client.Healthy() })
+	w.settled()
+}
+
+// A grant that comes late has been counted by Redis: it must reach Done.
+func TestLateReplyStillArrives(t *testing.T) {
+	f := startFake(t, func(*session, []string) string {
+		time.Sleep(120 * time.Millisecond)
+		return ":42\r\n"
+	})
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: 20 * time.Millisecond})
+	healthy(t, client)
+	events := make(chan string, 3)
+	client.Send(&Call{Name: "GET", Key: "k",
+		TimedOut: func() { events <- "timed out" },
+		Done: func(r Reply, err error) {
+			if n, _ := r.Int(); err != nil || n != 42 {
+				t.Errorf("%v, %v", n, err)
+			}
+			events <- "done"
+		},
+	})
+	if first, second := <-events, <-events; first != "timed out" || second != "done" {
+		t.Errorf("%s, then %s", first, second)
+	}
+	if n := client.Stats().Reconnects; n != 0 {
+		t.Errorf("%d reconnects", n)
+	}
+}
+
+// A reply that stops half way and goes on later is one reply.
+func TestHalfReplyIsResumed(t *testing.T) {
+	f := startFake(t, func(s *session, _ []string) string {
+		s.Write([]byte("*2\r\n:1\r\n$5\r\nhe"))
+		time.Sleep(80 * time.Millisecond)
+		return "llo\r\n"
+	})
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: 20 * time.Millisecond})
+	healthy(t, client)
+	o := do(t, client, &Call{Name: "X"})
+	list, err := o.reply.Array()
+	if o.err != nil || err != nil || len(list) != 2 || list[1].text != "hello" {
+		t.Errorf("%v, %v", o, err)
+	}
+}
+
+// Bytes that wait when the deadline passes are not a timeout: here the reader
+// itself was held up, as on a machine that is out of CPU (RULES 4).
+func TestBusyReaderIsNoTimeout(t *testing.T) {
+	f := startFake(t, well)
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: 20 * time.Millisecond})
+	healthy(t, client)
+	w := watch(t)
+	for round := 0; round < 5; round++ {
+		client.Send(&Call{Name: "X", Done: func(Reply, error) {
+			client.Send(w.call("k"))          // goes out now, its answer waits for this very goroutine
+			time.Sleep(60 * time.Millisecond) // three timeouts long
+		}})
+		eventually(t, time.Second, "the call sent from Done", func() bool { return w.good.Load() == int64(round+1) })
+	}
+	if w.late.Load() != 0 || !client.Healthy() {
+		t.Errorf("%v", w)
+	}
+}
+
+// A server that stops reading blocks the writer. Waiters leave after the
+// timeout, and what was not written is known not to have run.
+func TestBlockedWrite(t *testing.T) {
+	stop := make(chan struct{})
+	f := startFake(t, func(*session, []string) string { <-stop; return "" })
+	defer close(stop)
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: 25 * time.Millisecond})
+	healthy(t, client)
+	w := watch(t)
+	calls := make([]*Call, 80)
+	for i := range calls {
+		calls[i] = w.call("k")
+		calls[i].Args = []string{strings.Repeat("x", 256<<10)}
+	}
+	client.Send(calls...)
+	began := time.Now()
+	eventually(t, time.Second, "the breaker to open", func() bool { return !client.Healthy() })
+	if waited := time.Since(began); waited > 25*time.Millisecond+2*slack {
+		t.Errorf("waiters were held for %v", waited)
+	}
+	w.settled()
+	if n := w.notRun.Load(); n < 20 || n == 80 || w.kind("timeout") != 80 {
+		t.Errorf("%v", w)
+	}
+}
+
+// Replies that break the connection: every pending call ends, once, none is
+// sent again, and the connection is not used any more.
+func TestBrokenReplies(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		reply func(s *session, words []string) string
+		kind  string
+	}{
+		{"garbage", always("hello\r\n"), "protocol"},
+		{"http", always("HTTP/1.1 400 Bad Request\r\n\r\n"), "protocol"},
+		{"huge bulk", always("$1000000000\r\n"), "oversize"},
+		{"huge array", always("*100000000\r\n"), "oversize"},
+		{"deep", always(strings.Repeat("*1\r\n", 6) + ":1\r\n"), "oversize"},
+		{"endless line", always("+" + strings.Repeat("x", 70000)), "oversize"},
+		{"two replies", always(":1\r\n:2\r\n"), "protocol"},
+		{"half, then FIN", func(s *session, _ []string) string {
+			s.Write([]byte("*2\r\n:1\r\n"))
+			s.Close()
+			return ""
+		}, "eof"},
+		{"FIN", func(s *session, _ []string) string { s.Close(); return "" }, "eof"},
+		{"half, then RST", func(s *session, _ []string) string {
+			s.Write([]byte("$5\r\nhe"))
+			time.Sleep(5 * time.Millisecond) // let the half out before the reset discards it
+			s.reset()
+			return ""
+		}, "reset"},
+		{"half, then silence", func(s *session, _ []string) string {
+			s.Write([]byte("*2\r\n:1\r\n"))
+			s.Read(make([]byte, 1<<20)) // swallow what follows; block
+			return ""
+		}, "timeout"},
+	} {
+		c := c
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t, c.reply)
+			client := open(t, Config{Addresses: []string{f.address()}, Timeout: 50 * time.Millisecond})
+			healthy(t, client)
+			w := watch(t)
+			calls := make([]*Call, 20)
+			for i := range calls {
+				calls[i] = w.call("k")
+			}
+			client.Send(calls...)
+			w.settled()
+			// All went out in one write, so only the first may have been read
+			// as "two replies" before the second reply showed the break.
+			if w.kind(c.kind) < 10 || w.good.Load()+int64(w.kind(c.kind)) != 20 {
+				if c.name != "two replies" {
+					t.Errorf("%v", w)
+				}
+			}
+			if w.kind("away") > 0 {
+				t.Errorf("%v", w)
+			}
+			if waited := time.Duration(w.slowest.Load()); waited > 50*time.Millisecond+slack {
+				t.Errorf("somebody waited %v", waited)
+			}
+			f.behave(well)
+			healthy(t, client)
+			if n := f.commands.Load(); n > 20 {
+				t.Errorf("%d commands for 20 calls", n)
+			}
+			if o := do(t, client, &Call{Name: "X"}); o.err != nil {
+				t.Error(o.err)
+			}
+		})
+	}
+}
+
+// Handshakes that fail: the client stays away, says why, and calls never wait.
+func TestFailedHandshakes(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		greet func(s *session, words []string) string
+		kind  string
+	}{
+		{"silence", always(""), "timeout"},
+		{"FIN", func(s *session, _ []string) string { s.Close(); return "" }, "eof"},
+		{"garbage", always("SSH-2.0-OpenSSH_9.2\r\n"), "protocol"},
+		{"oversize", always("$1000000000\r\n"), "oversize"},
+		{"wrong password", always("-WRONGPASS invalid username-password pair\r\n"), "wrongpass"},
+		{"no password", always("-NOAUTH HELLO must be called with the client already authenticated\r\n"), "noauth"},
+		{"full", func(s *session, _ []string) string {
+			s.Write([]byte("-ERR max number of clients reached\r\n"))
+			s.Close()
+			return ""
+		}, "maxclients"},
+		{"protected", func(s *session, _ []string) string {
+			s.Write([]byte("-DENIED Redis is running in protected mode\r\n"))
+			s.Close()
+			return ""
+		}, "denied"},
+		{"loading", func(s *session, words []string) string {
+			if words[0] == "PING" {
+				return "-LOADING Redis is loading the dataset in memory\r\n"
+			}
+			return welcome(s, words)
+		}, "loading"},
+		{"replica", func(s *session, words []string) string {
+			if words[0] == "HELLO" {
+				return "%1\r\n+role\r\n+replica\r\n"
+			}
+			return welcome(s, words)
+		}, "readonly"},
+		{"old replica", func(s *session, words []string) string {
+			switch words[0] {
+			case "HELLO":
+				return "-ERR unknown command 'HELLO'\r\n"
+			case "ROLE":
+				return "*2\r\n$5\r\nslave\r\n:0\r\n"
+			}
+			return welcome(s, words)
+		}, "readonly"},
+	} {
+		c := c
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := startFake(t, well)
+			f.welcomeWith(c.greet)
+			client := open(t, Config{
+				Addresses: []string{f.address()}, DialTimeout: 200 * time.Millisecond,
+				Password: func() (string, error) { return "secret", nil },
+			})
+			w := watch(t)
+			eventually(t, 5*time.Second, "two attempts", func() bool {
+				client.Send(w.call("k"))
+				return client.Stats().Errors[c.kind] >= 2
+			})
+			if client.Healthy() || int64(w.kind("away")) != w.sent.Load() || f.commands.Load() > 0 {
+				t.Errorf("%v, healthy %v", w, client.Healthy())
+			}
+			if waited := time.Duration(w.slowest.Load()); waited > slack {
+				t.Errorf("somebody waited %v", waited)
+			}
+			f.welcomeWith(nil)
+			healthy(t, client)
+		})
+	}
+}
+
+// Nobody listens, and a black hole: a listener whose backlog is full drops SYNs.
+func TestNobodyThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	client := open(t, Config{Addresses: []string{address}})
+	w := watch(t)
+	eventually(t, 5*time.Second, "three attempts", func() bool {
+		client.Send(w.call("k"))
+		return client.Stats().Errors["refused"] >= 3
+	})
+	if int64(w.kind("away")) != w.sent.Load() {
+		t.Errorf("%v", w)
+	}
+	if client.Stats().Errors["refused"] > 8 {
+		t.Errorf("no backoff: %v", client.Stats())
+	}
+}
+
+// Several plain addresses: the first that answers as a master.
+func TestFirstMasterOfSeveral(t *testing.T) {
+	replica, master := startFake(t, always("-READONLY\r\n")), startFake(t, well)
+	replica.welcomeWith(func(s *session, words []string) string {
+		if words[0] == "HELLO" {
+			return "%1\r\n+role\r\n+replica\r\n"
+		}
+		return welcome(s, words)
+	})
+	client := open(t, Config{Addresses: []string{replica.address(), master.address()}})
+	healthy(t, client)
+	if o := do(t, client, &Call{Name: "X"}); o.err != nil {
+		t.Error(o.err)
+	}
+}
+
+// A Redis before version 6 knows neither HELLO nor ACL users.
+func TestOldHandshake(t *testing.T) {
+	f := startFake(t, well)
+	var seen []string
+	f.welcomeWith(func(s *session, words []string) string {
+		seen = append(seen, strings.Join(words, " "))
+		if words[0] == "HELLO" {
+			return "-ERR unknown command `HELLO`, with args beginning with: `3`\r\n"
+		}
+		if words[0] == "ROLE" {
+			return "-NOPERM\r\n"
+		}
+		return welcome(s, words)
+	})
+	client := open(t, Config{Addresses: []string{f.address()}, DB: 3, ClientName: "sluice",
+		Password: func() (string, error) { return "secret", nil }})
+	healthy(t, client)
+	client.Close()
+	got := strings.Join(seen[3:], ", ") // after HELLO, SELECT and PING
+	if want := "AUTH secret, SELECT 3, CLIENT SETNAME sluice, ROLE, PING"; got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+// A counting script is sent again only when the answer proves it did not run.
+func TestScriptsAreNeverSentTwice(t *testing.T) {
+	var byHash, bySource atomic.Int64
+	count := func(words []string) {
+		if words[0] == "EVAL" {
+			bySource.Add(1)
+		} else {
+			byHash.Add(1)
+		}
+	}
+	f := startFake(t, func(_ *session, words []string) string {
+		count(words)
+		return "-NOSCRIPT No matching script. Please use EVAL.\r\n"
+	})
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: time.Second})
+	healthy(t, client)
+	o := do(t, client, &Call{Key: "k", Script: increment})
+	if Kind(o.err) != "noscript" || !NotExecuted(o.err) || byHash.Load() != 1 || bySource.Load() != 1 {
+		t.Errorf("%v after %d by hash and %d by source", o.err, byHash.Load(), bySource.Load())
+	}
+	f.behave(func(s *session, words []string) string {
+		count(words)
+		s.Close() // ran, perhaps, and the answer is lost
+		return ""
+	})
+	o = do(t, client, &Call{Key: "k", Script: increment})
+	if Kind(o.err) != "eof" || NotExecuted(o.err) || byHash.Load() != 2 {
+		t.Errorf("%v, sent %d times", o.err, byHash.Load()-1)
+	}
+}
+
+// A wrong type is the caller's to find, and an accessor says so.
+func TestWrongType(t *testing.T) {
+	f := startFake(t, always("*2\r\n:1\r\n$1\r\nx\r\n"))
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: time.Second})
+	healthy(t, client)
+	o := do(t, client, &Call{Name: "X"})
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if _, err := o.reply.Ints(); !errors.Is(err, ErrProtocol) {
+		t.Errorf("got %v", err)
+	}
+	if !client.Healthy() {
+		t.Error("a wrong type is no outage")
+	}
+}
+
+// A callback that panics costs its connection, not the process.
+func TestPanickingCallback(t *testing.T) {
+	f := startFake(t, well)
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: time.Second})
+	healthy(t, client)
+	w := watch(t)
+	client.Send(w.call("k"), &Call{Name: "X", Done: func(Reply, error) { panic("no") }}, w.call("k"))
+	w.settled()
+	healthy(t, client)
+	if o := do(t, client, &Call{Name: "X"}); o.err != nil {
+		t.Error(o.err)
+	}
+}
+
+func TestCloseEndsPendingCalls(t *testing.T) {
+	f := startFake(t, always(""))
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: time.Second})
+	healthy(t, client)
+	w := watch(t)
+	for i := 0; i < 10; i++ {
+		client.Send(w.call("k"))
+	}
+	client.Close()
+	w.settled()
+	if w.kind("closed")+w.kind("away") != 10 || client.Healthy() {
+		t.Errorf("%v", w)
+	}
+	client.Send(w.call("k"))
+	if w.ended.Load() != 11 {
+		t.Error("a call after Close does not end at once")
+	}
+}
+
+// One line a second and kind, however much goes wrong.
+func TestLogIsBounded(t *testing.T) {
+	var lines atomic.Int64
+	f := startFake(t, always("-OOM\r\n"))
+	client := New(Config{Addresses: []string{f.address()}, Log: func(level, message string) { lines.Add(1) }})
+	defer client.Close()
+	healthy(t, client)
+	w := watch(t)
+	for i := 0; i < 2000; i++ {
+		client.Send(w.call("k"))
+	}
+	for i := 0; i < 20; i++ {
+		f.drop()
+	}
+	w.settled()
+	if n := lines.Load(); n > 8 {
+		t.Errorf("%d lines", n)
+	}
+}
