@@ -1,0 +1,140 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Redis is a redis-server process of the test's own, which the test may kill,
+// freeze and start again on the same port.
+type Redis struct {
+	Addr   string
+	Client *redis.Client // of the test itself; retries while the server is away
+
+	t       testing.TB
+	dir     string
+	process *exec.Cmd
+	output  bytes.Buffer
+}
+
+// StartRedis starts a redis-server that keeps nothing on disk; the test ends it.
+func StartRedis(t testing.TB) *Redis {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed; on Debian: apt-get install redis-server")
+	}
+	r := &Redis{t: t, Addr: FreeAddress(t), dir: t.TempDir()}
+	r.Client = redis.NewClient(&redis.Options{Addr: r.Addr, ContextTimeoutEnabled: true, DialTimeout: time.Second})
+	r.Start()
+	t.Cleanup(func() {
+		if err := r.Client.Close(); err != nil {
+			t.Error(err)
+		}
+		r.Kill()
+	})
+	return r
+}
+
+// Start starts the server, empty, and waits until it answers.
+func (r *Redis) Start() {
+	r.t.Helper()
+	_, port, err := net.SplitHostPort(r.Addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.output.Reset()
+	r.process = exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", r.dir,
+		"--save", "", "--appendonly", "no", "--logfile", filepath.Join(r.dir, "redis.log"))
+	r.process.Stdout, r.process.Stderr = &r.output, &r.output
+	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // never outlives the test
+	if err := r.process.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	Eventually(r.t, 10*time.Second, "redis-server answers", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return r.Client.Ping(ctx).Err()
+	})
+}
+
+// Kill ends the server without notice, as a crash does. It does nothing to one
+// that is gone.
+func (r *Redis) Kill() {
+	if r.process == nil {
+		return
+	}
+	_ = r.process.Process.Kill() // it may have died by itself
+	_ = r.process.Wait()
+	r.process = nil
+	_ = os.Remove(filepath.Join(r.dir, "dump.rdb"))
+}
+
+// Freeze lets the server hang: connections stay open, nothing is answered.
+func (r *Redis) Freeze() { r.signal(syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (r *Redis) Thaw() { r.signal(syscall.SIGCONT) }
+
+func (r *Redis) signal(s os.Signal) {
+	r.t.Helper()
+	if err := r.process.Process.Signal(s); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// Now is the server's clock, the only one that counts for limits.
+func (r *Redis) Now() time.Time {
+	r.t.Helper()
+	now, err := r.Client.Time(context.Background()).Result()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return now
+}
+
+// FreshWindow returns in the first tenth of a window: windows are aligned to
+// Redis's epoch, and a test that counts to a limit must not cross an edge
+// (RULES 48). Windows shorter than 10 s leave too little time and are refused.
+func (r *Redis) FreshWindow(window time.Duration) {
+	r.t.Helper()
+	if window < 10*time.Second {
+		r.t.Fatalf("a window of %v is too short to count in", window)
+	}
+	Eventually(r.t, window+time.Second, "a fresh window", func() error {
+		if into := time.Duration(r.Now().UnixMicro()%window.Microseconds()) * time.Microsecond; into > window/10 {
+			return errors.New(into.String() + " into the window")
+		}
+		return nil
+	})
+}
+
+// RoomIn returns once at least this much is left of the window: for tests whose
+// keys are new, so that only an edge on the way could disturb their count.
+func (r *Redis) RoomIn(window, room time.Duration) {
+	r.t.Helper()
+	Eventually(r.t, room+time.Second, "room in the window", func() error {
+		left := window - time.Duration(r.Now().UnixMicro()%window.Microseconds())*time.Microsecond
+		if left < room {
+			return errors.New("only " + left.String() + " left")
+		}
+		return nil
+	})
+}
+
+// Flush empties the server.
+func (r *Redis) Flush() {
+	r.t.Helper()
+	if err := r.Client.FlushAll(context.Background()).Err(); err != nil {
+		r.t.Fatal(err)
+	}
+}
