@@ -22,16 +22,16 @@ const (
 	unsettledRetry = time.Second
 )
 
-// denial is the proof that the rule refuses: no request of at least this cost
-// under this limit can be admitted before the instant free, whatever other
-// instances do but give back.
+// denial is why a request of at least this cost under this limit is refused
+// without asking: the rule cannot admit it before the instant free, whatever
+// other instances do but give back; or it has to wait for the pace.
 type denial struct {
 	limit int64
 	cost  int64
 	until int64 // monotonic ns: ask again then
 	free  int64 // monotonic ns: the instant at which cost permits come free
 	ends  int64 // monotonic ns: the end of the window it was given in
-	last  bool  // Redis's last answer was a denial
+	last  bool  // Redis's last answer denied somebody
 }
 
 // denyLocked refuses from memory what the remembered denial covers.
@@ -61,24 +61,38 @@ func (b *bucket) deniedLast() bool {
 	return b.denial.last
 }
 
-// rememberLocked notes that Redis granted less than was needed. The instant at
-// which permits come free is counted from when the call was sent, which is
-// before Redis answered: the denial ends a round trip early rather than late.
-func (b *bucket) rememberLocked(f *flight, grant window.Grant, now int64) {
+// concludeLocked notes what a reply proves about the requests to come.
+//
+// Where less was granted than needed, or no whole request is left, none can be
+// admitted before the instant free. Where some room is left at the limit's
+// edge, it is left for the next batch: without the pace each permit that comes
+// free would cost a call, and each call would find the next one free.
+func (b *bucket) concludeLocked(f *flight, grant window.Grant, room, now int64) {
 	w := b.limiter.window
-	free := window.FreeAt(grant.Counts, w, f.limit, f.cost, grant.Now)
-	d := denial{
-		limit: f.limit,
-		cost:  f.cost,
-		free:  f.sent + (free-grant.Now)*1000,
-		ends:  f.sent + ((grant.Counts.Index+1)*w-grant.Now)*1000,
-		last:  true,
+	short := grant.Need < f.need
+	b.edge = short || b.edge && room <= edgeRoom(w, f.limit, f.cost)
+	d := denial{limit: f.limit, cost: f.cost, last: short}
+	// Redis decided halfway between sending and now, as far as one can tell.
+	decided := f.sent + (now-f.sent)/2
+	d.ends = decided + ((grant.Counts.Index+1)*w-grant.Now)*1000
+	if short || room < f.cost {
+		free := window.FreeAt(grant.Counts, w, f.limit, f.cost, grant.Now)
+		d.free = decided + (free-grant.Now)*1000
+		d.until = later(d.free, now+pace(w))
+	} else if b.edge {
+		d.free = now + pace(w)
+		d.until = d.free
 	}
-	d.until = later(d.free, now+pace(w))
 	if latest := f.sent + denialLife; d.until > latest {
 		d.until = latest
 	}
 	b.denial = d
+}
+
+// edgeRoom is the room up to which a key that was denied counts as at its
+// limit still: what comes free in four paces, and four requests.
+func edgeRoom(window, limit, cost int64) int64 {
+	return 4 * (limit*(pace(window)/1000)/window + cost)
 }
 
 // pace is the shortest time between two calls of a key at its limit, in ns.

@@ -37,6 +37,7 @@ type bucket struct {
 	mu     sync.Mutex
 	lease  *lease
 	denial denial
+	edge   bool // at its limit: denied, and little room since (denial.go)
 	demand demand
 
 	// seen is the newest Redis has said of this key, plus what this instance

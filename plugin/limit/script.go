@@ -162,10 +162,7 @@ func (e *Engine) distributeLocked(b *bucket, f *flight, grant window.Grant, now 
 		h.until = latest
 	}
 	if f.need > 0 {
-		b.denial.last = false
-		if grant.Need < f.need {
-			b.rememberLocked(f, grant, now)
-		}
+		b.concludeLocked(f, grant, h.room, now)
 	}
 	if now >= h.until && h.left > 0 {
 		// The reply came after its window's end: its permits are dead, and

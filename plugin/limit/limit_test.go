@@ -1,0 +1,476 @@
+package limit
+
+import (
+	"context"
+	"fmt"
+	"math/rand"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/window"
+)
+
+// settledAfter is when nothing unspent is left in any lease.
+const settledAfter = 1500 * time.Millisecond
+
+func (i *instance) ask(name string, span time.Duration, key string, limit, cost int64) Ask {
+	return Ask{Limiter: i.engine.Limiter(name, span, 1000), Key: Key(UserKey, key), Limit: limit, Cost: cost}
+}
+
+// With Redis healthy no schedule of traffic, costs, instances, latencies and
+// crashes admits more than the rule does.
+func TestI1NeverOver(t *testing.T) {
+	for seed := int64(1); seed <= 12; seed++ {
+		r := rand.New(rand.NewSource(seed))
+		instances := []int{1, 3, 10}[r.Intn(3)]
+		limit := []int64{1, 5, 20, 100, 1000}[r.Intn(5)]
+		span := []time.Duration{time.Second, 2 * time.Second, 10 * time.Second}[r.Intn(3)]
+		over := []float64{0.5, 0.95, 1.2, 3, 50}[r.Intn(5)]
+		costs := []int64{1}
+		if limit >= 20 && r.Intn(2) == 0 {
+			costs = []int64{1, 2, 7}
+		}
+		t.Run(fmt.Sprintf("seed %d: %d instances, %d in %s, load %.2f, costs %v", seed, instances, limit, span, over, costs), func(t *testing.T) {
+			simulate(t, seed, instances, func(w *world, gates []*instance) {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*span)
+				defer cancel()
+				w.traffic(ctx, poisson(over*float64(limit)/span.Seconds()), func(r *rand.Rand) {
+					i := gates[r.Intn(len(gates))]
+					i.request([]Ask{i.ask("l", span, fmt.Sprint("user", r.Intn(2)), limit, costs[r.Intn(len(costs))])})
+				})
+				if n := w.degraded(gates); n != 0 {
+					t.Fatalf("%d degraded decisions with Redis healthy", n)
+				}
+				if err := overLimit(w.admitted, window.Span(span)); err != nil {
+					t.Error(err)
+				}
+				if len(w.admitted) == 0 {
+					t.Error("nothing was admitted")
+				}
+			})
+		})
+	}
+}
+
+// A parallel burst over a fresh window admits exactly the limit.
+func TestI1BurstIsExact(t *testing.T) {
+	for _, limit := range []int64{1, 7, 100} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			simulate(t, limit, 3, func(w *world, gates []*instance) {
+				const span = 10 * time.Second
+				time.Sleep(span - time.Duration(w.clock()%window.Span(span))*time.Microsecond)
+				var all sync.WaitGroup
+				for n := int64(0); n < 50*limit; n++ {
+					all.Add(1)
+					go func() {
+						defer all.Done()
+						i := gates[int(n)%len(gates)]
+						i.request([]Ask{i.ask("l", span, "u", limit, 1)})
+					}()
+				}
+				all.Wait()
+				if got := int64(len(w.admitted)); got != limit {
+					t.Errorf("admitted %d, want exactly %d", got, limit)
+				}
+			})
+		})
+	}
+}
+
+// Against one machine that sees every request and answers at once, the net
+// shortfall of admitted cost is at most 0.5% of the limit a window.
+func TestI2HardlyUnder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a long simulation")
+	}
+	type load struct {
+		name      string
+		limit     int64
+		span      time.Duration
+		instances int
+		gap       func(limit int64, span time.Duration) func(*rand.Rand) time.Duration
+		cost      int64
+	}
+	around := func(share float64) func(int64, time.Duration) func(*rand.Rand) time.Duration {
+		return func(limit int64, span time.Duration) func(*rand.Rand) time.Duration {
+			return poisson(share * float64(limit) / span.Seconds())
+		}
+	}
+	for _, l := range []load{
+		{"just below the limit", 100, 10 * time.Second, 3, around(0.95), 1},
+		{"at twice the limit", 100, 10 * time.Second, 3, around(2), 1},
+		{"ten times, ten instances", 1000, 10 * time.Second, 10, around(10), 1},
+		{"a short window", 50, time.Second, 3, around(2), 1},
+		{"cost 5 at twice the limit (RULES 3)", 100, 10 * time.Second, 3, around(0.4), 5},
+	} {
+		t.Run(l.name, func(t *testing.T) {
+			simulate(t, 7, l.instances, func(w *world, gates []*instance) {
+				const windows = 20
+				w.latency = func(*rand.Rand) time.Duration { return 400 * time.Microsecond }
+				time.Sleep(l.span - time.Duration(w.clock()%window.Span(l.span))*time.Microsecond)
+				var mu sync.Mutex
+				var single window.Counts
+				wanted := int64(0)
+				ctx, cancel := context.WithTimeout(context.Background(), windows*l.span)
+				defer cancel()
+				w.traffic(ctx, l.gap(l.limit, l.span), func(r *rand.Rand) {
+					mu.Lock()
+					span := window.Span(l.span)
+					g, changed := window.Decide(single, window.Ask{Window: span, Limit: l.limit, Cost: l.cost, Need: l.cost, Instances: 1}, w.clock())
+					if changed {
+						single = g.Counts
+					}
+					wanted += g.Need
+					mu.Unlock()
+					i := gates[r.Intn(len(gates))]
+					i.request([]Ask{i.ask("l", l.span, "u", l.limit, l.cost)})
+				})
+				got := int64(len(w.admitted)) * l.cost
+				short := float64(wanted-got) / float64(l.limit*windows)
+				t.Logf("admitted %d, one machine %d: %.2f%% of the limit short; %d calls for %d requests", got, wanted, 100*short, w.calls, len(w.admitted)+w.denied)
+				if short > 0.005 {
+					t.Errorf("%.2f%% of the limit short, want at most 0.5%%", 100*short)
+				}
+			})
+		})
+	}
+}
+
+// A key that is denied asks Redis no more until something can come free, and
+// then at most once a pace.
+func TestI3DeniedIsFree(t *testing.T) {
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		const span = 20 * time.Second
+		g := gates[0]
+		time.Sleep(span - time.Duration(w.clock()%window.Span(span))*time.Microsecond)
+		for n := 0; n < 12; n++ {
+			g.request([]Ask{g.ask("l", span, "u", 10, 1)})
+		}
+		time.Sleep(300 * time.Millisecond) // unspent permits are back
+		g.request([]Ask{g.ask("l", span, "u", 10, 1)})
+		before, denied := w.calls, w.denied
+		ok, answers := g.request([]Ask{g.ask("l", span, "u", 10, 1)})
+		for n := 0; n < 1000; n++ {
+			g.request([]Ask{g.ask("l", span, "u", 10, 1)})
+		}
+		if ok || w.denied != denied+1001 {
+			t.Fatal("admitted beyond the limit")
+		}
+		if w.calls != before {
+			t.Errorf("%d calls for 1,001 denied requests", w.calls-before)
+		}
+		if wait := answers[0].RetryAfter; wait < 19*time.Second || wait > 22*time.Second {
+			t.Errorf("Retry-After %s; the window of 20 s has just begun, and 10%% of the next has to pass", wait)
+		}
+	})
+}
+
+// A hot key far from its limit costs about 20 calls a second and instance.
+func TestI4HotIsCheap(t *testing.T) {
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		before := w.calls
+		w.traffic(ctx, poisson(2000), func(*rand.Rand) { g.request([]Ask{g.ask("l", time.Minute, "u", 1_000_000, 1)}) })
+		calls := float64(w.calls-before) / 10
+		t.Logf("%.1f calls a second for %d requests", calls, len(w.admitted))
+		if calls > 26 { // of which two are the heartbeat's
+			t.Errorf("%.1f calls a second", calls)
+		}
+	})
+}
+
+// At the limit: at most one call a permit, and at most 400 a window.
+func TestI4AtTheLimit(t *testing.T) {
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		const span, windows = 10 * time.Second, 4
+		ctx, cancel := context.WithTimeout(context.Background(), windows*span)
+		defer cancel()
+		before := w.calls
+		w.traffic(ctx, poisson(1000), func(*rand.Rand) { g.request([]Ask{g.ask("l", span, "u", 1000, 1)}) })
+		calls := w.calls - before - 2*windows*10 // less the heartbeat
+		t.Logf("%d calls in %d windows for %d admitted and %d denied", calls, windows, len(w.admitted), w.denied)
+		if calls > 400*windows {
+			t.Errorf("%d calls in %d windows", calls, windows)
+		}
+		if calls > len(w.admitted) {
+			t.Errorf("%d calls for %d permits", calls, len(w.admitted))
+		}
+	})
+}
+
+// Redis away: nobody waits longer than the timeout, the instances together
+// admit no more than the limit, from what was known when it went, and what
+// they admitted is in Redis when it is back.
+func TestI5Outage(t *testing.T) {
+	const span, limit = 10 * time.Second, 90
+	simulate(t, 1, 3, func(w *world, gates []*instance) {
+		time.Sleep(span - time.Duration(w.clock()%window.Span(span))*time.Microsecond)
+		for n := 0; n < 30; n++ { // every instance knows of 30
+			g := gates[n%3]
+			g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+			time.Sleep(120 * time.Millisecond)
+		}
+		w.setDown(true)
+		longest := time.Duration(0)
+		for n := 0; n < 600; n++ {
+			g := gates[n%3]
+			began := time.Now()
+			g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+			if d := time.Since(began); d > longest {
+				longest = d
+			}
+		}
+		if longest > 25*time.Millisecond {
+			t.Errorf("a request waited %s", longest)
+		}
+		if got := len(w.admitted); got > limit || got < limit-6 {
+			t.Errorf("admitted %d through the outage, want about %d and not more", got, limit)
+		}
+		w.setDown(false)
+		time.Sleep(settledAfter)
+		g := gates[0]
+		key := g.ask("l", span, "u", limit, 1)
+		stored := w.counters[key.Limiter.redisKey(key.Key)]
+		if used := stored.At(w.clock() / window.Span(span)).Current(); used != int64(len(w.admitted)) {
+			t.Errorf("Redis knows of %d permits, %d were used", used, len(w.admitted))
+		}
+	})
+}
+
+// Started while Redis is away, an instance that knows nobody takes a share of
+// minInstances.
+func TestI5StartedDuringTheOutage(t *testing.T) {
+	simulate(t, 1, 0, func(w *world, _ []*instance) {
+		w.setDown(true)
+		admitted := 0
+		for i := 0; i < 3; i++ {
+			g := w.join(fmt.Sprint("late", i), Policy{MinInstances: 3})
+			for n := 0; n < 100; n++ {
+				if ok, _ := g.request([]Ask{g.ask("l", 10*time.Second, "u", 31, 1)}); ok {
+					admitted++
+				}
+			}
+			defer g.leave()
+		}
+		if admitted != 30 { // nobody vouches for the remainder
+			t.Errorf("three instances admitted %d of 31", admitted)
+		}
+	})
+}
+
+// A Redis that answers too late is away for those who wait, but what it
+// granted is not lost: it fills the lease.
+func TestI5LateGrantFillsTheLease(t *testing.T) {
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		w.mu.Lock()
+		w.slow = 200 * time.Millisecond
+		w.mu.Unlock()
+		began := time.Now()
+		_, answers := g.request([]Ask{g.ask("l", 10*time.Second, "u", 100, 1)})
+		if waited := time.Since(began); waited != 25*time.Millisecond || !answers[0].Degraded {
+			t.Errorf("waited %s, degraded %v; want the timeout, then the fallback", waited, answers[0].Degraded)
+		}
+		time.Sleep(185 * time.Millisecond)
+		if _, answers = g.request([]Ask{g.ask("l", 10*time.Second, "u", 100, 1)}); answers[0].Degraded {
+			t.Error("the late grant is not in the lease")
+		}
+	})
+}
+
+// Several limits: a permit from each or from none, and where one denies, the
+// others do not bleed (RULES 20).
+func TestI7AllOrNothing(t *testing.T) {
+	const wide, narrow = 10 * time.Second, 5 * time.Second
+	simulate(t, 3, 3, func(w *world, gates []*instance) {
+		both := func(g *instance) []Ask {
+			return []Ask{g.ask("wide", wide, "u", 1000, 1), g.ask("narrow", narrow, "u", 5, 1)}
+		}
+		time.Sleep(wide - time.Duration(w.clock()%window.Span(wide))*time.Microsecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+		defer cancel()
+		w.traffic(ctx, poisson(200), func(r *rand.Rand) {
+			g := gates[r.Intn(3)]
+			g.request(both(g))
+		})
+		time.Sleep(settledAfter)
+		admitted := int64(len(w.admitted) / 2)
+		if admitted != 5 {
+			t.Errorf("admitted %d, want 5", admitted)
+		}
+		g := gates[0]
+		ask := both(g)[0]
+		if used := w.counters[ask.Limiter.redisKey(ask.Key)].At(w.clock() / window.Span(wide)).Current(); used != admitted {
+			t.Errorf("the wide limit lost %d permits for %d admitted requests", used, admitted)
+		}
+	})
+}
+
+// FLUSHALL under traffic: Redis learns again from what the instances know.
+func TestI8RedisForgets(t *testing.T) {
+	const span, limit = 20 * time.Second, 100
+	simulate(t, 5, 3, func(w *world, gates []*instance) {
+		time.Sleep(span - time.Duration(w.clock()%window.Span(span))*time.Microsecond)
+		send := func(n int) {
+			for ; n > 0; n-- {
+				g := gates[n%3]
+				g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+		send(60)
+		w.mu.Lock()
+		w.counters, w.live = map[string]window.Counts{}, map[string]int64{}
+		w.mu.Unlock()
+		time.Sleep(1100 * time.Millisecond) // one heartbeat
+		send(300)
+		if got := len(w.admitted); got > limit {
+			t.Errorf("admitted %d of %d in one window after Redis forgot", got, limit)
+		}
+	})
+}
+
+// A permit given back goes to the window it came from, never to a later one
+// (RULES 10).
+func TestGiveBackDoesNotMint(t *testing.T) {
+	const span, limit = 2 * time.Second, 10
+	simulate(t, 5, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		time.Sleep(2*span - time.Duration(w.clock()%window.Span(span))*time.Microsecond - 20*time.Millisecond)
+		var held []Answer
+		for n := 0; n < limit; n++ {
+			if ok, answers := g.request([]Ask{g.ask("l", span, "u", limit, 1)}); ok {
+				held = append(held, answers[0])
+			}
+		}
+		if len(held) != limit {
+			t.Fatalf("admitted %d of %d", len(held), limit)
+		}
+		time.Sleep(40 * time.Millisecond) // into the next window
+		for n := range held {
+			g.engine.GiveBack(&held[n])
+		}
+		time.Sleep(100 * time.Millisecond)
+		w.admitted = nil
+		for n := 0; n < 3*limit; n++ {
+			g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+		}
+		if got := len(w.admitted); got != limit {
+			t.Errorf("admitted %d in the next window; all ten came back, so want exactly %d", got, limit)
+		}
+	})
+}
+
+// Parallel attempts hold their permits until their answers are known, and a
+// client that is refused meanwhile is not sent away for the whole window
+// (RULES 16).
+func TestHoldsSettle(t *testing.T) {
+	const span, limit = 10 * time.Minute, 3
+	simulate(t, 5, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		var holds []*Hold
+		for n := 0; n < limit; n++ {
+			_, answers := g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+			holds = append(holds, g.engine.Hold(&answers[0]))
+		}
+		ok, answers := g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+		if ok || answers[0].RetryAfter > time.Second {
+			t.Errorf("admitted %v with Retry-After %s while three are unsettled", ok, answers[0].RetryAfter)
+		}
+		holds[0].Settle(false)
+		if ok, _ := g.request([]Ask{g.ask("l", span, "u", limit, 1)}); !ok {
+			t.Error("the permit given back does not admit the next request")
+		}
+		holds[1].Settle(true)
+		time.Sleep(31 * time.Second) // holds[2] is forgotten, and comes back
+		if ok, _ := g.request([]Ask{g.ask("l", span, "u", limit, 1)}); !ok {
+			t.Error("a permit unsettled for 30 s did not come back")
+		}
+		if ok, _ := g.request([]Ask{g.ask("l", span, "u", limit, 1)}); ok {
+			t.Error("one permit was given back twice")
+		}
+	})
+}
+
+// Another limit for the same key is asked anew: what was granted or denied
+// under one says nothing about the other (RULES 19).
+func TestTierChanges(t *testing.T) {
+	simulate(t, 5, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		const span = 10 * time.Second
+		for n := 0; n < 11; n++ {
+			g.request([]Ask{g.ask("l", span, "u", 10, 1)})
+		}
+		if ok, _ := g.request([]Ask{g.ask("l", span, "u", 10, 1)}); ok {
+			t.Fatal("free: admitted an eleventh")
+		}
+		for n := 0; n < 20; n++ {
+			if ok, _ := g.request([]Ask{g.ask("l", span, "u", 100, 1)}); !ok {
+				t.Fatal("pro: denied by the memory of free")
+			}
+		}
+		if ok, _ := g.request([]Ask{g.ask("l", span, "u", 10, 1)}); ok {
+			t.Error("free again: admitted from the lease of pro")
+		}
+	})
+}
+
+// A full table away from Redis: new keys share buckets, nobody's bucket is
+// reset, and memory stays within the capacity.
+func TestI6FloodResetsNobody(t *testing.T) {
+	simulate(t, 5, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		const span = time.Minute
+		w.setDown(true)
+		limiter := g.engine.Limiter("l", span, 100)
+		take := func(key string) bool {
+			ok, _ := g.request([]Ask{{Limiter: limiter, Key: Key(UserKey, key), Limit: 5, Cost: 1}})
+			return ok
+		}
+		for n := 0; n < 5; n++ {
+			if !take("victim") {
+				t.Fatal("denied below the limit")
+			}
+		}
+		admitted := 0
+		for n := 0; n < 100_000; n++ {
+			if take(fmt.Sprint("flood", n)) {
+				admitted++
+			}
+		}
+		if take("victim") {
+			t.Error("the flood reset the victim's bucket")
+		}
+		if size := limiter.table.size(); size != 100 {
+			t.Errorf("%d buckets, capacity 100", size)
+		}
+		if most := 99 + overflowBuckets*5; admitted > most {
+			t.Errorf("%d flood keys admitted, want at most %d", admitted, most)
+		}
+	})
+}
+
+// With Redis there a full table forgets only what Redis knows.
+func TestI6EvictionNeverAdmits(t *testing.T) {
+	simulate(t, 5, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		const span = time.Minute
+		time.Sleep(span - time.Duration(w.clock()%window.Span(span))*time.Microsecond)
+		limiter := g.engine.Limiter("l", span, 20)
+		for round := 0; round < 4; round++ {
+			for n := 0; n < 200; n++ {
+				g.request([]Ask{{Limiter: limiter, Key: Key(UserKey, fmt.Sprint(n)), Limit: 2, Cost: 1}})
+			}
+		}
+		if got := len(w.admitted); got != 400 {
+			t.Errorf("admitted %d of 200 keys x 2", got)
+		}
+		if n := w.degraded(gates); n != 0 {
+			t.Errorf("%d degraded decisions", n)
+		}
+	})
+}

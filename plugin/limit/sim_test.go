@@ -1,0 +1,340 @@
+package limit
+
+import (
+	"context"
+	"fmt"
+	"math/rand"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/redis"
+	"github.com/sluice-gateway/sluice/plugin/window"
+)
+
+// The simulation runs real engines, goroutines and timers included, on the
+// virtual clock of testing/synctest against a Redis that decides with
+// window.Decide (which lua_test.go holds equal to the script). Whatever is
+// admitted is written down with Redis's time and held against the rule as one
+// machine that sees every request would apply it.
+
+// world is one Redis and what every instance did with it.
+type world struct {
+	mu       sync.Mutex
+	rng      *rand.Rand
+	start    time.Time
+	skew     int64 // of Redis's clock, us
+	counters map[string]window.Counts
+	live     map[string]int64 // instance -> ms of its last heartbeat
+	down     bool
+	slow     time.Duration // added to every reply
+	latency  func(*rand.Rand) time.Duration
+	calls    int
+	links    []*link
+
+	admitted []admission
+	denied   int
+}
+
+type admission struct {
+	key   string
+	at    int64 // Redis's clock, us
+	cost  int64
+	limit int64
+}
+
+func newWorld(seed int64) *world {
+	return &world{
+		rng: rand.New(rand.NewSource(seed)), start: time.Now(), counters: map[string]window.Counts{}, live: map[string]int64{},
+		latency: func(r *rand.Rand) time.Duration {
+			if r.Intn(50) == 0 {
+				return 8 * time.Millisecond
+			}
+			return time.Duration(100+r.Intn(300)) * time.Microsecond
+		},
+	}
+}
+
+func (w *world) clockLocked() int64 {
+	return 1_700_000_000e6 + time.Since(w.start).Microseconds() + w.skew
+}
+
+func (w *world) clock() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.clockLocked()
+}
+
+// setDown breaks every connection, or lets them be made again.
+func (w *world) setDown(down bool) {
+	w.mu.Lock()
+	w.down = down
+	links := append([]*link(nil), w.links...)
+	w.mu.Unlock()
+	for _, l := range links {
+		if down {
+			l.cut()
+		} else {
+			l.engine.Ready()
+		}
+	}
+}
+
+// forget is FLUSHALL.
+func (w *world) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counters, w.live = map[string]window.Counts{}, map[string]int64{}
+}
+
+// link is one instance's connection.
+type link struct {
+	world   *world
+	engine  *Engine
+	timeout time.Duration
+	mu      sync.Mutex
+	flying  map[*redis.Call]bool
+}
+
+func (l *link) Healthy() bool {
+	l.world.mu.Lock()
+	defer l.world.mu.Unlock()
+	return !l.world.down
+}
+
+func (l *link) Send(calls ...*redis.Call) {
+	for _, call := range calls {
+		if !l.Healthy() {
+			call.Done(redis.Reply{}, redis.ErrAway)
+			continue
+		}
+		l.mu.Lock()
+		l.flying[call] = true
+		l.mu.Unlock()
+		go l.fly(call)
+	}
+}
+
+func (l *link) fly(call *redis.Call) {
+	w := l.world
+	w.mu.Lock()
+	there, back := w.latency(w.rng)/2, w.latency(w.rng)/2+w.slow
+	w.mu.Unlock()
+	time.Sleep(there)
+	w.mu.Lock()
+	reply, err := redis.Reply{}, error(redis.ErrTimeout)
+	if !w.down {
+		reply, err = w.executeLocked(call), nil
+	}
+	w.mu.Unlock()
+	if there+back > l.timeout {
+		time.Sleep(l.timeout - there)
+		if call.TimedOut != nil && l.has(call) {
+			call.TimedOut()
+		}
+		back = there + back - l.timeout
+	}
+	time.Sleep(back)
+	if l.take(call) {
+		call.Done(reply, err)
+	}
+}
+
+func (l *link) has(call *redis.Call) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.flying[call]
+}
+
+func (l *link) take(call *redis.Call) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	had := l.flying[call]
+	delete(l.flying, call)
+	return had
+}
+
+// cut fails what is under way, executed or not: nobody can tell.
+func (l *link) cut() {
+	l.mu.Lock()
+	flying := l.flying
+	l.flying = map[*redis.Call]bool{}
+	l.mu.Unlock()
+	for call := range flying {
+		call.Done(redis.Reply{}, redis.ErrTimeout)
+	}
+}
+
+func (w *world) executeLocked(call *redis.Call) redis.Reply {
+	w.calls++
+	now := w.clockLocked()
+	switch call.Script {
+	case script:
+		n := make([]int64, len(call.Args))
+		for i, arg := range call.Args {
+			n[i], _ = strconv.ParseInt(arg, 10, 64)
+		}
+		ask := window.Ask{
+			Window: n[0], Limit: n[1], Cost: n[2], Need: n[3], Extra: n[4], Instances: n[5],
+			Seen: window.Counts{Generation: n[6], Index: n[7], Granted: n[8], Returned: n[9], PreviousGranted: n[10], PreviousReturned: n[11]},
+			Owed: window.Settlement{Spent: n[12], PreviousSpent: n[13], Returned: n[14], PreviousReturned: n[15]},
+		}
+		g, changed := window.Decide(w.counters[call.Key], ask, now)
+		if changed {
+			w.counters[call.Key] = g.Counts
+		}
+		return integers(g.Need, g.Extra, g.Now, g.Counts.Generation, g.Counts.Index, g.Counts.Granted, g.Counts.Returned,
+			g.Counts.PreviousGranted, g.Counts.PreviousReturned)
+	case beatLua:
+		_, known := w.live[call.Args[0]]
+		w.live[call.Args[0]] = now / 1000
+		fields := []string{strconv.FormatInt(now, 10), "0"}
+		if known {
+			fields[1] = "1"
+		}
+		for instance, at := range w.live {
+			if now/1000-at > 3000 {
+				delete(w.live, instance)
+			} else {
+				fields = append(fields, instance)
+			}
+		}
+		return texts(fields...)
+	}
+	return redis.Reply{}
+}
+
+func integers(numbers ...int64) redis.Reply {
+	wire := fmt.Sprintf("*%d\r\n", len(numbers))
+	for _, n := range numbers {
+		wire += fmt.Sprintf(":%d\r\n", n)
+	}
+	return parsed(wire)
+}
+
+func texts(words ...string) redis.Reply {
+	wire := fmt.Sprintf("*%d\r\n", len(words))
+	for _, word := range words {
+		wire += fmt.Sprintf("$%d\r\n%s\r\n", len(word), word)
+	}
+	return parsed(wire)
+}
+
+func parsed(wire string) redis.Reply {
+	reply, err := redis.ParseReply(wire)
+	if err != nil {
+		panic(err)
+	}
+	return reply
+}
+
+// instance is one gateway.
+type instance struct {
+	world  *world
+	link   *link
+	engine *Engine
+	policy Policy
+}
+
+func (w *world) join(name string, policy Policy) *instance {
+	l := &link{world: w, timeout: 25 * time.Millisecond, flying: map[*redis.Call]bool{}}
+	started := time.Now()
+	l.engine = NewEngine(Options{
+		Redis: l, Timeout: l.timeout, Instance: name, Prefix: "sluice",
+		Report: func() string { return "{}" },
+		Clock:  func() int64 { return int64(time.Since(started)) },
+		Log:    func(string, string) {},
+	})
+	w.mu.Lock()
+	w.links = append(w.links, l)
+	w.mu.Unlock()
+	return &instance{world: w, link: l, engine: l.engine, policy: policy}
+}
+
+// leave is a crash: the instance's leases are lost with it.
+func (i *instance) leave() {
+	i.link.cut()
+	i.engine.Close()
+}
+
+// request asks the given limits and writes down what was admitted.
+func (i *instance) request(asks []Ask) (bool, []Answer) {
+	answers := make([]Answer, len(asks))
+	ok := i.engine.Take(&i.policy, asks, answers)
+	w := i.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !ok {
+		w.denied++
+		return false, answers
+	}
+	for _, ask := range asks {
+		w.admitted = append(w.admitted, admission{key: ask.Limiter.redisKey(ask.Key), at: w.clockLocked(), cost: ask.Cost, limit: ask.Limit})
+	}
+	return true, answers
+}
+
+// overLimit is the first admission that one machine would have refused: the
+// rule, applied to what was admitted alone (I1).
+func overLimit(admitted []admission, w int64) error {
+	counts := map[string]window.Counts{}
+	for _, a := range admitted {
+		c := counts[a.key].At(a.at / w)
+		if window.Room(c, w, a.limit, a.at) < a.cost {
+			return fmt.Errorf("%s: admitted %d at %d us into its window, with %d there and %d before", a.key, a.cost, a.at%w, c.Current(), c.Previous())
+		}
+		c.Granted += a.cost
+		counts[a.key] = c
+	}
+	return nil
+}
+
+func (w *world) degraded(instances []*instance) int64 {
+	n := int64(0)
+	for _, i := range instances {
+		n += i.engine.Degraded.Load()
+	}
+	return n
+}
+
+// simulate runs scene in a bubble of virtual time with the given instances.
+func simulate(t *testing.T, seed int64, instances int, scene func(w *world, gates []*instance)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(seed)
+		var gates []*instance
+		for i := 0; i < instances; i++ {
+			gates = append(gates, w.join(fmt.Sprintf("gate-%02d", i), Policy{MinInstances: 1}))
+		}
+		time.Sleep(2 * time.Second) // every instance has counted the others
+		scene(w, gates)
+		for _, g := range gates {
+			g.leave()
+		}
+		time.Sleep(2 * time.Second) // calls still under way land
+	})
+}
+
+// traffic sends requests with the given gaps, each from a goroutine of its own,
+// and waits for all of them.
+func (w *world) traffic(ctx context.Context, gap func(*rand.Rand) time.Duration, one func(r *rand.Rand)) {
+	var all sync.WaitGroup
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		pause, seed := gap(w.rng), w.rng.Int63()
+		w.mu.Unlock()
+		time.Sleep(pause)
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			one(rand.New(rand.NewSource(seed)))
+		}()
+	}
+	all.Wait()
+}
+
+func poisson(rate float64) func(*rand.Rand) time.Duration {
+	return func(r *rand.Rand) time.Duration { return time.Duration(r.ExpFloat64() / rate * 1e9) }
+}
