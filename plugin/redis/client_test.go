@@ -1,21 +1,482 @@
 package redis
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	mathrand "math/rand"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
 
 var increment = NewScript("return redis.call('INCRBY', KEYS[1], ARGV[1])")
 
+// add runs increment once and returns the sum.
+func add(t testing.TB, c *Client, key string) (int64, error) {
+	t.Helper()
+	o := do(t, c, &Call{Key: key, Script: increment, Args: []string{"1"}})
+	if o.err != nil {
+		return 0, o.err
+	}
+	return o.reply.Int()
+}
+
+// mustAdd tries until a call is answered well.
+func mustAdd(t testing.TB, c *Client, key string) {
+	t.Helper()
+	eventually(t, 15*time.Second, "a call to succeed", func() bool {
+		_, err := add(t, c, key)
+		return err == nil
+	})
+}
+
 func TestScriptIsLoadedWhenUnknown(t *testing.T) {
 	s := startServer(t)
-	c := open(t, Config{Addresses: []string{s.address()}, ClientName: "sluice", Timeout: time.Second})
+	c := open(t, Config{Addresses: []string{s.address()}, Timeout: time.Second})
 	healthy(t, c)
-	for i, before := range []func(){func() {}, func() {}, func() { s.cli("SCRIPT", "FLUSH") }} {
-		before()
-		o := do(t, c, &Call{Key: "n", Script: increment, Args: []string{"2"}})
-		if n, err := o.reply.Int(); o.err != nil || err != nil || n != int64(2*(i+1)) {
-			t.Fatalf("call %d: %v, %v, %v", i, n, o.err, err)
+	for i := int64(1); i <= 4; i++ {
+		if i == 3 {
+			s.cli("SCRIPT", "FLUSH")
+		}
+		if n, err := add(t, c, "n"); err != nil || n != i {
+			t.Fatalf("call %d: %d, %v", i, n, err)
 		}
 	}
+	if c.Stats().Errors["noscript"] != 0 {
+		t.Errorf("a script that was loaded is no error: %v", c.Stats())
+	}
+}
+
+// A thousand calls from many goroutines, each answered with its own reply.
+func TestRepliesMeetTheirCalls(t *testing.T) {
+	s := startServer(t)
+	c := open(t, Config{Addresses: []string{s.address()}, Timeout: time.Second})
+	healthy(t, c)
+	var wait sync.WaitGroup
+	for g := 0; g < 10; g++ {
+		calls := make([]*Call, 100)
+		for i := range calls {
+			want := fmt.Sprintf("%d of %d %s", i, g, strings.Repeat("x", i*20))
+			wait.Add(1)
+			calls[i] = &Call{Name: "ECHO", Args: []string{want}, Done: func(r Reply, err error) {
+				defer wait.Done()
+				if got, wrong := r.Str(); err != nil || wrong != nil || got != want {
+					t.Errorf("got %.20q, want %.20q, %v", got, want, err)
+				}
+			}}
+		}
+		go func() {
+			c.Send(calls[:50]...)
+			for _, call := range calls[50:] {
+				c.Send(call)
+			}
+		}()
+	}
+	wait.Wait()
+	if n := c.Stats().Calls; n != 1000 {
+		t.Errorf("%d calls counted", n)
+	}
+}
+
+func TestHandshakeWithRedis(t *testing.T) {
+	s := startServer(t)
+	s.cli("ACL", "SETUSER", "gate", "on", ">old", "~sluice:*", "+@scripting", "+incrby", "+select", "+client|getname")
+	password := atomic.Value{}
+	password.Store("old")
+	c := open(t, Config{
+		Addresses: []string{s.address()}, Username: "gate", DB: 5, ClientName: "sluice-1", Timeout: time.Second,
+		Password: func() (string, error) { return password.Load().(string), nil },
+	})
+	healthy(t, c) // PING is forbidden to this user, and that is an answer
+	if n, err := add(t, c, "sluice:n"); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	if got := s.cli("-n", "5", "GET", "sluice:n"); got != "1" {
+		t.Errorf("database 5 holds %q", got)
+	}
+	if o := do(t, c, &Call{Name: "CLIENT", Args: []string{"GETNAME"}}); o.err != nil || o.reply.text != "sluice-1" {
+		t.Errorf("%v", o)
+	}
+	if _, err := add(t, c, "other:n"); Kind(err) != "noperm" || !NotExecuted(err) {
+		t.Errorf("got %v", err)
+	}
+	// The secret is replaced and sessions are cut: no restart is needed.
+	s.cli("ACL", "SETUSER", "gate", "resetpass", ">new")
+	s.cli("CLIENT", "KILL", "USER", "gate")
+	eventually(t, 5*time.Second, "the old password to be refused", func() bool { return c.Stats().Errors["wrongpass"] > 0 })
+	password.Store("new")
+	healthy(t, c)
+	password.Store("")
+}
+
+func TestUnreadablePassword(t *testing.T) {
+	s := startServer(t)
+	secret := errors.New("no such file")
+	var readable atomic.Bool
+	c := open(t, Config{Addresses: []string{s.address()}, Password: func() (string, error) {
+		if !readable.Load() {
+			return "", secret
+		}
+		return "", nil
+	}})
+	eventually(t, 5*time.Second, "the error to be counted", func() bool { return c.Stats().Errors["other"] > 0 })
+	readable.Store(true)
+	healthy(t, c)
+}
+
+// certificates writes a CA and a server certificate for 127.0.0.1.
+func certificates(t *testing.T) (dir string, pool *x509.CertPool) {
+	t.Helper()
+	dir = t.TempDir()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{
+		"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "PRIVATE KEY", Bytes: private},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool = x509.NewCertPool()
+	pool.AddCert(cert)
+	return dir, pool
+}
+
+func TestTLS(t *testing.T) {
+	dir, pool := certificates(t)
+	secure := freePort(t)
+	s := startServer(t, "--tls-port", fmt.Sprint(secure), "--tls-auth-clients", "no",
+		"--tls-cert-file", dir+"/cert.pem", "--tls-key-file", dir+"/key.pem", "--tls-ca-cert-file", dir+"/cert.pem")
+	address := fmt.Sprintf("127.0.0.1:%d", secure)
+	c := open(t, Config{Addresses: []string{address}, TLS: &tls.Config{RootCAs: pool}, Timeout: 100 * time.Millisecond})
+	healthy(t, c)
+	if n, err := add(t, c, "n"); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	var got atomic.Int64
+	defer c.Subscribe("events", func(string) { got.Add(1) }, func() {})()
+	eventually(t, 5*time.Second, "a message", func() bool { s.cli("PUBLISH", "events", "x"); return got.Load() > 0 })
+
+	// A stall of several timeouts does not break the encrypted stream.
+	w := watch(t)
+	s.signal(syscall.SIGSTOP)
+	c.Send(w.call("n"))
+	eventually(t, time.Second, "the timeout", func() bool { return w.late.Load() == 1 })
+	s.signal(syscall.SIGCONT)
+	w.settled()
+	if w.good.Load() != 1 || c.Stats().Reconnects != 0 {
+		t.Errorf("%v, %v", w, c.Stats())
+	}
+
+	strange := open(t, Config{Addresses: []string{address}, TLS: &tls.Config{}})
+	plain := open(t, Config{Addresses: []string{s.address()}, TLS: &tls.Config{RootCAs: pool}, DialTimeout: 200 * time.Millisecond})
+	eventually(t, 5*time.Second, "both to be refused", func() bool {
+		return strange.Stats().Errors["tls"] > 0 && plain.Stats().Errors["tls"] > 0
+	})
+}
+
+// killed -9 and started again, empty.
+func TestRestart(t *testing.T) {
+	s := startServer(t)
+	c := open(t, Config{Addresses: []string{s.address()}, Timeout: time.Second})
+	var ready atomic.Int64
+	c.OnReady(func() { ready.Add(1) })
+	healthy(t, c)
+	if _, err := add(t, c, "n"); err != nil {
+		t.Fatal(err)
+	}
+	s.kill()
+	eventually(t, time.Second, "the loss to be noticed", func() bool { return !c.Healthy() })
+	began := time.Now()
+	if _, err := add(t, c, "n"); !errors.Is(err, ErrAway) || !NotExecuted(err) || time.Since(began) > slack {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+	s.start()
+	healthy(t, c)
+	if n, err := add(t, c, "n"); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+	eventually(t, time.Second, "OnReady to be told twice", func() bool { return ready.Load() == 2 })
+	if got := c.Stats().Reconnects; got != 1 {
+		t.Errorf("%d reconnects", got)
+	}
+	c.OnReady(func() { ready.Add(1) })
+	eventually(t, time.Second, "a late OnReady to be told at once", func() bool { return ready.Load() == 3 })
+}
+
+// CLIENT PAUSE: one call pays, what it executed late still arrives, nothing is
+// executed twice, and the connection survives.
+func TestClientPause(t *testing.T) {
+	s := startServer(t)
+	c := open(t, Config{Addresses: []string{s.address()}, Timeout: 50 * time.Millisecond})
+	healthy(t, c)
+	mustAdd(t, c, "warm")
+	s.cli("CLIENT", "PAUSE", "500")
+	w := watch(t)
+	for i := 0; i < 20; i++ {
+		c.Send(w.call("n"))
+	}
+	eventually(t, time.Second, "the breaker to open", func() bool { return !c.Healthy() })
+	for i := 0; i < 20; i++ {
+		c.Send(w.call("n"))
+	}
+	w.settled()
+	if waited := time.Duration(w.slowest.Load()); waited > 50*time.Millisecond+slack {
+		t.Errorf("somebody waited %v", waited)
+	}
+	if n := w.good.Load(); n == 0 || s.cli("GET", "n") != fmt.Sprint(n) {
+		t.Errorf("%v, executed %s", w, s.cli("GET", "n"))
+	}
+	healthy(t, c)
+	if c.Stats().Reconnects != 0 {
+		t.Errorf("%v", c.Stats())
+	}
+}
+
+// The faults that a real Redis shows, and that the client returns by itself
+// when they have passed.
+func TestRedisSaysNo(t *testing.T) {
+	for _, c := range []struct {
+		kind       string
+		start, end func(s *server)
+	}{
+		{"oom",
+			func(s *server) { s.cli("CONFIG", "SET", "maxmemory", "1") },
+			func(s *server) { s.cli("CONFIG", "SET", "maxmemory", "0") }},
+		{"readonly",
+			func(s *server) { s.cli("CONFIG", "SET", "masterauth", ""); s.cli("REPLICAOF", "127.0.0.1", "1") },
+			func(s *server) { s.cli("REPLICAOF", "NO", "ONE") }},
+		{"noreplicas",
+			func(s *server) { s.cli("CONFIG", "SET", "min-replicas-to-write", "1") },
+			func(s *server) { s.cli("CONFIG", "SET", "min-replicas-to-write", "0") }},
+		{"busy",
+			func(s *server) {
+				s.cli("CONFIG", "SET", "busy-reply-threshold", "1")
+				conn, err := net.Dial("tcp", s.address())
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				s.t.Cleanup(func() { conn.Close() })
+				conn.Write([]byte("EVAL 'while true do end' 0\r\n"))
+				eventually(s.t, 2*time.Second, "a busy Redis", func() bool { return strings.HasPrefix(s.cli("PING"), "BUSY") })
+			},
+			func(s *server) { s.cli("SCRIPT", "KILL") }},
+	} {
+		c := c
+		t.Run(c.kind, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t)
+			client := open(t, Config{Addresses: []string{s.address()}, Timeout: time.Second})
+			healthy(t, client)
+			mustAdd(t, client, "n")
+			c.start(s)
+			w := watch(t)
+			eventually(t, 3*time.Second, "the breaker to open", func() bool {
+				client.Send(w.call("n"))
+				time.Sleep(5 * time.Millisecond)
+				return !client.Healthy() && w.kind(c.kind) > 0
+			})
+			w.settled()
+			if w.good.Load() > 0 {
+				t.Errorf("%v", w)
+			}
+			c.end(s)
+			mustAdd(t, client, "n")
+			healthy(t, client)
+			if got := s.cli("GET", "n"); got != "2" {
+				t.Errorf("executed %s times, want 2", got)
+			}
+		})
+	}
+}
+
+func TestMaxClients(t *testing.T) {
+	s := startServer(t)
+	s.cli("CONFIG", "SET", "maxclients", "2")
+	var hold []net.Conn
+	for i := 0; i < 2; i++ {
+		conn, err := net.Dial("tcp", s.address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		hold = append(hold, conn)
+	}
+	c := open(t, Config{Addresses: []string{s.address()}})
+	eventually(t, 5*time.Second, "a refusal", func() bool { return c.Stats().Errors["maxclients"] > 0 })
+	for _, conn := range hold {
+		conn.Close()
+	}
+	healthy(t, c)
+}
+
+// A proxy passes bytes on and, at random, cuts both sides after it has
+// forwarded a request: the worst moment for whoever counts.
+type proxy struct {
+	listener net.Listener
+	to       string
+	cut      atomic.Bool
+	random   *mathrand.Rand
+	mu       sync.Mutex // protects random
+}
+
+func startProxy(t *testing.T, to string) *proxy {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{listener: l, to: to, random: mathrand.New(mathrand.NewSource(4))}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.carry(from)
+		}
+	}()
+	return p
+}
+
+func (p *proxy) carry(from net.Conn) {
+	defer from.Close()
+	to, err := net.Dial("tcp", p.to)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	go func() {
+		io.Copy(from, to)
+		from.Close()
+		to.Close()
+	}()
+	buffer := make([]byte, 1<<16)
+	for {
+		n, err := from.Read(buffer)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		lucky, part := p.random.Intn(4) > 0, p.random.Intn(n+1)
+		p.mu.Unlock()
+		if p.cut.Load() && !lucky {
+			to.Write(buffer[:part]) // a part of it, often cutting a command in two
+			return
+		}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// However connections break, a call is executed once if Done says so, not at
+// all if the error says so, and never twice.
+func TestExecutionsPerCall(t *testing.T) {
+	s := startServer(t)
+	p := startProxy(t, s.address())
+	c := open(t, Config{Addresses: []string{p.listener.Addr().String()}, Timeout: 200 * time.Millisecond})
+	healthy(t, c)
+	p.cut.Store(true)
+	type fate struct{ good, notRun, maybe bool }
+	var mu sync.Mutex
+	fates := map[string]fate{}
+	var wait sync.WaitGroup
+	sent := 0
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end) && sent < 3000; {
+		if !c.Healthy() {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		calls := make([]*Call, 1+sent%7)
+		for i := range calls {
+			key := fmt.Sprintf("n%d", sent)
+			sent++
+			wait.Add(1)
+			calls[i] = &Call{Key: key, Script: increment, Args: []string{"1"}, Done: func(_ Reply, err error) {
+				mu.Lock()
+				fates[key] = fate{err == nil, err != nil && NotExecuted(err), err != nil && !NotExecuted(err)}
+				mu.Unlock()
+				wait.Done()
+			}}
+		}
+		c.Send(calls...)
+		if sent%11 == 0 {
+			s.cli("SCRIPT", "FLUSH")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	wait.Wait()
+	var good, notRun, maybe int
+	direct := open(t, Config{Addresses: []string{s.address()}, Timeout: 5 * time.Second})
+	healthy(t, direct)
+	for key, f := range fates {
+		n := do(t, direct, &Call{Name: "GET", Key: key}).reply.text
+		switch {
+		case f.good && n != "1", f.notRun && n != "", f.maybe && n != "" && n != "1":
+			t.Errorf("%s: %+v, executed %q times", key, f, n)
+		}
+		if f.good {
+			good++
+		}
+		if f.notRun {
+			notRun++
+		}
+		if f.maybe {
+			maybe++
+		}
+	}
+	t.Logf("%d calls: %d good, %d not run, %d unknown, %d reconnects", sent, good, notRun, maybe, c.Stats().Reconnects)
+	if good == 0 || maybe == 0 || c.Stats().Reconnects < 3 {
+		t.Error("the test did not reach what it is for")
+	}
+}
+
+// An idle connection that has gone dark is found before a request pays for it.
+func TestIdleConnectionIsPinged(t *testing.T) {
+	s := startServer(t)
+	c := open(t, Config{Addresses: []string{s.address()}, Timeout: 50 * time.Millisecond})
+	healthy(t, c)
+	s.signal(syscall.SIGSTOP)
+	eventually(t, 4*time.Second, "the loss to be noticed", func() bool { return !c.Healthy() })
+	w := watch(t)
+	c.Send(w.call("n"))
+	if w.kind("away") != 1 {
+		t.Errorf("%v", w)
+	}
+	s.signal(syscall.SIGCONT)
+	healthy(t, c)
 }
