@@ -1,0 +1,178 @@
+// Package build compiles the real Traefik with Sluice's plugin compiled in: it
+// is to Traefik what xcaddy is to Caddy.
+//
+// `go install` refuses Traefik, whose go.mod replaces modules, so Build is the
+// main module instead. In order, it
+//
+//  1. names the binary after a hash of the plugin's source and of this recipe,
+//     and returns at once if the cache holds that name;
+//  2. takes the cache's lock, so that parallel builds wait for the first;
+//  3. lays out a module: recipe/traefik.mod and .sum, package ext that registers
+//     the plugin with Traefik's interpreter, the plugin's source under a go.mod
+//     without requirements, and a copy of lego without its DNS providers;
+//  4. runs `go build` on Traefik's own unchanged cmd/traefik;
+//  5. asks the result for its version and moves it to its name.
+//
+// All of it is embedded, so an installed command builds without a source tree.
+// The first build compiles some 1,700 packages, which takes minutes; the Go
+// build cache makes the next one, after a change of the plugin, take seconds.
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Version is the Traefik that is built, and the oldest stock one accepted:
+// those before it carry the header-aliasing holes of DESIGN section 9.
+const Version = "3.7.13"
+
+// keep is how many binaries, of some 140 MB each, the cache holds on to.
+const keep = 3
+
+// Options says where and how to build. The zero value is ready to use.
+type Options struct {
+	Cache    string    // folder for module and binaries; empty: CacheDir
+	Progress io.Writer // one line at the start and one every few seconds; nil: silence
+	Go       string    // the go command; empty: the one on PATH
+}
+
+// CacheDir is $SLUICE_CACHE, or "sluice" in the user's cache directory.
+func CacheDir() (string, error) {
+	if dir := os.Getenv("SLUICE_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no cache directory, set SLUICE_CACHE: %w", err)
+	}
+	return filepath.Join(dir, "sluice"), nil
+}
+
+// Build returns the path of a Traefik that carries this plugin, building it
+// unless the cache already holds it.
+func Build(ctx context.Context, options Options) (string, error) {
+	if options.Progress == nil {
+		options.Progress = io.Discard
+	}
+	if options.Cache == "" {
+		dir, err := CacheDir()
+		if err != nil {
+			return "", err
+		}
+		options.Cache = dir
+	}
+	source := Source()
+	binary := filepath.Join(options.Cache, "traefik-"+Version+"-"+source[:16])
+	if isExecutable(binary) {
+		touch(binary)
+		return binary, nil
+	}
+	if err := os.MkdirAll(options.Cache, 0o755); err != nil {
+		return "", fmt.Errorf("create the build cache: %w", err)
+	}
+	unlock, err := lock(ctx, filepath.Join(options.Cache, "build.lock"), options.Progress)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if isExecutable(binary) { // built by whoever held the lock
+		return binary, nil
+	}
+	goCommand, err := findGo(options.Go)
+	if err != nil {
+		return "", err
+	}
+	module := filepath.Join(options.Cache, "module")
+	if err := layOut(ctx, goCommand, module); err != nil {
+		return "", err
+	}
+	if err := compile(ctx, goCommand, module, binary, source, options.Progress); err != nil {
+		return "", err
+	}
+	return binary, prune(options.Cache, keep)
+}
+
+// compile builds under a temporary name, so that the final one only ever
+// belongs to a binary that has told its version.
+func compile(ctx context.Context, goCommand, module, binary, source string, progress io.Writer) error {
+	temporary := binary + ".new"
+	defer os.Remove(temporary)
+	begun := time.Now()
+	fmt.Fprintf(progress, "Building Traefik %s with the plugin compiled in; the first time takes minutes.\n", Version)
+
+	build := command(ctx, goCommand, module, "build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly",
+		"-ldflags", "-s -w -X github.com/traefik/traefik/v3/pkg/version.Version="+Version+
+			" -X github.com/traefik/traefik/dynamic/ext.source="+source,
+		"-o", temporary, "github.com/traefik/traefik/v3/cmd/traefik")
+	meter := newMeter(progress, begun)
+	build.Stderr = meter
+	err := build.Run()
+	meter.stop()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("build Traefik: %w\n%s", err, meter.complaints())
+	}
+	version, err := VersionOf(ctx, temporary)
+	if err != nil {
+		return err
+	}
+	if version != Version {
+		return fmt.Errorf("the Traefik just built calls itself %q instead of %s", version, Version)
+	}
+	if err := os.Rename(temporary, binary); err != nil {
+		return fmt.Errorf("install the Traefik just built: %w", err)
+	}
+	fmt.Fprintf(progress, "Built %s in %s.\n", binary, time.Since(begun).Round(time.Second))
+	return nil
+}
+
+// VersionOf asks a Traefik binary which version it is, such as "3.7.13".
+func VersionOf(ctx context.Context, binary string) (string, error) {
+	out, err := exec.CommandContext(ctx, binary, "version").Output()
+	if err != nil {
+		return "", fmt.Errorf("%s version: %w", binary, err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if rest, ok := strings.CutPrefix(line, "Version:"); ok {
+			return strings.TrimSpace(rest), nil
+		}
+	}
+	return "", fmt.Errorf("%s version: no version in the output; is this a Traefik?", binary)
+}
+
+// command prepares the go command such that the user's workspace, build flags
+// and C compiler do not change what is built; proxy and checksum settings stay.
+func command(ctx context.Context, goCommand, dir string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, goCommand, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "CGO_ENABLED=0")
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // lets go end its compilers
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+func findGo(named string) (string, error) {
+	if named == "" {
+		named = "go"
+	}
+	path, err := exec.LookPath(named)
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", errors.New("building Traefik needs Go 1.26 or newer on PATH; install it, or name a stock Traefik with --traefik=FILE")
+	}
+	return path, err
+}
+
+func isExecutable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}

@@ -1,0 +1,214 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fakeGo is a go command that "builds" a shell script, so that everything
+// around the real build, which takes minutes, is tested in milliseconds. The
+// real one is used by the end-to-end tests.
+const fakeGo = `#!/bin/sh
+echo "$@" >> "$CALLS"
+case "$1" in
+mod)  echo '{"Dir":"'$LEGO'","Sum":"'$LEGO_SUM'"}' ;;
+build)
+	echo "go: downloading example.com/a v1.0.0" >&2
+	echo "example.com/a" >&2
+	if [ -n "$FAIL" ]; then echo "# example.com/a" >&2; echo "a.go:1:1: syntax error" >&2; exit 1; fi
+	while [ "$1" != "-o" ]; do shift; done
+	printf '#!/bin/sh\necho "Version:      %s"\n' "$TRAEFIK_VERSION" > "$2"
+	chmod +x "$2" ;;
+esac
+`
+
+// workshop prepares a cache and the fake go command.
+func workshop(t *testing.T) (options Options, calls func() string) {
+	t.Helper()
+	dir := t.TempDir()
+	lego := filepath.Join(dir, "lego")
+	for name, content := range map[string]string{
+		"go":                            fakeGo,
+		"lego/lego/client.go":           "package lego",
+		"lego/providers/dns/aws/aws.go": "package aws",
+		"lego/providers/dns/zz_gen_dns_providers.go": "package dns",
+	} {
+		if err := write(filepath.Join(dir, name), []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "go"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(dir, "calls")
+	for name, value := range map[string]string{"CALLS": log, "LEGO": lego, "LEGO_SUM": legoSum, "TRAEFIK_VERSION": Version, "FAIL": ""} {
+		t.Setenv(name, value)
+	}
+	return Options{Cache: filepath.Join(dir, "cache"), Go: filepath.Join(dir, "go")}, func() string {
+		content, err := os.ReadFile(log)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+}
+
+func TestBuildOnceThenFromTheCache(t *testing.T) {
+	options, calls := workshop(t)
+	var progress bytes.Buffer
+	options.Progress = &progress
+	first, err := Build(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(first, Source()[:16]) || !strings.Contains(progress.String(), "Building Traefik "+Version) {
+		t.Errorf("path %s, progress %q", first, progress.String())
+	}
+	for name, want := range map[string]string{
+		"go.mod":                  "github.com/traefik/traefik/v3 v" + Version,
+		"go.sum":                  "github.com/traefik/traefik/v3 v" + Version + " h1:",
+		"ext/ext.go":              "stdlib.Symbols",
+		"ext/go.mod":              "module github.com/traefik/traefik/dynamic/ext",
+		"sluice/go.mod":           "module github.com/sluice-gateway/sluice",
+		"sluice/plugin/config.go": "package plugin",
+		"sluice/.traefik.yml":     "import: github.com/sluice-gateway/sluice/plugin",
+		"lego/lego/client.go":     "package lego",
+		"lego/providers/dns/zz_gen_dns_providers.go": "NewDNSChallengeProviderByName",
+	} {
+		content, err := os.ReadFile(filepath.Join(options.Cache, "module", name))
+		if err != nil || !strings.Contains(string(content), want) {
+			t.Errorf("%s lacks %q (%v)", name, want, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(options.Cache, "module/lego/providers/dns/aws")); !os.IsNotExist(err) {
+		t.Error("a DNS provider was copied")
+	}
+	before := calls()
+	second, err := Build(t.Context(), options)
+	if err != nil || second != first {
+		t.Fatalf("second build: %s, %v", second, err)
+	}
+	if calls() != before {
+		t.Errorf("the go command ran again: %s", calls())
+	}
+}
+
+func TestParallelBuildsWaitForOne(t *testing.T) {
+	options, calls := workshop(t)
+	var builds sync.WaitGroup
+	for range 8 {
+		builds.Go(func() {
+			if _, err := Build(t.Context(), options); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	builds.Wait()
+	if n := strings.Count(calls(), "build "); n != 1 {
+		t.Errorf("%d builds, want 1", n)
+	}
+}
+
+func TestBuildFailures(t *testing.T) {
+	tests := []struct {
+		name, variable, value, want string
+	}{
+		{"compiler", "FAIL", "1", "a.go:1:1: syntax error"},
+		{"wrong version", "TRAEFIK_VERSION", "3.0.0", `calls itself "3.0.0"`},
+		{"another lego", "LEGO_SUM", "h1:forged", "its hash is h1:forged"},
+		{"lego that is gone", "LEGO", "/nonexistent", "copy github.com/go-acme/lego"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			options, _ := workshop(t)
+			t.Setenv(test.variable, test.value)
+			_, err := Build(t.Context(), options)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("error %v, want %q", err, test.want)
+			}
+			left, _ := filepath.Glob(filepath.Join(options.Cache, "traefik-*"))
+			if len(left) > 0 {
+				t.Errorf("left behind: %q", left)
+			}
+		})
+	}
+}
+
+func TestBuildWithoutGo(t *testing.T) {
+	options, _ := workshop(t)
+	options.Go = ""
+	t.Setenv("PATH", t.TempDir())
+	if _, err := Build(t.Context(), options); err == nil || !strings.Contains(err.Error(), "--traefik=FILE") {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestLockGivesUpWithTheContext(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "lock")
+	unlock, err := lock(t.Context(), name, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	var progress bytes.Buffer
+	if _, err := lock(ctx, name, &progress); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("error %v", err)
+	}
+	if !strings.Contains(progress.String(), "waiting") {
+		t.Errorf("progress %q", progress.String())
+	}
+	unlock()
+	unlock, err = lock(t.Context(), name, &progress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
+func TestPruneKeepsTheNewest(t *testing.T) {
+	cache := t.TempDir()
+	for i, name := range []string{"traefik-oldest", "traefik-old", "traefik-new", "build.lock"} {
+		path := filepath.Join(cache, name)
+		if err := write(path, nil); err != nil {
+			t.Fatal(err)
+		}
+		used := time.Unix(int64(1000+i), 0)
+		if err := os.Chtimes(path, used, used); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := prune(cache, 2); err != nil {
+		t.Fatal(err)
+	}
+	left, _ := filepath.Glob(filepath.Join(cache, "*"))
+	if len(left) != 3 || strings.Contains(strings.Join(left, " "), "oldest") {
+		t.Errorf("left %q", left)
+	}
+}
+
+func TestMeterTellsPackagesFromComplaints(t *testing.T) {
+	m := newMeter(&bytes.Buffer{}, time.Now())
+	defer m.stop()
+	for _, piece := range []string{"go: downloading a v1\nexample.com/", "a\nunicode/utf8\n# example.com/b\n", "b.go:1: bad"} {
+		if _, err := m.Write([]byte(piece)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := m.complaints(); got != "# example.com/b\nb.go:1: bad" || m.packages != 2 {
+		t.Errorf("%d packages, complaints %q", m.packages, got)
+	}
+}
+
+func TestVersionOfRefusesOtherPrograms(t *testing.T) {
+	if _, err := VersionOf(t.Context(), "/bin/echo"); err == nil || !strings.Contains(err.Error(), "is this a Traefik") {
+		t.Fatalf("error %v", err)
+	}
+}

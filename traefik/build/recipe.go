@@ -1,0 +1,131 @@
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/sluice-gateway/sluice"
+)
+
+//go:embed recipe
+var recipe embed.FS
+
+// lego is the ACME library whose copy loses its DNS providers. The copy
+// escapes go.sum, so its hash is checked here.
+const (
+	lego    = "github.com/go-acme/lego/v5@v5.4.1"
+	legoSum = "h1:Jt6xAP9xQrJ3SLLGgxejfDDd3pzdrmuLCWe4oTqHHQc="
+)
+
+// minimalMod is the go.mod under which a replacement is laid out.
+const minimalMod = "module %s\n\ngo 1.26.0\n"
+
+// legoUnused are the folders of lego that Traefik does not import, or only by
+// way of the provider list that is replaced.
+var legoUnused = []string{"providers", "cmd", "e2e", "docs"}
+
+// Source is the hash, in hexadecimal, of all that decides what the binary is:
+// the plugin's source without its tests, and the recipe.
+func Source() string {
+	hash := sha256.New()
+	add := func(name string, content []byte) {
+		fmt.Fprintf(hash, "%d %s %d\n", len(name), name, len(content))
+		hash.Write(content)
+	}
+	plugin := sluice.PluginSource()
+	for _, name := range slices.Sorted(maps.Keys(plugin)) {
+		add(name, plugin[name])
+	}
+	for _, name := range []string{"traefik.mod", "traefik.sum", "ext.go.txt", "lego_dns.go.txt"} {
+		add(name, recipeFile(name))
+	}
+	add("lego", []byte(lego+legoSum))
+	return hex.EncodeToString(hash.Sum(nil))
+}
+
+func recipeFile(name string) []byte {
+	content, err := recipe.ReadFile("recipe/" + name)
+	if err != nil {
+		panic(err) // the list of names and the embedded folder are both ours
+	}
+	return content
+}
+
+// layOut writes the build module into dir, replacing what an earlier recipe
+// left there.
+func layOut(ctx context.Context, goCommand, dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("lay out the build module: %w", err)
+	}
+	if err := sluice.WritePlugin(filepath.Join(dir, "sluice")); err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{
+		"go.mod":        recipeFile("traefik.mod"),
+		"go.sum":        recipeFile("traefik.sum"),
+		"ext/ext.go":    recipeFile("ext.go.txt"),
+		"ext/go.mod":    fmt.Appendf(nil, minimalMod, "github.com/traefik/traefik/dynamic/ext"),
+		"sluice/go.mod": fmt.Appendf(nil, minimalMod, sluice.Module),
+	} {
+		if err := write(filepath.Join(dir, name), content); err != nil {
+			return fmt.Errorf("lay out the build module: %w", err)
+		}
+	}
+	return copyLego(ctx, goCommand, filepath.Join(dir, "lego"))
+}
+
+// copyLego copies lego from the module cache, less what legoUnused names, and
+// puts the empty provider list in its place.
+func copyLego(ctx context.Context, goCommand, dir string) error {
+	download := command(ctx, goCommand, filepath.Dir(dir), "mod", "download", "-json", lego)
+	var complaints strings.Builder
+	download.Stderr = &complaints
+	out, err := download.Output()
+	var module struct{ Dir, Sum, Error string }
+	if jsonErr := json.Unmarshal(out, &module); jsonErr != nil || err != nil {
+		return fmt.Errorf("download %s: %w: %s%s", lego, errors.Join(err, jsonErr), module.Error, complaints.String())
+	}
+	if module.Sum != legoSum {
+		return fmt.Errorf("download %s: its hash is %s, not %s", lego, module.Sum, legoSum)
+	}
+	err = fs.WalkDir(os.DirFS(module.Dir), ".", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && slices.Contains(legoUnused, path):
+			return fs.SkipDir
+		case entry.IsDir():
+			return nil
+		}
+		content, err := os.ReadFile(filepath.Join(module.Dir, path))
+		if err != nil {
+			return err
+		}
+		return write(filepath.Join(dir, path), content)
+	})
+	if err == nil {
+		err = write(filepath.Join(dir, "providers/dns/zz_gen_dns_providers.go"), recipeFile("lego_dns.go.txt"))
+	}
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", lego, err)
+	}
+	return nil
+}
+
+func write(name string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(name, content, 0o644)
+}
