@@ -1,0 +1,263 @@
+package authsvc
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAuthAnswersWhoTheBearerIs(t *testing.T) {
+	r, _ := start(t)
+	p := r.loginWith(`{"user_id":"u1","claims":{"plan":"pro","scope":"read write"},"ttl":"10m"}`)
+	if p.TokenType != "Bearer" || p.ExpiresIn != 600 || p.RefreshToken == "" {
+		t.Errorf("pair: %+v", p)
+	}
+	a := r.wantStatus(p.AccessToken, 200)
+	for header, want := range map[string]string{
+		"X-User-ID": "u1", "X-User-Plan": "pro", "X-User-Scopes": "read write", "Vary": "Authorization",
+	} {
+		if got := a.header.Get(header); got != want {
+			t.Errorf("%s: %q, want %q", header, got, want)
+		}
+	}
+	if id := a.header.Get("X-Token-ID"); len(id) != 64 {
+		t.Errorf("X-Token-ID: %q", id)
+	}
+	if a.header.Get("X-Session-ID") == "" {
+		t.Error("no X-Session-ID")
+	}
+	if got := a.header.Get("Cache-Control"); got != "private, max-age=60, stale-if-error=300" {
+		t.Errorf("Cache-Control: %q", got)
+	}
+}
+
+// RULES 7: freshness and staleness together never outlive the token.
+func TestCacheControl(t *testing.T) {
+	c := CacheConfig{MaxAge: time.Minute, StaleIfError: 5 * time.Minute}
+	for _, test := range []struct {
+		left time.Duration
+		want string
+	}{
+		{time.Hour, "private, max-age=60, stale-if-error=300"},
+		{60 * time.Second, "private, max-age=60, stale-if-error=0"},
+		{90*time.Second + 900*time.Millisecond, "private, max-age=60, stale-if-error=30"},
+		{1500 * time.Millisecond, "private, max-age=1, stale-if-error=0"},
+		{999 * time.Millisecond, "no-store"},
+		{0, "no-store"},
+		{-3 * time.Second, "no-store"}, // within the leeway
+	} {
+		if got := cacheControl(test.left, c); got != test.want {
+			t.Errorf("%s: %q, want %q", test.left, got, test.want)
+		}
+	}
+}
+
+func TestAuthRefusals(t *testing.T) {
+	r, _ := start(t)
+	good := r.loginWith(`{"user_id":"u1","claims":{"scope":"read"}}`).AccessToken
+	bearer := "Bearer " + good
+	for _, test := range []struct {
+		name          string
+		authorization []string
+		scope         string
+		status        int
+		challenge     string // the exact WWW-Authenticate
+	}{
+		{"no header", nil, "", 401, `Bearer realm="sluice"`},
+		{"another scheme", []string{"Basic dTpw"}, "", 401, `Bearer realm="sluice"`},
+		{"empty", []string{""}, "", 401, `Bearer realm="sluice"`},
+		{"scheme alone", []string{"Bearer"}, "", 401,
+			`Bearer realm="sluice", error="invalid_token", error_description="The credential is not a bearer token."`},
+		{"two blanks", []string{"Bearer  " + good}, "", 401,
+			`Bearer realm="sluice", error="invalid_token", error_description="The credential is not a bearer token."`},
+		{"tab", []string{"Bearer\t" + good}, "", 401, `Bearer realm="sluice"`},
+		{"two tokens", []string{bearer + " " + good}, "", 401,
+			`Bearer realm="sluice", error="invalid_token", error_description="The credential is not a bearer token."`},
+		{"comma", []string{bearer + "," + bearer}, "", 401,
+			`Bearer realm="sluice", error="invalid_token", error_description="The credential is not a bearer token."`},
+		{"garbage", []string{"Bearer abc"}, "", 401,
+			`Bearer realm="sluice", error="invalid_token", error_description="The token is malformed."`},
+		{"two headers", []string{bearer, bearer}, "", 400, ""},
+		{"scheme in capitals", []string{"BEARER " + good}, "", 200, ""},
+		{"scope held", []string{bearer}, "read", 200, ""},
+		{"scope lacking", []string{bearer}, "read write", 403,
+			`Bearer realm="sluice", error="insufficient_scope", error_description="The token lacks a scope that this needs.", scope="read write"`},
+		{"scope that breaks out of quotes", []string{bearer}, `read" evil="`, 400, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			request, _ := http.NewRequest("GET", r.public+"/auth?scope="+strings.NewReplacer(" ", "+", `"`, "%22").Replace(test.scope), nil)
+			request.Header["Authorization"] = test.authorization
+			a := r.do(request)
+			if a.status != test.status || a.header.Get("WWW-Authenticate") != test.challenge {
+				t.Fatalf("%d %q\nwant %d %q", a.status, a.header.Get("WWW-Authenticate"), test.status, test.challenge)
+			}
+			if a.header.Get("Vary") != "Authorization" {
+				t.Error("no Vary: Authorization")
+			}
+			if test.status == 200 {
+				return
+			}
+			if got := a.header.Get("Content-Type"); got != "application/problem+json" {
+				t.Errorf("Content-Type: %q", got)
+			}
+			if a.header.Get("Cache-Control") != "no-store" {
+				t.Errorf("Cache-Control: %q", a.header.Get("Cache-Control"))
+			}
+			var p problem
+			if a.json(t, &p); p.Status != test.status || p.Type != "about:blank" || p.RequestID == "" {
+				t.Errorf("problem: %+v", p)
+			}
+		})
+	}
+}
+
+// RULES 1: a warm cache must not admit header.payload with another signature.
+func TestWarmCacheRefusesEveryOtherSignature(t *testing.T) {
+	r, _ := start(t)
+	good := r.login("u1").AccessToken
+	r.wantStatus(good, 200)
+	r.wantStatus(good, 200)
+	end := strings.LastIndexByte(good, '.') + 1
+	for i := end; i < len(good); i++ {
+		other := byte('A')
+		if good[i] == other {
+			other = 'B'
+		}
+		r.wantStatus(good[:i]+string(other)+good[i+1:], 401)
+	}
+	for _, signature := range []string{"", "AAAA", good[end : len(good)-1], good[end:] + "A", strings.Repeat("A", 86)} {
+		r.wantStatus(good[:end]+signature, 401)
+	}
+	r.wantStatus(good, 200)
+}
+
+func TestRevokedTokensAndSessions(t *testing.T) {
+	r, _ := start(t)
+	for _, test := range []struct {
+		name   string
+		revoke func(p pair) answer
+	}{
+		{"access token", func(p pair) answer { return r.revoke(p.AccessToken) }},
+		{"refresh token", func(p pair) answer { return r.revoke(p.RefreshToken) }},
+		{"user", func(pair) answer { return r.call("POST", "/v1/users/u%2F%201/revoke", "") }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p, other := r.login("u/ 1"), r.login("u2")
+			r.wantStatus(p.AccessToken, 200)
+			if a := test.revoke(p); a.status != 200 {
+				t.Fatalf("revoke: %d %s", a.status, a.body)
+			}
+			a := r.wantStatus(p.AccessToken, 401)
+			if !strings.Contains(a.header.Get("WWW-Authenticate"), `error="invalid_token"`) {
+				t.Error(a.header)
+			}
+			if _, a := r.refreshWith(p.RefreshToken); a.status != 400 || !strings.Contains(a.body, "invalid_grant") {
+				t.Errorf("refresh after revocation: %d %s", a.status, a.body)
+			}
+			r.wantStatus(other.AccessToken, 200)
+			// The next login, in the same second, is good (RULES 9).
+			r.wantStatus(r.login("u/ 1").AccessToken, 200)
+		})
+	}
+}
+
+func TestRefreshRotation(t *testing.T) {
+	r, _ := start(t)
+	first := r.loginWith(`{"user_id":"u1","claims":{"plan":"pro"},"ttl":"5m"}`)
+	second, a := r.refreshWith(first.RefreshToken)
+	if a.status != 200 || second.ExpiresIn != 300 {
+		t.Fatalf("refresh: %d %s", a.status, a.body)
+	}
+	if got := r.wantStatus(second.AccessToken, 200).header.Get("X-User-Plan"); got != "pro" {
+		t.Errorf("plan after refresh: %q", got)
+	}
+	// A lost reply: the same pair once more.
+	again, _ := r.refreshWith(first.RefreshToken)
+	if again != second {
+		t.Errorf("repeat within the grace period: %+v, want %+v", again, second)
+	}
+	third, _ := r.refreshWith(second.RefreshToken)
+	r.wantStatus(third.AccessToken, 200)
+	// Two generations old: somebody else has it.
+	if _, a := r.refreshWith(first.RefreshToken); a.status != 400 {
+		t.Errorf("reuse: %d %s", a.status, a.body)
+	}
+	for i, p := range []pair{first, second, third} {
+		r.wantStatus(p.AccessToken, 401)
+		if _, a := r.refreshWith(p.RefreshToken); a.status != 400 {
+			t.Errorf("refresh token %d of a revoked family: %d", i, a.status)
+		}
+	}
+}
+
+// A session stands readable in its access tokens: garbage for it must not
+// count as reuse.
+func TestGarbageRefreshTokenDoesNotKillTheSession(t *testing.T) {
+	r, _ := start(t)
+	p := r.login("u1")
+	session := r.wantStatus(p.AccessToken, 200).header.Get("X-Session-ID")
+	for _, forged := range []string{session, session + ".", session + ".x.y", p.RefreshToken + "A", p.RefreshToken[:len(p.RefreshToken)-1]} {
+		if _, a := r.refreshWith(forged); a.status != 400 {
+			t.Errorf("%q: %d", forged, a.status)
+		}
+	}
+	r.wantStatus(p.AccessToken, 200)
+	if _, a := r.refreshWith(p.RefreshToken); a.status != 200 {
+		t.Errorf("the real one: %d %s", a.status, a.body)
+	}
+}
+
+func TestAdminInterfaceIsClosed(t *testing.T) {
+	r, _ := start(t)
+	for _, test := range []struct {
+		method, path, body string
+		admin, issuer      int
+	}{
+		{"POST", "/v1/tokens", `{"user_id":"u1","claims":{"plan":"pro"}}`, 200, 200},
+		{"POST", "/v1/tokens", `{"user_id":"u1","claims":{"role":"admin"}}`, 200, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","claims":{"sub":"u2"}}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","claims":{"EXP":1}}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","ttl":"25h"}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","ttl":"soon"}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":""}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"a\nb"}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"ü"}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","admin":true}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1"} {}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"` + strings.Repeat("a", 70_000) + `"}`, 413, 413},
+		{"POST", "/v1/tokens/revoke", `{"token":"nonsense"}`, 200, 200},
+		{"POST", "/v1/tokens/refresh", `{"refresh_token":"nonsense"}`, 400, 400},
+		{"POST", "/v1/tokens/introspect", `{"token":"nonsense"}`, 200, 403},
+		{"POST", "/v1/users/u9/revoke", ``, 200, 403},
+		{"GET", "/v1/gateways", ``, 200, 403},
+		{"GET", "/v1/limits/none/user:u1", ``, 404, 403},
+		{"POST", "/v1/keys/rotate", ``, 200, 403},
+		{"GET", "/v1/nothing", ``, 404, 403},
+	} {
+		name := fmt.Sprintf("%s %s %.40s", test.method, test.path, test.body)
+		if a := r.callAs(r.AdminToken(), test.method, test.path, test.body); a.status != test.admin {
+			t.Errorf("%s as admin: %d %s, want %d", name, a.status, a.body, test.admin)
+		}
+		if a := r.callAs(r.IssuerToken(), test.method, test.path, test.body); a.status != test.issuer {
+			t.Errorf("%s as issuer: %d %s, want %d", name, a.status, a.body, test.issuer)
+		}
+		for _, secret := range []string{"", "x", r.AdminToken() + "x", r.AdminToken()[1:]} {
+			if a := r.callAs(secret, test.method, test.path, test.body); a.status != 401 {
+				t.Errorf("%s with %q: %d, want 401", name, secret, a.status)
+			}
+		}
+	}
+	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
+		request, _ := http.NewRequest("GET", r.inner+path, nil)
+		if a := r.do(request); a.status != 200 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	request, _ := http.NewRequest("POST", r.public+"/v1/tokens", strings.NewReader("{}"))
+	request.Header.Set("Authorization", "Bearer "+r.AdminToken())
+	if a := r.do(request); a.status != 404 {
+		t.Errorf("admin interface on the public listener: %d", a.status)
+	}
+}

@@ -1,0 +1,189 @@
+package authsvc
+
+import (
+	"time"
+
+	"github.com/sluice-gateway/sluice/authsvc/token"
+)
+
+// Config is every option of authsvc. The description tags and SetDefaults are
+// the reference: `authsvc --help` prints them.
+//
+// Options come from, each over the one before: the defaults, a YAML file,
+// AUTHSVC_* variables, flags (load.go). A list in a later source replaces the
+// whole list of an earlier one; maps are merged by key.
+type Config struct {
+	ConfigFile string `description:"YAML file with options. Without it: ./authsvc.yml or /etc/sluice/authsvc.yml, if one exists."`
+
+	Listen          string `description:"Address of the public listener: /auth, JWKS, health."`
+	AdminListen     string `description:"Address of the admin listener: tokens, users, limits, gateways, metrics."`
+	AdminToken      string `description:"Bearer token that may use all of the admin listener. Without it and adminTokenFile one is made in own.keyDir."`
+	AdminTokenFile  string `description:"File with the admin token; read again when it changes."`
+	IssuerToken     string `description:"Bearer token that may only issue, refresh and revoke tokens. Without it and issuerTokenFile one is made in own.keyDir."`
+	IssuerTokenFile string `description:"File with the issuer token; read again when it changes."`
+
+	Redis    RedisConfig       `description:"Where tokens, revocations and sessions live."`
+	Issuers  []IssuerConfig    `description:"Foreign issuers whose tokens are accepted."`
+	Own      OwnConfig         `description:"Tokens that authsvc issues itself."`
+	Claims   map[string]string `description:"Header that a claim becomes, by claim; an empty header drops a default. Dots reach into nested claims."`
+	Cache    CacheConfig       `description:"How long answers and verified tokens are kept."`
+	Sessions SessionsConfig    `description:"Sessions."`
+	Tokens   TokensConfig      `description:"Rules for all tokens."`
+	Refresh  RefreshConfig     `description:"Refresh-token rotation."`
+
+	OnRedisFailure string        `description:"While Redis is away: verify (signature, claims and known revocations decide) or deny (503)."`
+	ClockLeeway    time.Duration `description:"How far clocks of issuers may be off."`
+
+	Log     LogConfig     `description:"Log."`
+	Tracing TracingConfig `description:"OpenTelemetry traces."`
+}
+
+// RedisConfig says where Redis is.
+type RedisConfig struct {
+	Addresses        []string      `description:"host:port; several with masterName (of the Sentinels) or cluster."`
+	Username         string        `description:"ACL user."`
+	Password         string        `description:"Password."`
+	PasswordFile     string        `description:"File with the password; read at every connection."`
+	DB               int           `description:"Database number."`
+	MasterName       string        `description:"Name of the master that the Sentinels watch."`
+	SentinelUsername string        `description:"ACL user of the Sentinels."`
+	SentinelPassword string        `description:"Password of the Sentinels."`
+	Cluster          bool          `description:"The addresses are nodes of a Redis Cluster."`
+	TLS              TLSConfig     `description:"TLS towards Redis."`
+	Timeout          time.Duration `description:"Budget of one call; nothing waits longer for Redis."`
+	DialTimeout      time.Duration `description:"Time for one new connection, in the background."`
+	KeyPrefix        string        `description:"First part of every key and of the event channel."`
+}
+
+// TLSConfig is a client's side of a TLS connection.
+type TLSConfig struct {
+	Enabled            bool   `description:"Use TLS."`
+	CA                 string `description:"PEM file with the authorities to trust. Without it: the system's."`
+	Cert               string `description:"PEM file with the client certificate."`
+	Key                string `description:"PEM file with its key."`
+	ServerName         string `description:"Name the server must prove. Without it: the host that is dialled."`
+	InsecureSkipVerify bool   `description:"Trust any certificate."`
+}
+
+// IssuerConfig is one foreign issuer: exactly one of the four key sources.
+type IssuerConfig struct {
+	Name       string   `description:"Name in logs and metrics."`
+	Issuer     string   `description:"Claim iss of its tokens."`
+	Audiences  []string `description:"Accepted values of claim aud; one must be there."`
+	Algorithms []string `description:"Accepted algorithms: RS256-512, PS256-512, ES256-512, EdDSA, HS256-512."`
+	JWKSURL    string   `description:"Key set by HTTPS (HTTP on loopback), refreshed in the background."`
+	JWKSFile   string   `description:"Key set in a file; read again when it changes."`
+	PEMFile    string   `description:"Public keys or certificates in a PEM file; read again when it changes."`
+	SecretFile string   `description:"HMAC secret in a file; read again when it changes."`
+	UserClaim  string   `description:"Claim that names the user. Without it: sub."`
+	UserPrefix string   `description:"Put before the user's name, so that two issuers' users stay apart."`
+	Typ        string   `description:"Required header typ. Without it: none, JWT or at+jwt."`
+	Insecure   bool     `description:"Allow jwksURL over plain HTTP beyond loopback."`
+}
+
+// OwnConfig describes the tokens authsvc issues.
+type OwnConfig struct {
+	Issuer       string        `description:"Claim iss."`
+	Audience     string        `description:"Claim aud."`
+	Algorithm    string        `description:"Signature algorithm."`
+	TTL          time.Duration `description:"Life of an access token."`
+	RefreshTTL   time.Duration `description:"Life of a refresh token since the last rotation."`
+	KeyDir       string        `description:"Folder of the signing keys, shared by all replicas; keys are made on first start."`
+	PublishAhead time.Duration `description:"How long a new key is published before it signs."`
+	UserPrefix   string        `description:"Put before the user's name, as in issuers."`
+}
+
+// CacheConfig bounds what is remembered, here and by gateways.
+type CacheConfig struct {
+	MaxAge       time.Duration `description:"How long a gateway may use an answer (Cache-Control max-age)."`
+	StaleIfError time.Duration `description:"How long after the answer a gateway may use it while authsvc is away."`
+	Size         int           `description:"Tokens remembered in memory."`
+}
+
+// SessionsConfig decides whether Redis must know a token.
+type SessionsConfig struct {
+	Required bool `description:"Accept only tokens that are present in Redis."`
+}
+
+// TokensConfig holds for tokens of every issuer.
+type TokensConfig struct {
+	MaxLifetime  time.Duration `description:"Longest exp - iat that is accepted; revocations are kept that long."`
+	IssuerClaims []string      `description:"Claims that the issuer token may set."`
+}
+
+// RefreshConfig tunes rotation.
+type RefreshConfig struct {
+	Grace time.Duration `description:"How long a refresh token that was just replaced may be shown once more (a lost reply)."`
+}
+
+// LogConfig tunes the log on standard error.
+type LogConfig struct {
+	Level  string `description:"debug, info, warn or error."`
+	Format string `description:"json or text."`
+}
+
+// TracingConfig names an OpenTelemetry collector.
+type TracingConfig struct {
+	Endpoint    string  `description:"OTLP over HTTP, e.g. http://collector:4318. Empty: no traces."`
+	ServiceName string  `description:"Resource attribute service.name."`
+	SampleRate  float64 `description:"Share of new traces that are recorded; a caller's decision is always followed."`
+}
+
+// SetDefaults fills in what needs no decision.
+func (c *Config) SetDefaults() {
+	*c = Config{
+		Listen:      ":9000",
+		AdminListen: ":9001",
+		Redis: RedisConfig{
+			Addresses:   []string{"127.0.0.1:6379"},
+			Timeout:     50 * time.Millisecond,
+			DialTimeout: time.Second,
+			KeyPrefix:   "sluice",
+		},
+		Own: OwnConfig{
+			Issuer:       "sluice",
+			Audience:     "sluice",
+			Algorithm:    "ES256",
+			TTL:          15 * time.Minute,
+			RefreshTTL:   30 * 24 * time.Hour,
+			KeyDir:       "/var/lib/sluice/keys",
+			PublishAhead: 30 * time.Second,
+		},
+		Claims:         map[string]string{"plan": "X-User-Plan", "scope": "X-User-Scopes"},
+		Cache:          CacheConfig{MaxAge: time.Minute, StaleIfError: 5 * time.Minute, Size: 100_000},
+		Tokens:         TokensConfig{MaxLifetime: 24 * time.Hour, IssuerClaims: []string{"plan", "scope"}},
+		Refresh:        RefreshConfig{Grace: 10 * time.Second},
+		OnRedisFailure: "verify",
+		ClockLeeway:    5 * time.Second,
+		Log:            LogConfig{Level: "info", Format: "json"},
+		Tracing:        TracingConfig{ServiceName: "sluice-authsvc", SampleRate: 1},
+	}
+}
+
+// NewConfig returns the defaults.
+func NewConfig() *Config {
+	c := new(Config)
+	c.SetDefaults()
+	return c
+}
+
+// longest is how long a revocation must be remembered to outlive every access
+// token it concerns.
+func (c *Config) longest() time.Duration { return c.Tokens.MaxLifetime + 2*c.ClockLeeway }
+
+func (i IssuerConfig) userClaim() string {
+	if i.UserClaim == "" {
+		return "sub"
+	}
+	return i.UserClaim
+}
+
+func (i IssuerConfig) policy(c *Config) token.Policy {
+	return token.Policy{
+		Issuer:      i.Issuer,
+		Audiences:   i.Audiences,
+		Type:        normalType(i.Typ),
+		Leeway:      c.ClockLeeway,
+		MaxLifetime: c.Tokens.MaxLifetime,
+	}
+}

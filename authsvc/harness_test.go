@@ -1,0 +1,172 @@
+package authsvc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// replica is a running authsvc with a client for both of its listeners.
+type replica struct {
+	*Service
+	t      testing.TB
+	public string
+	inner  string
+	client *http.Client
+	log    *bytes.Buffer
+}
+
+// testConfig suits a test: free ports, a key folder of its own.
+func testConfig(t testing.TB, redis string) *Config {
+	c := NewConfig()
+	c.Listen, c.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
+	c.Redis.Addresses = []string{redis}
+	// A loaded test machine must not look like an outage.
+	c.Redis.Timeout = 2 * time.Second
+	c.Own.KeyDir = t.TempDir()
+	return c
+}
+
+func open(t testing.TB, c *Config) *replica {
+	t.Helper()
+	log := new(bytes.Buffer)
+	s := &Service{Config: c, Log: slog.New(slog.NewJSONHandler(&lockedWriter{w: log}, nil))}
+	if err := s.Open(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &replica{
+		Service: s, t: t, log: log,
+		public: "http://" + s.PublicAddr().String(), inner: "http://" + s.AdminAddr().String(),
+		client: &http.Client{Transport: transport},
+	}
+}
+
+func start(t testing.TB) (*replica, *redistest.Server) {
+	t.Helper()
+	redis := redistest.Start(t)
+	r := open(t, testConfig(t, redis.Addr))
+	r.awaitStream()
+	return r, redis
+}
+
+func (r *replica) awaitStream() {
+	r.t.Helper()
+	redistest.Eventually(r.t, 10*time.Second, "events arrive", r.store.StreamAlive)
+}
+
+// answer is a response, read.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (a answer) json(t testing.TB, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(a.body), into); err != nil {
+		t.Fatalf("%s: %v", a.body, err)
+	}
+}
+
+func (r *replica) do(request *http.Request) answer {
+	r.t.Helper()
+	response, err := r.client.Do(request)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return answer{response.StatusCode, response.Header, string(body)}
+}
+
+// auth asks for a token's identity.
+func (r *replica) ask(compact string) answer { return r.askFor(compact, "") }
+
+func (r *replica) askFor(compact, scope string) answer {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodGet, r.public+"/auth?scope="+url.QueryEscape(scope), nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+compact)
+	return r.do(request)
+}
+
+// call uses the admin interface with the admin token.
+func (r *replica) call(method, path, body string) answer {
+	r.t.Helper()
+	return r.callAs(r.AdminToken(), method, path, body)
+}
+
+func (r *replica) callAs(secret, method, path, body string) answer {
+	r.t.Helper()
+	request, err := http.NewRequest(method, r.inner+path, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+secret)
+	request.Header.Set("Content-Type", "application/json")
+	return r.do(request)
+}
+
+func (r *replica) login(user string) pair {
+	r.t.Helper()
+	return r.loginWith(fmt.Sprintf(`{"user_id":%q}`, user))
+}
+
+func (r *replica) loginWith(body string) (p pair) {
+	r.t.Helper()
+	a := r.call("POST", "/v1/tokens", body)
+	if a.status != http.StatusOK {
+		r.t.Fatalf("issue: %d %s", a.status, a.body)
+	}
+	a.json(r.t, &p)
+	return p
+}
+
+func (r *replica) refreshWith(refresh string) (pair, answer) {
+	r.t.Helper()
+	a := r.call("POST", "/v1/tokens/refresh", fmt.Sprintf(`{"refresh_token":%q}`, refresh))
+	var p pair
+	if a.status == http.StatusOK {
+		a.json(r.t, &p)
+	}
+	return p, a
+}
+
+func (r *replica) revoke(presented string) answer {
+	r.t.Helper()
+	return r.call("POST", "/v1/tokens/revoke", fmt.Sprintf(`{"token":%q}`, presented))
+}
+
+func (r *replica) wantStatus(compact string, want int) answer {
+	r.t.Helper()
+	a := r.ask(compact)
+	if a.status != want {
+		r.t.Fatalf("/auth: %d %s, want %d", a.status, a.body, want)
+	}
+	return a
+}

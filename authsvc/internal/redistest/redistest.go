@@ -1,0 +1,83 @@
+// Package redistest runs a real redis-server for tests.
+package redistest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Server is a redis-server on a free loopback port, without persistence.
+type Server struct {
+	Addr string
+
+	t       testing.TB
+	port    string
+	dir     string
+	process *exec.Cmd
+}
+
+// Start runs a server until the test ends; without the binary the test is
+// skipped.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed (Debian package redis-server)")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Addr: listener.Addr().String(), t: t, dir: t.TempDir()}
+	_, s.port, _ = net.SplitHostPort(s.Addr)
+	listener.Close()
+	t.Cleanup(s.Kill)
+	s.Restart()
+	return s
+}
+
+// Restart runs the server on the same port again, empty.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.process = exec.Command("redis-server", "--port", s.port, "--bind", "127.0.0.1",
+		"--save", "", "--appendonly", "no", "--dir", s.dir, "--loglevel", "warning")
+	s.process.Stderr = os.Stderr
+	if err := s.process.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	client := s.Client()
+	defer client.Close()
+	Eventually(s.t, 10*time.Second, "redis-server answers", func() bool {
+		return client.Ping(context.Background()).Err() == nil
+	})
+}
+
+// Kill ends the server as a crash would.
+func (s *Server) Kill() {
+	if s.process != nil {
+		_ = s.process.Process.Kill()
+		_ = s.process.Wait()
+		s.process = nil
+	}
+}
+
+// Client talks to the server behind authsvc's back.
+func (s *Server) Client() *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: s.Addr, DisableIdentity: true})
+}
+
+// Eventually polls until the condition holds.
+func Eventually(t testing.TB, within time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(fmt.Sprintf("not within %s: %s", within, what))
+		}
+	}
+}

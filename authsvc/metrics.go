@@ -1,0 +1,153 @@
+package authsvc
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics are authsvc's own figures and, at every scrape, those that the
+// gateways put into their heartbeats. Labels are names from configurations and
+// ids of instances, never users, keys or tokens (RULES 29).
+type metrics struct {
+	registry  *prometheus.Registry
+	requests  *prometheus.CounterVec
+	durations *prometheus.HistogramVec
+	degraded  prometheus.Counter
+	issued    prometheus.Counter
+	refreshed *prometheus.CounterVec
+	revoked   *prometheus.CounterVec
+}
+
+func newMetrics(s *Service) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "authsvc_requests_total", Help: "Requests by route, status and refusal code.",
+		}, []string{"route", "status", "code"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "authsvc_request_duration_seconds", Help: "Time to answer, by route.",
+			Buckets: []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5},
+		}, []string{"route"}),
+		degraded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "authsvc_degraded_total", Help: "Tokens judged without Redis.",
+		}),
+		issued: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "authsvc_tokens_issued_total", Help: "Access tokens signed.",
+		}),
+		refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "authsvc_refreshes_total", Help: "Refresh tokens presented, by outcome.",
+		}, []string{"outcome"}),
+		revoked: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "authsvc_revocations_total", Help: "Revocations, by what was revoked.",
+		}, []string{"kind"}),
+	}
+	m.registry.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.requests, m.durations, m.degraded, m.issued, m.refreshed, m.revoked,
+		counterFunc("authsvc_redis_round_trips_total", "Calls to Redis.", s.store.RoundTrips),
+		counterFunc("authsvc_verified_hits_total", "Tokens whose signature had been verified before.", s.verifier.hits.Load),
+		counterFunc("authsvc_verified_misses_total", "Tokens that were verified in full.", s.verifier.misses.Load),
+		gaugeFunc("authsvc_redis_away", "1 while the breaker is open.", s.store.Away),
+		gaugeFunc("authsvc_events_alive", "1 while revocation events arrive.", s.store.StreamAlive),
+		&gatewayCollector{service: s},
+	)
+	return m
+}
+
+func counterFunc(name, help string, value func() int64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+}
+
+func gaugeFunc(name, help string, value func() bool) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return number(value()) })
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (m *metrics) observe(route string, status int, no *refusal, took time.Duration) {
+	code := ""
+	if no != nil {
+		code = no.code
+	}
+	m.requests.WithLabelValues(route, strconv.Itoa(status), code).Inc()
+	m.durations.WithLabelValues(route).Observe(took.Seconds())
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}
+
+// gatewayCollector shows the gateways' counters. A plugin inside Traefik has no
+// metrics endpoint of its own; this is where its figures come out.
+type gatewayCollector struct{ service *Service }
+
+var (
+	gatewayUp = prometheus.NewDesc("sluice_gateway_up", "1 for every living gateway.", []string{"instance", "version"}, nil)
+
+	gatewayDenied = prometheus.NewDesc("sluice_gateway_denied_total", "Requests denied, by limit.", []string{"instance", "limit"}, nil)
+	gatewayErrors = prometheus.NewDesc("sluice_gateway_redis_errors_total", "Failed Redis calls, by kind.", []string{"instance", "kind"}, nil)
+
+	gatewayFigures = []struct {
+		name, help string
+		kind       prometheus.ValueType
+	}{
+		{"allowed_total", "Requests allowed.", prometheus.CounterValue},
+		{"degraded_total", "Requests decided without Redis.", prometheus.CounterValue},
+		{"redis_calls_total", "Calls to Redis.", prometheus.CounterValue},
+		{"breaker_open", "1 while the gateway holds Redis to be away.", prometheus.GaugeValue},
+		{"decision_hits_total", "Auth decisions served from the cache.", prometheus.CounterValue},
+		{"decision_misses_total", "Auth decisions asked for.", prometheus.CounterValue},
+		{"auth_errors_total", "Auth calls that failed.", prometheus.CounterValue},
+		{"events_lost_total", "Losses of the event stream.", prometheus.CounterValue},
+		{"keys", "Limiter keys in memory.", prometheus.GaugeValue},
+	}
+	gatewayDescs = func() (descs []*prometheus.Desc) {
+		for _, figure := range gatewayFigures {
+			descs = append(descs, prometheus.NewDesc("sluice_gateway_"+figure.name, figure.help, []string{"instance"}, nil))
+		}
+		return descs
+	}()
+)
+
+// Describe implements prometheus.Collector.
+func (g *gatewayCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, desc := range append([]*prometheus.Desc{gatewayUp, gatewayDenied, gatewayErrors}, gatewayDescs...) {
+		out <- desc
+	}
+}
+
+// Collect implements prometheus.Collector. While Redis is away it shows
+// nothing, and authsvc_redis_away says why.
+func (g *gatewayCollector) Collect(out chan<- prometheus.Metric) {
+	gateways, err := g.service.store.Gateways(context.Background())
+	if err != nil {
+		return
+	}
+	for _, gateway := range gateways {
+		c := gateway.Counters
+		out <- prometheus.MustNewConstMetric(gatewayUp, prometheus.GaugeValue, 1, gateway.Instance, gateway.Version)
+		for i, value := range []float64{
+			c.Allowed, c.Degraded, c.RedisCalls, c.BreakerOpen, c.DecisionHits,
+			c.DecisionMisses, c.AuthErrors, c.EventsLost, c.Keys,
+		} {
+			out <- prometheus.MustNewConstMetric(gatewayDescs[i], gatewayFigures[i].kind, value, gateway.Instance)
+		}
+		for limit, denied := range c.Denied {
+			out <- prometheus.MustNewConstMetric(gatewayDenied, prometheus.CounterValue, denied, gateway.Instance, limit)
+		}
+		for kind, failed := range c.RedisErrors {
+			out <- prometheus.MustNewConstMetric(gatewayErrors, prometheus.CounterValue, failed, gateway.Instance, kind)
+		}
+	}
+}

@@ -1,0 +1,333 @@
+// Package authsvc is the forward-auth service: it says whose a bearer token
+// is, issues tokens of its own and takes them back.
+//
+// A request to /auth goes this way (auth.go):
+//
+//  1. credential: exactly one Authorization header, `Bearer`, one token.
+//  2. verify (issuers.go over package token): the token's form, then its
+//     signature by a key of an issuer that the configuration trusts, then its
+//     claims. A token whose every byte was verified before is not verified
+//     again while the issuers' keys stay as they are.
+//  3. status (package store): revoked, session ended, voided with all of the
+//     user's tokens? Memory first, Redis only for what memory cannot know.
+//  4. scope: what the caller demands by ?scope=.
+//  5. answer: the identity as headers, and how long it may be believed.
+//
+// # The status cache
+//
+// Step 3 has to be free for a hot token, and two caches were measured for it:
+// go-redis's client-side caching (CLIENT TRACKING) and a map of our own that
+// lives by the events the gateways need anyway. bench_test.go runs both on the
+// machine at hand. We keep the map, for what the tracking cannot do: it works
+// on Cluster and Sentinel, it remembers revocations while Redis is away
+// instead of dropping everything with the connection, and the gateways'
+// numbered events tell it of a loss that a silent tracking connection does not
+// notice.
+//
+// # Two listeners
+//
+// The public one answers gateways: /auth, keys, health. The admin one
+// (admin.go) issues and revokes and is never reachable from outside.
+package authsvc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/labstack/echo/v4"
+
+	"github.com/sluice-gateway/sluice/authsvc/store"
+	"github.com/sluice-gateway/sluice/authsvc/token"
+)
+
+// Service is a whole authsvc. Set the fields, Open, Close; it is what the
+// command, the one-machine stack and the tests run.
+type Service struct {
+	Config *Config
+	// PublicListener and AdminListener are used, and closed, in place of
+	// Config.Listen and Config.AdminListen.
+	PublicListener, AdminListener net.Listener
+	Log                           *slog.Logger // without one: Config.Log on standard error
+
+	log      *slog.Logger
+	store    *store.Store
+	verifier *verifier
+	keyDir   *keyDir
+	admin    *secret
+	issuing  *secret
+	sessions *sessions
+	metrics  *metrics
+	tracing  *tracing
+
+	publicAddr, adminAddr net.Addr
+	servers               []*http.Server
+	cancel                context.CancelFunc
+	tasks                 sync.WaitGroup
+}
+
+// Open starts the service. It returns once both listeners accept; Redis and
+// the issuers' key servers need not be there. On error everything that was
+// begun has been ended.
+func (s *Service) Open(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.Config.Validate(); err != nil {
+		return err
+	}
+	s.log = s.Log
+	if s.log == nil {
+		s.log = s.Config.Log.logger(os.Stderr)
+	}
+	background, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+
+	if err := s.openKeys(background); err != nil {
+		return err
+	}
+	if s.tracing, err = openTracing(ctx, s.Config.Tracing); err != nil {
+		return err
+	}
+	options, err := s.Config.store(s.log)
+	if err != nil {
+		return err
+	}
+	if s.store, err = store.Open(options); err != nil {
+		return err
+	}
+	s.metrics = newMetrics(s)
+	if s.publicAddr, err = s.serve(s.PublicListener, s.Config.Listen, "listen", s.publicRoutes()); err != nil {
+		return err
+	}
+	if s.adminAddr, err = s.serve(s.AdminListener, s.Config.AdminListen, "adminListen", s.adminRoutes()); err != nil {
+		return err
+	}
+	s.tasks.Go(func() { s.publishKeys(background) })
+	s.log.Info("authsvc is up", "public", s.publicAddr.String(), "admin", s.adminAddr.String(), "version", Version())
+	return nil
+}
+
+// openKeys reads the own keys, the secrets beside them and the issuers' keys,
+// and reports every mistake found on the way at once.
+func (s *Service) openKeys(background context.Context) error {
+	c := s.Config
+	version := new(atomic.Uint64)
+	changed := func() { version.Add(1) }
+	var m mistakes
+
+	var err error
+	s.keyDir, err = openKeyDir(&keyDir{
+		path: c.Own.KeyDir, algorithm: c.Own.Algorithm, ahead: c.Own.PublishAhead,
+		longest: c.longest(), log: s.log, changed: changed,
+	})
+	if err != nil {
+		return err
+	}
+	s.tasks.Go(func() { s.keyDir.watch(background) })
+	if s.admin, err = openSecret(s.keyDir, "admin.token", c.AdminToken, c.AdminTokenFile); err != nil {
+		m.add("adminTokenFile", c.AdminTokenFile, err.Error())
+	}
+	if s.issuing, err = openSecret(s.keyDir, "issuer.token", c.IssuerToken, c.IssuerTokenFile); err != nil {
+		m.add("issuerTokenFile", c.IssuerTokenFile, err.Error())
+	}
+	if s.sessions, err = openSessions(s.keyDir); err != nil {
+		m.add("own.keyDir", c.Own.KeyDir, err.Error())
+	}
+	verified, err := lru.New[string, verifiedToken](c.Cache.Size)
+	if err != nil {
+		return err
+	}
+	s.verifier = &verifier{claims: c.Claims, leeway: c.ClockLeeway, verified: verified, version: version}
+	s.verifier.issuers = []*issuer{c.ownIssuer(s.keyDir)}
+	for i, foreign := range c.Issuers {
+		source, err := s.openSource(background, foreign, changed)
+		if err != nil {
+			m.add(fmt.Sprintf("issuers[%d]", i), foreign.Name, err.Error())
+			continue
+		}
+		s.verifier.issuers = append(s.verifier.issuers, &issuer{
+			name: foreign.Name, policy: foreign.policy(c), algorithms: foreign.Algorithms,
+			source: source, userClaim: foreign.userClaim(), userPrefix: foreign.UserPrefix,
+		})
+	}
+	return m.err()
+}
+
+func (c *Config) ownIssuer(keys keySource) *issuer {
+	return &issuer{
+		name: "own", own: true, source: keys, userClaim: "sub", userPrefix: c.Own.UserPrefix,
+		// Every algorithm, because keys made before a change of own.algorithm
+		// live on; each key is bound to its own.
+		algorithms: token.Algorithms,
+		policy: token.Policy{
+			Issuer: c.Own.Issuer, Audiences: []string{c.Own.Audience}, Type: token.AccessTokenType,
+			Leeway: c.ClockLeeway, MaxLifetime: c.Tokens.MaxLifetime,
+		},
+	}
+}
+
+// openSource begins to supply an issuer's keys. Files are read now and must be
+// good; a key server may be away, but what it answers in time must be good too.
+func (s *Service) openSource(background context.Context, i IssuerConfig, changed func()) (keySource, error) {
+	if i.JWKSURL != "" {
+		keys := newRemoteKeys(i.JWKSURL, changed, s.log)
+		if _, err := keys.download(background); errors.Is(err, errWeakKeys) {
+			return nil, err
+		}
+		s.tasks.Go(func() { keys.watch(background) })
+		return keys, nil
+	}
+	path, parse := i.JWKSFile, token.ParseKeySet
+	switch {
+	case i.PEMFile != "":
+		path, parse = i.PEMFile, token.ParsePEM
+	case i.SecretFile != "":
+		path, parse = i.SecretFile, token.SecretKeySet
+	}
+	keys, err := loadFileKeys(path, parse, changed, s.log)
+	if err != nil {
+		return nil, err
+	}
+	if keys.set.Restrict(i.Algorithms).Len() == 0 {
+		return nil, fmt.Errorf("%s: no key fits algorithms %v", path, i.Algorithms)
+	}
+	s.tasks.Go(func() { keys.watch(background) })
+	return keys, nil
+}
+
+// serve answers on a listener, with limits that no slow or huge request can
+// outlast: requests here are one line, one header and small bodies.
+func (s *Service) serve(listener net.Listener, address, option string, handler http.Handler) (net.Addr, error) {
+	if listener == nil {
+		var err error
+		if listener, err = net.Listen("tcp", address); err != nil {
+			return nil, fmt.Errorf("%w (choose another address with --%s)", err, option)
+		}
+	}
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      15 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	s.servers = append(s.servers, server)
+	s.tasks.Go(func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("listener failed", "address", listener.Addr().String(), "error", err)
+		}
+	})
+	return listener.Addr(), nil
+}
+
+// Close lets requests in flight finish for a few seconds and ends everything.
+func (s *Service) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var errs []error
+	for _, server := range s.servers {
+		if err := server.Shutdown(ctx); err != nil {
+			errs = append(errs, server.Close())
+		}
+	}
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.tasks.Wait()
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.tracing != nil {
+		errs = append(errs, s.tracing.close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// PublicAddr is where /auth is answered, once Open has returned.
+func (s *Service) PublicAddr() net.Addr { return s.publicAddr }
+
+// AdminAddr is where the admin interface is answered.
+func (s *Service) AdminAddr() net.Addr { return s.adminAddr }
+
+// AdminToken is the bearer token for all of the admin interface.
+func (s *Service) AdminToken() string { return s.admin.value() }
+
+// IssuerToken is the bearer token for issuing, refreshing and revoking tokens.
+func (s *Service) IssuerToken() string { return s.issuing.value() }
+
+func (s *Service) publicRoutes() http.Handler {
+	e := s.newEcho()
+	e.GET("/auth", s.auth)
+	e.HEAD("/auth", s.auth)
+	e.GET("/.well-known/jwks.json", s.jwks)
+	s.healthRoutes(e)
+	return e
+}
+
+func (s *Service) healthRoutes(e *echo.Echo) {
+	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
+	e.GET("/readyz", s.ready)
+}
+
+// ready says whether requests can be decided. With onRedisFailure verify they
+// can be without Redis, so a balancer must not take all replicas out then.
+func (s *Service) ready(c echo.Context) error {
+	if _, err := s.keyDir.signer(time.Now()); err != nil {
+		return cannotDecide(err)
+	}
+	if s.Config.OnRedisFailure == "deny" && s.store.Away() {
+		return cannotDecide(store.ErrAway)
+	}
+	return c.String(http.StatusOK, "ready\n")
+}
+
+func (s *Service) jwks(c echo.Context) error {
+	set, err := s.keyDir.jwks()
+	if err != nil {
+		return err
+	}
+	// Shorter than publishAhead, so that a reader knows a key before it signs.
+	maxAge := int(s.Config.Own.PublishAhead.Seconds() / 2)
+	c.Response().Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d", maxAge))
+	return c.Blob(http.StatusOK, "application/jwk-set+json", set)
+}
+
+// publishKeys shows public keys and schedule in Redis (RULES 26), for
+// operators and tools. Nothing is ever read back from there as a key: whoever
+// writes to Redis could forge users then.
+func (s *Service) publishKeys(ctx context.Context) {
+	every := time.NewTicker(10 * time.Second)
+	defer every.Stop()
+	for {
+		for _, key := range s.keyDir.living() {
+			jwk, public, err := key.PublicJWK()
+			if err != nil || !public {
+				continue
+			}
+			err = s.store.PublishKey(ctx, store.PublishedKey{
+				ID: key.KeyID, Algorithm: key.Algorithm, JWK: jwk, Activates: key.activates, Retires: key.retires,
+			})
+			if err != nil && !errors.Is(err, store.ErrAway) {
+				s.log.Warn("public key not published", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Limit is a limit as a gateway's heartbeat defines it: only gateways know
+// their configuration.
+type Limit struct {
+	Name       string `json:"name"`
+	Key        string `json:"key"` // user | ip | header:<Name> | global
+	WindowMS   int64  `json:"window_ms"`
+	Limit      int64  `json:"limit"`
+	Cost       int64  `json:"cost"`
+	IPv6Subnet int    `json:"ipv6_subnet"`
+}
+
+// Usage is the state of one key of one limit.
+type Usage struct {
+	Name       string `json:"name"`
+	Key        string `json:"key"`
+	Limit      int64  `json:"limit"`
+	Window     int64  `json:"window"`      // seconds
+	Used       int64  `json:"used"`        // permits, rounded up
+	Remaining  int64  `json:"remaining"`   // permits
+	RetryAfter int64  `json:"retry_after"` // seconds until one request fits, rounded up; 0 now
+}
+
+// ErrBadKey: the key of a limit is not written as the interface asks.
+var ErrBadKey = errors.New("want user:<id>, ip:<address>, header:<value> or global")
+
+// redisKey spells `user:<id>`, `ip:<address>`, `header:<value>` or `global` as
+// the gateways do.
+func (s *Store) redisKey(l Limit, key string) (string, error) {
+	kind, value, _ := strings.Cut(key, ":")
+	switch {
+	case kind == "user" && value != "":
+		value = "u" + escape(value)
+	case kind == "header" && value != "":
+		value = "h" + escape(value)
+	case key == "global":
+		value = "g"
+	case kind == "ip":
+		addr, err := netip.ParseAddr(value)
+		if err != nil {
+			return "", ErrBadKey
+		}
+		if addr = addr.Unmap().WithZone(""); addr.Is6() && l.IPv6Subnet > 0 && l.IPv6Subnet < 128 {
+			addr = netip.PrefixFrom(addr, l.IPv6Subnet).Masked().Addr()
+		}
+		value = "i" + escape(addr.String())
+	default:
+		return "", ErrBadKey
+	}
+	return s.limitKey(l.Name, l.WindowMS, value), nil
+}
+
+// counters reads a key together with the clock it must be judged by.
+//
+//	KEYS[1] <prefix>:lim:1:<name>:<window ms>:{<t><v>}
+//	reply   value or "", unix seconds, microseconds
+var counters = redis.NewScript(`
+local t = redis.call('TIME')
+return {redis.call('GET', KEYS[1]) or '', t[1], t[2]}
+`)
+
+// Usage judges a key by the sliding-window rule, without spending anything.
+func (s *Store) Usage(ctx context.Context, l Limit, key string) (Usage, error) {
+	redisKey, err := s.redisKey(l, key)
+	if err != nil {
+		return Usage{}, err
+	}
+	var reply []string
+	err = s.call(ctx, func(ctx context.Context) (err error) {
+		reply, err = counters.Run(ctx, s.redis, []string{redisKey}).StringSlice()
+		return err
+	})
+	if err != nil {
+		return Usage{}, err
+	}
+	if len(reply) != 3 {
+		return Usage{}, fmt.Errorf("counters: %d elements", len(reply))
+	}
+	seconds, _ := strconv.ParseInt(reply[1], 10, 64)
+	micros, _ := strconv.ParseInt(reply[2], 10, 64)
+	usage := parseWindow(reply[0]).usage(l, time.Unix(seconds, micros*1000))
+	usage.Key = key
+	return usage, nil
+}
+
+// window is the value of a limit's key: what was granted and returned in the
+// window with this index and in the one before.
+type window struct {
+	generation, index, current, previous int64
+}
+
+func parseWindow(value string) window {
+	var n [6]int64
+	fields := strings.Fields(value)
+	if len(fields) != len(n) {
+		return window{}
+	}
+	for i, field := range fields {
+		var err error
+		if n[i], err = strconv.ParseInt(field, 10, 64); err != nil {
+			return window{}
+		}
+	}
+	return window{generation: n[0], index: n[1], current: max(0, n[2]-n[3]), previous: max(0, n[4]-n[5])}
+}
+
+// usage applies `previous*(W-elapsed) + (current+cost)*W <= limit*W` in whole
+// microseconds, as the gateways' script does.
+func (w window) usage(l Limit, now time.Time) Usage {
+	width := max(1, l.WindowMS) * 1000
+	index, elapsed := now.UnixMicro()/width, now.UnixMicro()%width
+	switch w.index {
+	case index:
+	case index - 1:
+		w.previous, w.current = w.current, 0
+	case index + 1: // a clock that stepped back: the key's own time counts
+		elapsed = 0
+	default:
+		w.previous, w.current = 0, 0
+	}
+	spent := w.previous*(width-elapsed) + w.current*width
+	cost := max(1, l.Cost)
+	usage := Usage{
+		Name:      l.Name,
+		Limit:     l.Limit,
+		Window:    l.WindowMS / 1000,
+		Used:      (spent + width - 1) / width,
+		Remaining: max(0, (l.Limit*width-spent)/width),
+	}
+	if usage.Remaining < cost {
+		wait := w.freeAt(l.Limit-cost, width) - elapsed
+		usage.RetryAfter = max(1, (wait+999_999)/1_000_000)
+	}
+	return usage
+}
+
+// freeAt is how far into the window (microseconds, perhaps beyond its end)
+// no more than room permits weigh.
+func (w window) freeAt(room, width int64) int64 {
+	if w.current <= room && w.previous > 0 {
+		// previous*(width-e) <= (room-current)*width
+		return width - (room-w.current)*width/w.previous
+	}
+	if w.current == 0 {
+		return width
+	}
+	// Only in the next window, where current is the previous one.
+	return 2*width - room*width/w.current
+}
+
+// reset forgets what a key has spent.
+//
+//	KEYS[1] as above
+//	ARGV[1] window, ms
+//
+// It writes the next generation instead of deleting: a gateway that reports
+// what it knew of the old one cannot undo the reset (RULES 12).
+var reset = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local generation = tonumber(string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) ') or '0') + 1
+local index = math.floor(now / (ARGV[1] * 1000))
+redis.call('SET', KEYS[1], string.format('%.0f %.0f 0 0 0 0', generation, index), 'PX', 2 * ARGV[1])
+return 0
+`)
+
+// Reset gives a key its whole limit back.
+func (s *Store) Reset(ctx context.Context, l Limit, key string) error {
+	redisKey, err := s.redisKey(l, key)
+	if err != nil {
+		return err
+	}
+	return s.call(ctx, func(ctx context.Context) error {
+		return reset.Run(ctx, s.redis, []string{redisKey}, l.WindowMS).Err()
+	})
+}

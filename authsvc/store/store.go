@@ -1,0 +1,156 @@
+// Package store is all that authsvc keeps in Redis, and what it remembers of
+// it when Redis is away.
+//
+// A check of a token asks three questions: is this token revoked, is its
+// session, and are the user's tokens of that age void? The answers are looked
+// for in this order:
+//
+//  1. Memory (memory.go) holds every revocation this process has heard of, by
+//     event or by reply. It can only refuse.
+//  2. The status cache (tokens.go) says that Redis was asked before. An entry
+//     counts while the event stream (events.go) has run without a gap since
+//     the question was *sent*, because then every later revocation has reached
+//     step 1; without a stream it counts for one second.
+//  3. One pipelined round trip asks Redis and registers the token.
+//
+// So a hot token costs no round trip, a cold one exactly one, and the race
+// between an answer on its way and a revocation overtaking it is harmless: the
+// revocation waits in step 1.
+//
+// What Redis says is trusted for status alone (RULES 1). A false entry can
+// refuse a token, but never admit one: claims and signatures are judged
+// elsewhere, by keys that do not live here.
+//
+// Every call goes through the breaker (breaker.go): bounded by one timeout
+// while Redis is slow, and by nothing at all once it is known to be away.
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// ErrAway is what every call returns when Redis did not answer in time, or is
+// known not to.
+var ErrAway = errors.New("redis is away")
+
+// Options say where Redis is and how long things live there.
+type Options struct {
+	Addresses                          []string
+	Username                           string
+	Password                           func() (string, error) // asked at every connection
+	DB                                 int
+	MasterName                         string // Sentinel
+	SentinelUsername, SentinelPassword string
+	Cluster                            bool
+	TLS                                *tls.Config
+	Timeout                            time.Duration // budget of one call
+	DialTimeout                        time.Duration
+	Prefix                             string
+
+	CacheSize int           // tokens whose status is remembered
+	Session   time.Duration // life of a refresh token since its last rotation
+	Token     time.Duration // life of the longest access token, leeway included
+	Grace     time.Duration // for repeating the last rotation
+	Bare      bool          // statuses count for one second only (sessions.required)
+
+	Log *slog.Logger
+}
+
+// Store talks to Redis.
+type Store struct {
+	Options
+	redis    redis.UniversalClient
+	breaker  *breaker
+	stream   stream
+	memory   memory
+	statuses *lru.Cache[string, cachedStatus]
+	trips    counter
+
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+}
+
+// Open connects in the background: a Redis that is away when authsvc starts is
+// no different from one that goes away later.
+func Open(o Options) (*Store, error) {
+	statuses, err := lru.New[string, cachedStatus](o.CacheSize)
+	if err != nil {
+		return nil, fmt.Errorf("status cache: %w", err)
+	}
+	s := &Store{
+		Options:  o,
+		redis:    redis.NewUniversalClient(o.client()),
+		statuses: statuses,
+		memory:   newMemory(),
+	}
+	s.breaker = newBreaker(o.Timeout, func(ctx context.Context) error { return s.redis.Ping(ctx).Err() })
+
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	for _, task := range []func(context.Context){s.breaker.probe, s.listen, s.tick, s.forget} {
+		s.tasks.Go(func() { task(ctx) })
+	}
+	return s, nil
+}
+
+// Close ends the background work and the connections.
+func (s *Store) Close() error {
+	s.cancel()
+	s.tasks.Wait()
+	return s.redis.Close()
+}
+
+// client tunes go-redis. Left alone it ignores the deadline of the context on
+// its sockets (a silent Redis blocks 5 s, dropped packets 100 s), and repeats
+// scripts that may have run already.
+func (o Options) client() *redis.UniversalOptions {
+	return &redis.UniversalOptions{
+		Addrs:            o.Addresses,
+		ClientName:       "sluice-authsvc",
+		DB:               o.DB,
+		MasterName:       o.MasterName,
+		SentinelUsername: o.SentinelUsername,
+		SentinelPassword: o.SentinelPassword,
+		IsClusterMode:    o.Cluster,
+		TLSConfig:        o.TLS,
+		CredentialsProviderContext: func(context.Context) (string, string, error) {
+			password, err := o.Password()
+			return o.Username, password, err
+		},
+		ContextTimeoutEnabled:    true,
+		MaxRetries:               -1,
+		DialerRetries:            1,
+		DialTimeout:              o.DialTimeout,
+		ReadTimeout:              o.Timeout,
+		WriteTimeout:             o.Timeout,
+		PoolTimeout:              o.Timeout,
+		MinIdleConns:             2,
+		PipelinePoolSize:         -1,
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+}
+
+// RoundTrips counts the calls that went out on behalf of requests.
+func (s *Store) RoundTrips() int64 { return s.trips.Load() }
+
+// Away says whether the breaker is open.
+func (s *Store) Away() bool { return s.breaker.isOpen() }
+
+// call runs one round trip under the breaker.
+func (s *Store) call(ctx context.Context, f func(ctx context.Context) error) error {
+	return s.breaker.do(ctx, func(ctx context.Context) error {
+		s.trips.Add(1)
+		return f(ctx)
+	})
+}

@@ -1,0 +1,104 @@
+package token
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxDepth bounds nesting; claims of real issuers stay below five.
+const maxDepth = 16
+
+// parseObject reads exactly one JSON object, stricter than encoding/json:
+// valid UTF-8 only, no trailing data, no nesting beyond maxDepth, and no two
+// names in one object that are equal once case is folded. The last rule is
+// what keeps {"sub":"a","SUB":"b"} from meaning a to us and b to whoever
+// decodes the same bytes into a struct (U+017F folds onto s as well).
+// Numbers arrive as json.Number.
+func parseObject(data []byte) (map[string]any, error) {
+	if !utf8.Valid(data) {
+		return nil, errors.New("invalid UTF-8")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	opening, err := decoder.Token()
+	if err != nil {
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if opening != json.Delim('{') {
+		return nil, errors.New("not a JSON object")
+	}
+	object, err := readObject(decoder, 1)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("data after the JSON object")
+	}
+	return object, nil
+}
+
+func readObject(decoder *json.Decoder, depth int) (map[string]any, error) {
+	object := make(map[string]any)
+	folded := make(map[string]string)
+	for decoder.More() {
+		token, err := decoder.Token()
+		if err != nil {
+			return nil, fmt.Errorf("not JSON: %w", err)
+		}
+		name := token.(string) // the decoder admits nothing else here
+		if twin, seen := folded[foldName(name)]; seen {
+			return nil, fmt.Errorf("names %q and %q are one name in two spellings", twin, name)
+		}
+		folded[foldName(name)] = name
+		if object[name], err = readValue(decoder, depth); err != nil {
+			return nil, err
+		}
+	}
+	_, err := decoder.Token() // the closing brace
+	return object, err
+}
+
+func readValue(decoder *json.Decoder, depth int) (any, error) {
+	token, err := decoder.Token()
+	if err != nil {
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	delimiter, nested := token.(json.Delim)
+	if !nested {
+		return token, nil
+	}
+	if depth == maxDepth {
+		return nil, fmt.Errorf("nested deeper than %d", maxDepth)
+	}
+	if delimiter == '{' {
+		return readObject(decoder, depth+1)
+	}
+	list := []any{}
+	for decoder.More() {
+		value, err := readValue(decoder, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, value)
+	}
+	_, err = decoder.Token() // the closing bracket
+	return list, err
+}
+
+// foldName maps every spelling that strings.EqualFold holds equal to one
+// string: the smallest rune of each folding orbit.
+func foldName(name string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for next := unicode.SimpleFold(r); next != r; next = unicode.SimpleFold(next) {
+			least = min(least, next)
+		}
+		return least
+	}, name)
+}

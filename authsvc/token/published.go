@@ -1,0 +1,40 @@
+package token
+
+// publishedKeys maps RFC 7638 thumbprints of keys whose private half anybody
+// can read to the place where it stands. They turn up in configurations
+// because the examples that carry them get pasted.
+var publishedKeys = map[string]string{
+	"22c527ebf7b4e0c692857148212329e241bad8b5b33083f2fccbd2039a49817f": "RFC 7515, RFC 8037",
+	"90facafea9b1556698540f70c0117a22ea37bd5cf3ed3c47093c1707282b4b89": "RFC 7515, RFC 8037",
+	"a0a232c2f194a53553cb1310ddbc0821e414b9d7ebfc290b323084d7d1020fe5": "RFC 7515, RFC 8037",
+	"bb96144a3436fb6721062e75352937b7783b20ce28d8a61c9cfa8fb423467775": "RFC 7515, RFC 8037",
+	"cbfc778022672faa0a1810485d271a6ddbb0c53572d967766f34551146dd5337": "RFC 7515, RFC 8037",
+	"3342c3a08f7a5e78144a0e310c9d3ffcc523db299d3cb40c35247f0f71170c0b": "RFC 7520, RFC 8037",
+	"46da11babff50e2af9338c2e39fa8d90360e7fd3bfe1127e68791303be512c0f": "RFC 7520, RFC 8037",
+	"543329d598061afd4e2a039e0dcd4450a1d7350ccc74b9029f13c44c7740e2fd": "RFC 7520, RFC 8037",
+	"747ae2dd2003664aeeb21e4753fe7402846170a16bc8df8f23a8cf06d3cbe793": "RFC 7520, RFC 8037",
+	"82242a8a04ff20a72ecc7974155277939b6cdff4d6340c6fb02d3c519b1f70cf": "RFC 7520, RFC 8037",
+	"bbcd3d569a71e62c5630ea21c56af668cde6e5b0f42d0ebb83f18f9ae6d0bace": "RFC 7520, RFC 8037",
+	"f63838e96077ad1fc01c3f8405774dedc0641f558ebb4b40dccf5f9b6d66a932": "RFC 7520, RFC 8037",
+	"090a1b5e630968a33f70f7fa8649721af9470e66d84ac5b360b45f20af8fcb4f": "Wycheproof",
+	"1eaf100e7ae7066d62ff246be20446b18439a3cb652ebc5e26ae4c496cce2b55": "Wycheproof",
+	"2f5083e3ea83a7213513d807ce3e6f8c28c6244fbf704d7947bbc9738dadc288": "Wycheproof",
+	"35c14dca9e47ed52f160fdfab4b5e7637c38043669a83dca8c98172880670515": "Wycheproof",
+	"3762e02b5cdee0d33c61ca0ef86ee8e574c438cc84e846499a39ada06ac05b4e": "Wycheproof",
+	"44ad823ba84ca7b51b1ccb3fbcb02244cd7d5dc0ff0e5f5ee158f976ea98b883": "Wycheproof",
+	"460551e47eafbc22da8dabcedcd29769f9d02577db0dad201415e17ca73278c4": "Wycheproof",
+	"599a7f647e8cac237bc3eaa9fb9165b5270b7e896ec2259cc6f1b547c2f1c549": "Wycheproof",
+	"6622d2a03b8f7c373caf13e5d392f10fd9d5fc4ccadd727cb7aaa94d7242b6fc": "Wycheproof",
+	"6b21cff2cfce7d33b3ecba7be0ad74a9daa03bfa66027ca00ec7743bd567ca66": "Wycheproof",
+	"75f460f56cc02f1afd66126615e49a6d3edf2c7c1aa365ff0d2428e002e828f2": "Wycheproof",
+	"78bc7b73229b70330748bff52db56b894cdf646fa9fd6dab8f12c9ae0f6d79c9": "Wycheproof",
+	"84aa1ed582a62710a1b94248501b96803dca73f0ed55afafa63b82366983421f": "Wycheproof",
+	"8ed1925c9558b99544d1c2c5f26e0e5b3fa0bd412d7352f145f51dedf3016ab8": "Wycheproof",
+	"b14bbe2af2de68ace691604c65b06b3d5d1d0563a1f2df043b834a2262d4d0eb": "Wycheproof",
+	"befeb308592709cb0c835e8889cd479bbec8f20de6db2e46eaa53b161fb166e2": "Wycheproof",
+	"dc9ba187d9c268670a1d2bb05a7861f3dd7d8c17297636bca29fd12e842dee29": "Wycheproof",
+	"e5ec6f5e1488dd44bf484e10a6ca056bcf78969fb288bb4b7c015fbe8942f173": "Wycheproof",
+	"f679f155a458a2cea9c324986402d644beb87e01b908c5fd368ded02a779bab5": "Wycheproof",
+	"a060e61ea089ef2ccc916124ae56551e4beb1c8c90c2d94399eab9168ad41de6": "jwt.io",
+	"d7d27ccbb669aeddbe40a2e3176239a559343842d7e9c63601f680bf52c2ff0f": "jwt.io",
+}

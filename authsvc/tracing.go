@@ -1,0 +1,75 @@
+package authsvc
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// tracing sends one span a request to an OpenTelemetry collector, as part of
+// the trace that the gateway's traceparent header names (W3C Trace Context).
+type tracing struct {
+	provider *sdktrace.TracerProvider // nil: no collector is configured
+	tracer   trace.Tracer
+}
+
+func openTracing(ctx context.Context, c TracingConfig) (*tracing, error) {
+	if c.Endpoint == "" {
+		return &tracing{}, nil
+	}
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(c.Endpoint+"/v1/traces"))
+	if err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
+	}
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithBatcher(exporter),
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.SampleRate))),
+		sdktrace.WithResource(resource.NewSchemaless(
+			attribute.String("service.name", c.ServiceName),
+			attribute.String("service.version", Version()),
+		)),
+	)
+	return &tracing{provider: provider, tracer: provider.Tracer("github.com/sluice-gateway/sluice/authsvc")}, nil
+}
+
+// begin opens the span of a request; the function it returns ends it.
+func (t *tracing) begin(c echo.Context) (end func(status int, no *refusal)) {
+	if t.provider == nil {
+		return func(int, *refusal) {}
+	}
+	request := c.Request()
+	ctx := propagation.TraceContext{}.Extract(request.Context(), propagation.HeaderCarrier(request.Header))
+	name := method(request.Method) + " " + c.Path()
+	ctx, span := t.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attribute.String("http.request.method", method(request.Method)),
+		attribute.String("http.route", c.Path()),
+		attribute.String("sluice.request_id", requestID(c)),
+	))
+	c.SetRequest(request.WithContext(ctx))
+	return func(status int, no *refusal) {
+		span.SetAttributes(attribute.Int("http.response.status_code", status))
+		if no != nil && no.code != "" {
+			span.SetAttributes(attribute.String("error.type", no.code))
+		}
+		if status >= http.StatusInternalServerError {
+			span.SetStatus(codes.Error, http.StatusText(status))
+		}
+		span.End()
+	}
+}
+
+func (t *tracing) close(ctx context.Context) error {
+	if t.provider == nil {
+		return nil
+	}
+	return t.provider.Shutdown(ctx)
+}
