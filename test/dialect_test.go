@@ -132,6 +132,19 @@ func TestDialect(t *testing.T) {
 				compiled: "an error", interpreted: "no error",
 			},
 			{
+				name: "a case with two conditions never holds",
+				program: `package p
+					func Run() string {
+						key := "ip"
+						switch {
+						case key == "user", key == "ip":
+							return "known"
+						}
+						return "unknown"
+					}`,
+				compiled: "known", interpreted: "unknown",
+			},
+			{
 				name: "a named type is its underlying one",
 				program: `package p
 					type kind int
@@ -240,6 +253,19 @@ func TestDialect(t *testing.T) {
 					}
 					return said[0]() + said[1]()
 				}`, "ab"},
+			{"a case with two values, or with or", `package p
+				func Run() string {
+					key, said := "ip", ""
+					switch key {
+					case "user", "ip":
+						said = "known"
+					}
+					switch {
+					case key == "user" || key == "ip":
+						said += " twice"
+					}
+					return said
+				}`, "known twice"},
 			{"a type switch over types of the language", `package p
 				func Run() string {
 					var reply interface{} = []interface{}{int64(1)}

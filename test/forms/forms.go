@@ -104,7 +104,9 @@ var loadedOnce = sync.OnceValues(func() (*Loaded, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(goPath)
-	return Load(goPath, os.Stderr)
+	// Traefik's writers are no files either, which leaves the plugin the
+	// process's own os.Stderr.
+	return Load(goPath, struct{ io.Writer }{os.Stderr})
 })
 
 // Loaded is an interpreter that holds the plugin.
@@ -120,8 +122,8 @@ type Manifest struct {
 	TestData map[string]any `yaml:"testData"`
 }
 
-// Load interprets the plugin's source laid out under a GOPATH of its own.
-// Output of the plugin's goes to log.
+// Load interprets the plugin's source, laid out under a GOPATH of its own. What
+// the plugin prints goes to log.
 func Load(goPath string, log io.Writer) (*Loaded, error) {
 	folder := filepath.Join(goPath, "src", filepath.FromSlash(sluice.Module))
 	if err := sluice.WritePlugin(folder); err != nil {
@@ -155,8 +157,14 @@ func Load(goPath string, log io.Writer) (*Loaded, error) {
 	return &l, nil
 }
 
-// New makes a handler as Traefik's builder does.
-func (l *Loaded) New(ctx context.Context, config map[string]any, next http.Handler, name string) (http.Handler, error) {
+// New makes a handler as Traefik's builder does. A panic, which would end
+// Traefik, is an error here, so that the other tests still say what they know.
+func (l *Loaded) New(ctx context.Context, config map[string]any, next http.Handler, name string) (handler http.Handler, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("New panicked, and Traefik with it: %v", p)
+		}
+	}()
 	onto := l.createConfig.Call(nil)[0]
 	if err := decode(config, onto.Interface()); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
@@ -165,8 +173,8 @@ func (l *Loaded) New(ctx context.Context, config map[string]any, next http.Handl
 	if err, failed := results[1].Interface().(error); failed {
 		return nil, fmt.Errorf("New: %w", err)
 	}
-	handler, ok := results[0].Interface().(http.Handler)
-	if !ok {
+	var ok bool
+	if handler, ok = results[0].Interface().(http.Handler); !ok {
 		return nil, fmt.Errorf("New returned a %T", results[0].Interface())
 	}
 	return handler, nil
