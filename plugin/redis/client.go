@@ -10,7 +10,7 @@
 //   - The call is encoded (call.go) into the buffer of the node's one
 //     connection. Its writer puts everything that has gathered out in one
 //     write; its reader parses the replies within strict bounds (resp.go),
-//     hands each to its call, and keeps the time (pipeline.go).
+//     hands each to its call (pipeline.go), and keeps the time (clock.go).
 //   - Redirects, and scripts that Redis has forgotten, are sent once more,
 //     because such an answer proves that nothing ran (node.go). Nothing else
 //     is ever sent twice (RULES 34).
@@ -20,8 +20,10 @@
 //     node's keeper probes, or dials again (node.go, conn.go), with jitter and
 //     backoff, in the background, until OnReady can be told.
 //
-// Subscribe (subscription.go) runs on a connection of its own. Every goroutine
-// recovers: the package is interpreted inside Traefik too, where a panic would
+// Subscribe (subscription.go) runs on a connection of its own. Besides the
+// caller's commands an ACL user needs PING and SELECT, CLUSTER SLOTS in a
+// Cluster, SUBSCRIBE where it is used; SENTINEL at the sentinels. Every
+// goroutine recovers: the package is interpreted inside Traefik too, where a panic would
 // take the gateway down.
 package redis
 
@@ -127,7 +129,7 @@ func (c *Client) refuse(calls []*Call) {
 func (c *Client) Healthy() bool { return c.healthy.Load() }
 
 // OnReady registers a function to be called in the background each time the
-// client becomes healthy, and at once if it is.
+// client becomes healthy, and at once if it is. Two calls may overlap.
 func (c *Client) OnReady(ready func()) {
 	c.mu.Lock()
 	c.ready = append(c.ready, ready)

@@ -2,9 +2,11 @@ package redis
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,6 +77,7 @@ func TestErrorRepliesOpenTheBreaker(t *testing.T) {
 // A breaker that refusals have opened must not wait for traffic which itself
 // waits for Healthy.
 func TestRefusedWithoutTrafficRecovers(t *testing.T) {
+	t.Parallel()
 	f := startFake(t, always("-OOM command not allowed\r\n"))
 	client := open(t, Config{Addresses: []string{f.address()}, Timeout: time.Second})
 	healthy(t, client)
@@ -93,6 +96,7 @@ func TestRefusedWithoutTrafficRecovers(t *testing.T) {
 // Established and silent: the first timeout releases everybody who waits, no
 // one who comes later pays, and after a second the connection is given up.
 func TestSilence(t *testing.T) {
+	t.Parallel()
 	f := startFake(t, always(""))
 	client := open(t, Config{Addresses: []string{f.address()}, Timeout: 25 * time.Millisecond})
 	healthy(t, client)
@@ -136,6 +140,7 @@ func TestSilence(t *testing.T) {
 
 // Three timeouts one after the other open the breaker too.
 func TestThreeTimeoutsInARow(t *testing.T) {
+	t.Parallel()
 	f := startFake(t, always(""))
 	client := open(t, Config{Addresses: []string{f.address()}, Timeout: 20 * time.Millisecond})
 	healthy(t, client)
@@ -154,6 +159,7 @@ func TestThreeTimeoutsInARow(t *testing.T) {
 
 // A grant that comes late has been counted by Redis: it must reach Done.
 func TestLateReplyStillArrives(t *testing.T) {
+	t.Parallel()
 	f := startFake(t, func(*session, []string) string {
 		time.Sleep(120 * time.Millisecond)
 		return ":42\r\n"
@@ -216,6 +222,7 @@ func TestBusyReaderIsNoTimeout(t *testing.T) {
 // A server that stops reading blocks the writer. Waiters leave after the
 // timeout, and what was not written is known not to have run.
 func TestBlockedWrite(t *testing.T) {
+	t.Parallel()
 	stop := make(chan struct{})
 	f := startFake(t, func(*session, []string) string { <-stop; return "" })
 	defer close(stop)
@@ -381,7 +388,49 @@ func TestFailedHandshakes(t *testing.T) {
 	}
 }
 
-// Nobody listens, and a black hole: a listener whose backlog is full drops SYNs.
+// A listener whose backlog is full drops SYNs: a black hole. Attempts end after
+// DialTimeout and no call takes part in them.
+func TestBlackHole(t *testing.T) {
+	t.Parallel()
+	hole, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(hole) })
+	if err := syscall.Bind(hole, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(hole, 0); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := syscall.Getsockname(hole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", bound.(*syscall.SockaddrInet4).Port)
+	full := false
+	for i := 0; i < 16 && !full; i++ { // until one is dropped
+		conn, err := net.DialTimeout("tcp", address, 100*time.Millisecond)
+		if err != nil {
+			full = true
+			break
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	if !full {
+		t.Skip("this kernel does not drop SYNs of a full backlog")
+	}
+	client := open(t, Config{Addresses: []string{address}, DialTimeout: 100 * time.Millisecond})
+	w := watch(t)
+	eventually(t, 5*time.Second, "two attempts", func() bool {
+		client.Send(w.call("k"))
+		return client.Stats().Errors["timeout"] >= 2
+	})
+	if waited := time.Duration(w.slowest.Load()); int64(w.kind("away")) != w.sent.Load() || waited > slack {
+		t.Errorf("%v", w)
+	}
+}
+
 func TestNobodyThere(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

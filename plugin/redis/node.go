@@ -23,6 +23,7 @@ type node struct {
 	breaker *breaker
 	current atomic.Value // *pipeline, also when it has broken; nothing before the first
 	probing atomic.Bool  // a PING of the keeper's is pending
+	served  bool         // the reader's, then the keeper's: the connection has answered a call well
 	everUp  bool         // the keeper's own
 	backoff backoff      // the keeper's own: between connections
 }
@@ -90,12 +91,13 @@ func (n *node) connection() {
 
 	n.client.journal.connected(l.address, n.everUp)
 	n.everUp = true
+	n.served = false
 	n.current.Store(p)
 	n.breaker.close()
 	born := time.Now()
 	p.start()
 	n.watch(p)
-	if time.Since(born) > longestWait {
+	if n.served || time.Since(born) > longestWait {
 		n.backoff.reset()
 	}
 	if n.ctx.Err() == nil && !errors.Is(p.err, errRetired) {
@@ -179,6 +181,7 @@ func (n *node) overdue(calls int) {
 func (n *node) settle(p *pipeline, call *Call, reply Reply, err error) {
 	if err == nil && reply.kind != kindError {
 		if !call.late && !call.probe {
+			n.served = true
 			n.breaker.good()
 		}
 		call.Done(reply, nil)

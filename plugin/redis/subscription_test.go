@@ -33,6 +33,7 @@ func (l *listener) hears(t *testing.T, publish func()) {
 }
 
 func TestSubscription(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	c := open(t, Config{Addresses: []string{s.address()}, Timeout: time.Second})
 	l, stop := listen(c, "events")
@@ -70,6 +71,7 @@ func TestSubscription(t *testing.T) {
 
 // RESP2, of a Redis before version 6: messages are plain arrays and so is PONG.
 func TestSubscriptionRESP2(t *testing.T) {
+	t.Parallel()
 	f := startFake(t, func(_ *session, words []string) string {
 		return "*3\r\n$9\r\nsubscribe\r\n$6\r\nevents\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$6\r\nevents\r\n$2\r\nhi\r\n"
 	})
@@ -119,6 +121,7 @@ func TestSubscriptionRefused(t *testing.T) {
 
 // A message handler that panics costs the subscription's connection only.
 func TestPanickingSubscriber(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	c := open(t, Config{Addresses: []string{s.address()}})
 	var heard, lost atomic.Int64
