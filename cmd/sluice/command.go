@@ -1,0 +1,218 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-gateway/sluice/cmd/sluice/check"
+	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
+	"github.com/sluice-gateway/sluice/traefik/build"
+)
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "sluice",
+		Short:         "An API gateway: identity and exact distributed rate limits in front of your services",
+		SilenceUsage:  true, // a mistake is answered with one line, not with a page
+		SilenceErrors: true, // main prints it
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(command *cobra.Command, err error) error {
+		return fmt.Errorf("%w; `%s --help` lists the flags", err, command.CommandPath())
+	})
+	root.AddCommand(upCommand(), demoCommand(), checkCommand(), traefikCommand(), versionCommand())
+	return root
+}
+
+func upCommand() *cobra.Command {
+	var options stack.Options
+	command := &cobra.Command{
+		Use:   "up",
+		Short: "Start the whole gateway on this machine, until Ctrl-C",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			options.Log = command.ErrOrStderr()
+			return up(command, options)
+		},
+	}
+	stackFlags(command, &options)
+	flags := command.Flags()
+	flags.StringVar(&options.Listen, "listen", "127.0.0.1:8080", "`address` of HTTP; port 0 takes a free one")
+	flags.StringVar(&options.ListenTLS, "listenTLS", "127.0.0.1:8443", "`address` of HTTPS, with a certificate of SLUICE_TLS_CERT and SLUICE_TLS_KEY or a self-signed one")
+	flags.StringVar(&options.Redis, "redis", "", "`address` of a Redis, host:port, instead of the embedded one; SLUICE_REDIS_USERNAME, SLUICE_REDIS_PASSWORD and SLUICE_REDIS_TLS are honoured")
+	flags.StringVar(&options.Dynamic, "dynamic", "", "`file` with your own routes instead of the shipped ones")
+	flags.StringVar(&options.ReadyFile, "readyFile", "", "`file` to write addresses and tokens to once every part answers")
+	flags.BoolVar(&options.RedirectHTTP, "redirectHTTP", false, "answer HTTP with a redirect to HTTPS")
+	return command
+}
+
+// stackFlags are those that up and demo share.
+func stackFlags(command *cobra.Command, options *stack.Options) {
+	flags := command.Flags()
+	flags.IntVar(&options.Gateways, "gateways", 1, "`number` of gateways; several get a load balancer before them")
+	flags.StringVar(&options.Traefik, "traefik", "", "stock Traefik `binary`, "+build.Version+" or newer, which interprets the plugin; without it ours is built")
+	flags.StringVar(&options.Plugin, "plugin", "", "`form` of the plugin: compiled, or interpreted (default compiled; interpreted with --traefik)")
+	flags.StringVar(&options.Wiring, "wiring", stack.Fast, "`wiring`: fast (the plugin asks authsvc) or classic (Traefik's forwardAuth does)")
+	flags.StringVar(&options.DataDir, "dataDir", "", "`folder` for signing keys and certificate (default: sluice in the user's state directory)")
+}
+
+func up(command *cobra.Command, options stack.Options) error {
+	s, err := stack.Open(command.Context(), options)
+	if err != nil {
+		return err
+	}
+	tour(command.OutOrStdout(), s.Ready(), s.Work())
+	select {
+	case <-command.Context().Done():
+		fmt.Fprintln(options.Log, "\nStopping.")
+	case err = <-s.Ended():
+	}
+	return errors.Join(err, s.Close())
+}
+
+func demoCommand() *cobra.Command {
+	var options stack.Options
+	command := &cobra.Command{
+		Use:   "demo",
+		Short: "Start a gateway, show what it promises, and check every answer",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			options.Log = command.ErrOrStderr()
+			options.Listen, options.ListenTLS = "127.0.0.1:0", "127.0.0.1:0"
+			return demo(command.Context(), command.OutOrStdout(), options)
+		},
+	}
+	stackFlags(command, &options)
+	return command
+}
+
+func checkCommand() *cobra.Command {
+	var static string
+	command := &cobra.Command{
+		Use:   "check [FILE] [--static=FILE]",
+		Short: "Print every error in a dynamic configuration, and every opening in a static one",
+		Long: "Check reads a dynamic configuration file as Traefik's file provider does, environment\n" +
+			"variables included, and prints every error in the configuration of the plugin.\n" +
+			"With --static it also prints what a static configuration leaves open.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(command *cobra.Command, args []string) error {
+			if len(args) == 0 && static == "" {
+				return errors.New("name the dynamic configuration file to check, or --static=FILE")
+			}
+			return runCheck(command.OutOrStdout(), args, static)
+		},
+	}
+	command.Flags().StringVar(&static, "static", "", "static configuration `file` to check as well")
+	return command
+}
+
+func runCheck(out io.Writer, dynamic []string, static string) error {
+	found := 0
+	for _, name := range dynamic {
+		report, err := check.Dynamic(name, os.Getenv)
+		if err != nil {
+			return err
+		}
+		if len(report.Unset) > 0 {
+			fmt.Fprintf(out, "%s: note: not set in this environment: %s\n", name, strings.Join(report.Unset, ", "))
+		}
+		for _, problem := range report.Problems {
+			fmt.Fprintf(out, "%s: %s\n", name, problem)
+		}
+		found += len(report.Problems)
+		if len(report.Problems) == 0 {
+			fmt.Fprintf(out, "%s: %d middlewares of the plugin, no errors\n", name, len(report.Middlewares))
+		}
+	}
+	if static != "" {
+		openings, err := check.Static(static)
+		if err != nil {
+			return err
+		}
+		for _, opening := range openings {
+			fmt.Fprintf(out, "%s: %s\n", static, opening)
+		}
+		found += len(openings)
+		if len(openings) == 0 {
+			fmt.Fprintf(out, "%s: closed\n", static)
+		}
+	}
+	switch found {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("1 error")
+	default:
+		return fmt.Errorf("%d errors", found)
+	}
+}
+
+func traefikCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "traefik",
+		Short: "The Traefik that has the plugin compiled in",
+		Args:  cobra.NoArgs,
+		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
+	}
+	var output string
+	construct := &cobra.Command{
+		Use:   "build",
+		Short: "Build Traefik " + build.Version + " with the plugin compiled in, and print its path",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			binary, err := build.Build(command.Context(), build.Options{Progress: command.ErrOrStderr()})
+			if err == nil && output != "" {
+				binary, err = output, copyBinary(binary, output)
+			}
+			if err == nil {
+				fmt.Fprintln(command.OutOrStdout(), binary)
+			}
+			return err
+		},
+	}
+	construct.Flags().StringVar(&output, "output", "", "`file` to copy the binary to")
+	command.AddCommand(construct)
+	return command
+}
+
+// copyBinary goes by way of a second name, since a binary that runs can be
+// replaced but not written to.
+func copyBinary(from, to string) error {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	temporary := to + ".new"
+	target, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary)
+	_, err = io.Copy(target, source)
+	if err = errors.Join(err, target.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temporary, to)
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the versions of sluice, of its Traefik and of its plugin's source",
+		Args:  cobra.NoArgs,
+		Run: func(command *cobra.Command, _ []string) {
+			version := "unknown"
+			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+				version = info.Main.Version
+			}
+			fmt.Fprintf(command.OutOrStdout(), "sluice   %s\ntraefik  %s\nplugin   %s\n", version, build.Version, build.Source())
+		},
+	}
+}

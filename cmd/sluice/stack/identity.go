@@ -1,0 +1,33 @@
+package stack
+
+import (
+	"context"
+	"net/http"
+	"path/filepath"
+	"strconv"
+
+	"github.com/sluice-gateway/sluice/authsvc"
+)
+
+// openIdentity starts authsvc in this process. Its signing keys, and with them
+// the tokens that it issues, outlive the run; so do the operator's and the
+// issuer's token, which lie beside the keys and are told in the ready file.
+func (s *Stack) openIdentity(ctx context.Context) error {
+	config := authsvc.NewConfig()
+	config.Listen, config.AdminListen = anyLoopback, anyLoopback
+	config.Own.KeyDir = filepath.Join(s.options.DataDir, "keys")
+	config.Redis.Addresses = []string{s.ready.Redis}
+	config.Redis.Username = s.getenv("SLUICE_REDIS_USERNAME")
+	config.Redis.Password = s.getenv("SLUICE_REDIS_PASSWORD")
+	config.Redis.TLS.Enabled, _ = strconv.ParseBool(s.getenv("SLUICE_REDIS_TLS"))
+
+	service := &authsvc.Service{Config: config, Log: s.log.With("service", "authsvc")}
+	if err := service.Open(ctx); err != nil {
+		return err
+	}
+	s.onClose(service.Close)
+	s.ready.AuthSvc, s.ready.Admin = url("http", service.PublicAddr().String()), url("http", service.AdminAddr().String())
+	s.ready.AdminToken, s.ready.IssuerToken = service.AdminToken(), service.IssuerToken()
+	s.env = append(s.env, "SLUICE_AUTHSVC="+s.ready.AuthSvc)
+	return await(ctx, "authsvc", nil, answers(s.ready.AuthSvc+"/readyz", http.StatusOK))
+}
