@@ -1,0 +1,190 @@
+package token
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"strings"
+	"testing"
+)
+
+func TestParseKeySetRefuses(t *testing.T) {
+	ec, _, _ := signer(t, "ES256").PublicJWK()
+	var jwk map[string]any
+	if err := json.Unmarshal(ec, &jwk); err != nil {
+		t.Fatal(err)
+	}
+	with := func(name string, value any) string {
+		changed := map[string]any{}
+		for k, v := range jwk {
+			changed[k] = v
+		}
+		changed[name] = value
+		text, _ := json.Marshal(map[string]any{"keys": []any{changed}})
+		return string(text)
+	}
+	small, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // that is the point
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaJWK := func(n *big.Int, e []byte) string {
+		return fmt.Sprintf(`{"keys":[{"kty":"RSA","n":%q,"e":%q}]}`, b64(n.Bytes()), b64(e))
+	}
+	modulus := privateKeys()["RS256"].(*rsa.PrivateKey).N
+	for name, set := range map[string]string{
+		"empty":                   ``,
+		"no keys":                 `{"keys":[]}`,
+		"keys missing":            `{}`,
+		"keys null":               `{"keys":null}`,
+		"KEYS":                    `{"KEYS":[` + string(ec) + `]}`,
+		"duplicate keys":          `{"keys":[],"keys":[` + string(ec) + `]}`,
+		"duplicate members":       `{"keys":[{"kty":"EC","kty":"oct","k":"AAAA"}]}`,
+		"not an object":           `{"keys":["x"]}`,
+		"duplicate kid":           `{"keys":[` + string(ec) + `,` + string(ec) + `]}`,
+		"trailing":                `{"keys":[` + string(ec) + `]} x`,
+		"only encryption":         with("use", "enc"),
+		"only encrypting":         with("key_ops", []string{"encrypt"}),
+		"unknown alg":             with("alg", "ES521"),
+		"alg of another type":     with("alg", "RS256"),
+		"off the curve":           with("y", jwk["x"]),
+		"unknown curve":           with("crv", "secp256k1"),
+		"other curve":             with("crv", "P-384"),
+		"padded":                  with("x", fmt.Sprint(jwk["x"])+"="),
+		"standard alphabet":       with("x", strings.Repeat("+", 43)),
+		"no x":                    with("x", ""),
+		"RSA 1024":                rsaJWK(small.N, []byte{1, 0, 1}),
+		"RSA e=1":                 rsaJWK(modulus, []byte{1}),
+		"RSA e=2":                 rsaJWK(modulus, []byte{2}),
+		"RSA e=0":                 rsaJWK(modulus, []byte{0}),
+		"RSA e wraps to 65537":    rsaJWK(modulus, []byte{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1}),
+		"RSA e of 2^32+1":         rsaJWK(modulus, []byte{1, 0, 0, 0, 1}),
+		"RSA even modulus":        rsaJWK(new(big.Int).Lsh(modulus, 1), []byte{1, 0, 1}),
+		"RSA 16384":               rsaJWK(new(big.Int).SetBit(new(big.Int).Set(modulus), 16383, 1), []byte{1, 0, 1}),
+		"empty secret":            `{"keys":[{"kty":"oct","k":""}]}`,
+		"short secret":            `{"keys":[{"kty":"oct","k":"` + b64(make([]byte, 31)) + `"}]}`,
+		"short secret for HS512":  `{"keys":[{"kty":"oct","alg":"HS512","k":"` + b64(make([]byte, 63)) + `"}]}`,
+		"secret beside a public":  `{"keys":[` + string(ec) + `,{"kty":"oct","k":"` + b64(make([]byte, 64)) + `"}]}`,
+		"Ed25519 of wrong length": `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAA"}]}`,
+		"X25519":                  `{"keys":[{"kty":"OKP","crv":"X25519","x":"` + b64(make([]byte, 32)) + `"}]}`,
+		"too many":                `{"keys":[` + strings.Repeat(`{"kty":"none"},`, maxKeys) + string(ec) + `]}`,
+	} {
+		if keys, err := ParseKeySet([]byte(set)); err == nil {
+			t.Errorf("%s: accepted %d keys", name, keys.Len())
+		}
+	}
+	for name, set := range map[string]string{
+		"plain":                 with("kid", "k1"),
+		"no alg":                with("alg", ""),
+		"no use":                with("use", ""),
+		"certificate unread":    with("x5c", []string{"not base64"}),
+		"other keys passed by":  `{"keys":[{"kty":"unknown"},{"kty":"RSA","use":"enc"},` + string(ec) + `]}`,
+		"members not known yet": with("exp", 17),
+	} {
+		if keys, err := ParseKeySet([]byte(set)); err != nil || keys.Len() != 1 {
+			t.Errorf("%s: %d keys, %v", name, keys.Len(), err)
+		}
+	}
+}
+
+// A published JWK means the same key as the signer, and nothing of its secret.
+func TestPublicJWKRoundTrip(t *testing.T) {
+	for _, algorithm := range Algorithms {
+		s := signer(t, algorithm)
+		jwk, public, err := s.PublicJWK()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(algorithm, "HS") {
+			if public || jwk != nil {
+				t.Errorf("%s: a secret was published: %s", algorithm, jwk)
+			}
+			continue
+		}
+		var members map[string]any
+		if err := json.Unmarshal(jwk, &members); err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []string{"d", "p", "q", "dp", "dq", "qi", "k"} {
+			if _, leaked := members[secret]; leaked {
+				t.Errorf("%s: the public JWK holds %q", algorithm, secret)
+			}
+		}
+		keys, err := ParseKeySet(asSet(jwk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key := keys.Keys()[0]; key.ID != s.KeyID || key.Thumbprint != s.Key().Thumbprint || !key.Accepts(algorithm) {
+			t.Errorf("%s: %+v", algorithm, key)
+		}
+	}
+}
+
+func TestParsePEM(t *testing.T) {
+	private := privateKeys()["ES256"]
+	public, _ := x509.MarshalPKIXPublicKey(signer(t, "ES256").Key().material)
+	secret, _ := x509.MarshalPKCS8PrivateKey(private)
+	encode := func(kind string, der []byte) string { return string(pem.EncodeToMemory(pemBlock(kind, der))) }
+	if keys, err := ParsePEM([]byte("text before\n" + encode("PUBLIC KEY", public))); err != nil || keys.Len() != 1 {
+		t.Errorf("public key: %v", err)
+	}
+	for name, data := range map[string]string{
+		"nothing": "", "no block": "abc", "private": encode("PRIVATE KEY", secret), "garbage": encode("PUBLIC KEY", []byte("x")),
+		"unknown block": encode("SOMETHING", public), "second is private": encode("PUBLIC KEY", public) + encode("PRIVATE KEY", secret),
+	} {
+		if _, err := ParsePEM([]byte(data)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestWeakness(t *testing.T) {
+	random := make([]byte, 48)
+	_, _ = rand.Read(random)
+	for secret, weak := range map[string]bool{
+		string(random): false,
+		"c3f1b6b0e54d0a7a6f3d1b2c9e8877665544332a":  false,
+		strings.Repeat("a", 64):                     true,
+		strings.Repeat("0123456789abcdef", 4):       true,
+		"your-256-bit-secret-your-256-bit-secret":   true,
+		"this is my SuperSecret key for the tokens": true,
+		"correct horse battery changeme staple zyx": true,
+	} {
+		keys, err := SecretKeySet([]byte(secret))
+		if err != nil {
+			t.Errorf("%q: %v", secret, err)
+			continue
+		}
+		if got := keys.Keys()[0].Weakness(); weak != (got != "") {
+			t.Errorf("%q: weak %t, want %t: %s", secret, got != "", weak, got)
+		}
+	}
+	var examples struct {
+		Vectors []struct{ JWK json.RawMessage }
+	}
+	readVectors(t, vectors(t, "rfc7515/*.json")[0], &examples)
+	for _, example := range examples.Vectors {
+		keys, err := ParseKeySet(asSet(example.JWK))
+		if err != nil {
+			continue
+		}
+		if keys.Keys()[0].Weakness() == "" {
+			t.Errorf("a key of the RFCs is not known: %s", example.JWK)
+		}
+	}
+}
+
+func TestExposedKey(t *testing.T) {
+	ec, _, _ := signer(t, "ES256").PublicJWK()
+	exposed := strings.Replace(string(ec), "{", `{"d":"AAAA",`, 1)
+	keys, err := ParseKeySet(asSet(json.RawMessage(exposed)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys.Keys()[0].Weakness() == "" {
+		t.Error("a set with a private key is not complained about")
+	}
+}
