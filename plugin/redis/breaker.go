@@ -19,26 +19,26 @@ type cause int
 const (
 	absent  cause = iota // no connection: the next handshake closes it
 	silent               // calls timed out: a PING answered in time closes it
-	refused              // calls were answered with READONLY, OOM and the like
+	refused              // calls were answered with READONLY, OOM and the like: a write must be accepted
 )
 
 // A breaker stands before one server. Three bad outcomes in a row open it, and
-// so does the loss of the connection; calls then fail at once.
+// so does the loss of the connection; calls then fail at once, and the node's
+// keeper probes after each pause of the backoff.
 //
 // A PING proves nothing against refusals: a full or demoted Redis answers it.
-// So after each pause one real call is let through, and its good reply closes
-// the breaker. If nobody has one during a whole second, a PING decides after
-// all: better three more quick refusals than a breaker that waits for traffic
-// which waits for the breaker.
+// Letting one real call through would, but callers that ask Healthy first never
+// send one. So the probe is a write that changes nothing, to the key that was
+// refused, because ACL and slot are right there: SETRANGE key 0 "".
 type breaker struct {
 	changed func() // told, without lock, that open has changed
 
 	open    atomic.Bool
 	streak  atomic.Int32  // bad outcomes since the last good one
-	trial   atomic.Bool   // one real call may pass
 	opened  chan struct{} // wakes the keeper, which probes
 	mu      sync.Mutex
 	why     cause
+	key     string // of the call last refused
 	backoff backoff
 	closed  time.Time // when it last closed
 }
@@ -56,8 +56,8 @@ func (b *breaker) good() {
 	}
 }
 
-// bad notes a timeout or a refusal.
-func (b *breaker) bad(why cause, calls int) {
+// bad notes timeouts, or the refusal of a call with this key.
+func (b *breaker) bad(why cause, calls int, key string) {
 	if b.streak.Add(int32(calls)) < tolerated && !b.open.Load() {
 		return
 	}
@@ -66,7 +66,7 @@ func (b *breaker) bad(why cause, calls int) {
 		b.mu.Unlock() // a late word from a connection already given up
 		return
 	}
-	b.why = why
+	b.why, b.key = why, key
 	b.streak.Store(tolerated)
 	turned := b.open.CompareAndSwap(false, true)
 	if turned && time.Since(b.closed) > longestWait {
@@ -85,7 +85,6 @@ func (b *breaker) bad(why cause, calls int) {
 // lost opens the breaker until there is a connection again.
 func (b *breaker) lost() {
 	b.streak.Store(tolerated)
-	b.trial.Store(false)
 	b.mu.Lock()
 	b.why = absent
 	turned := b.open.CompareAndSwap(false, true)
@@ -98,7 +97,6 @@ func (b *breaker) lost() {
 // close lets calls pass again.
 func (b *breaker) close() {
 	b.streak.Store(0)
-	b.trial.Store(false)
 	b.mu.Lock()
 	b.closed = time.Now()
 	turned := b.open.CompareAndSwap(true, false)
@@ -108,27 +106,20 @@ func (b *breaker) close() {
 	}
 }
 
-// pass takes the one trial that an open breaker may have to give.
-func (b *breaker) pass() bool {
-	return b.trial.CompareAndSwap(true, false)
-}
-
 func (b *breaker) pause() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.backoff.next()
 }
 
-// ping decides, after a pause, whether the keeper should send a PING; if not,
-// the next real call is the probe.
-func (b *breaker) ping() bool {
+// probe makes the call whose answer decides whether the breaker may close.
+func (b *breaker) probe() *Call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.why != refused || (b.trial.Load() && b.backoff.wait >= longestWait) {
-		return true
+	if b.why == refused && b.key != "" {
+		return &Call{Name: "SETRANGE", Key: b.key, Args: []string{"0", ""}, probe: true}
 	}
-	b.trial.Store(true)
-	return false
+	return &Call{Name: "PING", probe: true}
 }
 
 // A backoff doubles from firstPause to longestWait, half of each pause random,

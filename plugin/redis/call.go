@@ -43,13 +43,13 @@ type Call struct {
 	asking   bool      // so the command goes out with ASKING before it, whose reply is still to come
 	hops     int       // redirects so far
 	late     bool      // timed out
-	probe    bool      // the client's own PING
+	probe    bool      // the client's own
 	since    time.Time // when it was first written, if it was redirected since
 }
 
-// appendTo encodes the call for the wire. The same call gives the same bytes
-// until a reply changes it: pipeline.go relies on that to tell which calls of
-// a broken write got out.
+// appendTo encodes the call for the wire. A call gives the same bytes until it
+// is answered: pipeline.go relies on that to tell which calls of a broken write
+// got out.
 func (call *Call) appendTo(wire []byte) []byte {
 	if call.asking {
 		wire = append(wire, "*1\r\n$6\r\nASKING\r\n"...)

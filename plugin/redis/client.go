@@ -21,9 +21,9 @@
 //     backoff, in the background, until OnReady can be told.
 //
 // Subscribe (subscription.go) runs on a connection of its own. Besides the
-// caller's commands an ACL user needs PING and SELECT, CLUSTER SLOTS in a
-// Cluster, SUBSCRIBE where it is used; SENTINEL at the sentinels. Every
-// goroutine recovers: the package is interpreted inside Traefik too, where a panic would
+// caller's commands an ACL user needs SELECT (for a database other than 0),
+// CLUSTER SLOTS (in a Cluster), SUBSCRIBE (where it is used) and should have
+// PING and SETRANGE, which the probes are made of. Every goroutine recovers: the package is interpreted inside Traefik too, where a panic would
 // take the gateway down.
 package redis
 

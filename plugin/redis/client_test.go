@@ -488,6 +488,9 @@ func TestExecutionsPerCall(t *testing.T) {
 
 // An idle connection that has gone dark is found before a request pays for it.
 func TestIdleConnectionIsPinged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	s := startServer(t)
 	c := open(t, Config{Addresses: []string{s.address()}, Timeout: 50 * time.Millisecond})
@@ -501,4 +504,46 @@ func TestIdleConnectionIsPinged(t *testing.T) {
 	}
 	s.signal(syscall.SIGCONT)
 	healthy(t, c)
+}
+
+// A reload that changes the configuration opens a client and closes another,
+// with calls under way: nothing may stay behind.
+func TestOpenAndCloseLeavesNothing(t *testing.T) {
+	s := startServer(t)
+	w := watch(t)
+	for i := 0; i < 100; i++ {
+		c := New(Config{Addresses: []string{s.address()}, Timeout: time.Second})
+		stop := c.Subscribe("events", func(string) {}, func() {})
+		if i%3 > 0 {
+			healthy(t, c)
+			c.Send(w.call("n"))
+		}
+		if i%2 > 0 {
+			stop()
+		}
+		c.Close()
+	}
+	w.settled()
+	eventually(t, 5*time.Second, "every connection to be closed", func() bool {
+		return strings.Contains(s.cli("INFO", "clients"), "connected_clients:1\r\n") // redis-cli itself
+	})
+}
+
+// The cost of one call on a connection that many share.
+func BenchmarkCalls(b *testing.B) {
+	s := startServer(b)
+	c := open(b, Config{Addresses: []string{s.address()}, Timeout: time.Second})
+	healthy(b, c)
+	b.ReportAllocs()
+	b.SetParallelism(64)
+	b.RunParallel(func(pb *testing.PB) {
+		answered := make(chan error, 1)
+		done := func(_ Reply, err error) { answered <- err }
+		for pb.Next() {
+			c.Send(&Call{Key: "n", Script: increment, Args: []string{"1"}, Done: done})
+			if err := <-answered; err != nil {
+				b.Error(err)
+			}
+		}
+	})
 }

@@ -166,7 +166,7 @@ func (c *Client) reroute(ranges []slotRange) {
 			n := known[r.owner]
 			if n == nil {
 				n = c.newNode(r.owner, fixed(r.owner))
-				go n.keep()
+				n.start()
 			}
 			delete(known, r.owner)
 			next.nodes = append(next.nodes, n)

@@ -91,6 +91,16 @@ func NotExecuted(err error) bool {
 	return false
 }
 
+// isAway reports whether the error says that Redis cannot serve now.
+func isAway(err error) bool {
+	for i := range faults {
+		if faults[i].away && errors.Is(err, faults[i].err) {
+			return true
+		}
+	}
+	return false
+}
+
 func faultNamed(word string) *fault {
 	for i := range faults {
 		if faults[i].word == word {
@@ -128,8 +138,8 @@ func faultOf(text string) *fault {
 	switch {
 	case strings.HasPrefix(text, "ERR max number of clients"):
 		return faultMaxClients
-	case strings.HasPrefix(text, "ERR invalid password"), strings.HasPrefix(text, "ERR invalid username-password"),
-		strings.HasPrefix(text, "ERR Client sent AUTH"), strings.HasPrefix(text, "ERR AUTH <password> called without"):
+	case strings.HasPrefix(text, "ERR invalid password") || strings.HasPrefix(text, "ERR invalid username-password") ||
+		strings.HasPrefix(text, "ERR Client sent AUTH") || strings.HasPrefix(text, "ERR AUTH <password> called without"):
 		return faultWrongPass
 	case strings.Contains(text, "user_script"):
 		// Before Redis 7 the error of a command inside a script is quoted in
@@ -168,13 +178,13 @@ func networkError(err error) error {
 	}
 	text := err.Error()
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: %w", faultEOF.err, err)
-	case errors.Is(err, os.ErrDeadlineExceeded), strings.Contains(text, "timeout"), strings.Contains(text, "deadline exceeded"):
+	case errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(text, "timeout") || strings.Contains(text, "deadline exceeded"):
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
 	case strings.Contains(text, "refused"):
 		return fmt.Errorf("%w: %w", faultRefused.err, err)
-	case strings.Contains(text, "connection reset"), strings.Contains(text, "broken pipe"), strings.Contains(text, "forcibly closed"):
+	case strings.Contains(text, "connection reset") || strings.Contains(text, "broken pipe") || strings.Contains(text, "forcibly closed"):
 		return fmt.Errorf("%w: %w", faultReset.err, err)
 	case errors.Is(err, net.ErrClosed):
 		return fmt.Errorf("%w: %w", ErrClosed, err)

@@ -22,7 +22,7 @@ type node struct {
 
 	breaker *breaker
 	current atomic.Value // *pipeline, also when it has broken; nothing before the first
-	probing atomic.Bool  // a PING of the keeper's is pending
+	probing atomic.Bool  // a probe of the keeper's is pending
 	served  bool         // the reader's, then the keeper's: the connection has answered a call well
 	everUp  bool         // the keeper's own
 	backoff backoff      // the keeper's own: between connections
@@ -45,19 +45,19 @@ func (n *node) pipeline() *pipeline {
 // send puts all calls on the wire in one write or answers those it cannot.
 func (n *node) send(calls []*Call) {
 	if n.breaker.open.Load() {
-		if !n.breaker.pass() {
-			n.client.refuse(calls)
-			return
-		}
-		n.client.refuse(calls[1:])
-		calls = calls[:1]
+		n.client.refuse(calls)
+		return
 	}
-	if p := n.pipeline(); p == nil || !p.send(calls) {
+	if p := n.pipeline(); p == nil || !p.send(calls, time.Time{}) {
 		n.client.refuse(calls)
 		return
 	}
 	n.client.journal.calls.Add(int64(len(calls)))
 }
+
+// start runs the keeper. In a loop, Yaegi would start every goroutine of a
+// plain "go n.keep()" on the last n: it looks the receiver up too late.
+func (n *node) start() { go n.keep() }
 
 // keep is the node's goroutine: it holds one connection open.
 func (n *node) keep() {
@@ -88,9 +88,10 @@ func (n *node) connection() {
 	defer stop()
 	leave := context.AfterFunc(n.ctx, p.retire)
 	defer leave()
-
 	n.client.journal.connected(l.address, n.everUp)
 	n.everUp = true
+	defer p.fail(ErrClosed) // should anything below panic
+
 	n.served = false
 	n.current.Store(p)
 	n.breaker.close()
@@ -142,29 +143,28 @@ func (n *node) watch(p *pipeline) {
 				return
 			case <-timer.C:
 			}
-			if n.breaker.open.Load() && n.breaker.ping() {
+			if n.breaker.open.Load() {
 				n.probe(p)
 			}
 		}
 	}
 }
 
-// probe sends a PING, one at a time. Only an answer in time proves anything.
+// probe sends one probe at a time. Only an answer in time proves anything, and
+// then any answer does that is not itself a sign of trouble: what the ACL
+// forbids, or a key of another type, has been answered all the same.
 func (n *node) probe(p *pipeline) {
 	if !n.probing.CompareAndSwap(false, true) {
 		return
 	}
-	ping := &Call{Name: "PING", probe: true}
-	ping.Done = func(_ Reply, err error) {
+	call := n.breaker.probe()
+	call.Done = func(reply Reply, err error) {
 		n.probing.Store(false)
-		if ping.late {
-			return
-		}
-		if err == nil || Kind(err) == "noperm" { // forbidden, hence answered
+		if !call.late && (err == nil || !isAway(err) || Kind(err) == "noperm") {
 			n.breaker.close()
 		}
 	}
-	if !p.send([]*Call{ping}) {
+	if !p.send([]*Call{call}, time.Time{}) {
 		n.probing.Store(false)
 	}
 }
@@ -173,7 +173,7 @@ func (n *node) probe(p *pipeline) {
 func (n *node) overdue(calls int) {
 	n.client.journal.count(ErrTimeout, calls)
 	n.client.journal.log("warn", "timeout", fmt.Sprintf("no reply within %v", n.client.config.Timeout))
-	n.breaker.bad(silent, calls)
+	n.breaker.bad(silent, calls, "")
 }
 
 // settle ends a call: with its reply, or with why there is none. It runs on
@@ -195,7 +195,7 @@ func (n *node) settle(p *pipeline, call *Call, reply Reply, err error) {
 		err = replyError(reply.text)
 		switch {
 		case f.away && !call.probe:
-			n.breaker.bad(refused, 1)
+			n.breaker.bad(refused, 1, call.Key)
 		case !f.away && !call.late && !call.probe:
 			n.breaker.good()
 		}
@@ -245,5 +245,5 @@ func (n *node) redirect(p *pipeline, call *Call, f *fault, text string) bool {
 	if call.since.IsZero() {
 		call.since = p.clock
 	}
-	return to.resend(call)
+	return to.send([]*Call{call}, call.since)
 }

@@ -66,8 +66,8 @@ type batch struct {
 	calls     []*Call
 	clock     time.Time // from when the timeout runs: the write's end, its beginning until then
 	inherited bool      // clock is that of an earlier write: a call in it was redirected
+	size      int       // bytes to write
 	sent      int       // bytes written
-	whole     bool      // all of them
 }
 
 // newPipeline takes over a connection that has shaken hands.
@@ -95,8 +95,10 @@ func (p *pipeline) start() {
 }
 
 // send queues the calls as one write and reports false if they cannot be sent:
-// then they are the caller's again. It never waits for the network.
-func (p *pipeline) send(calls []*Call) bool {
+// then they are the caller's again. It never waits for the network. A call that
+// was redirected tells when it was first written: its time has been running
+// since, so that redirects do not multiply the timeout.
+func (p *pipeline) send(calls []*Call, since time.Time) bool {
 	var wire []byte
 	for _, call := range calls {
 		wire = call.appendTo(wire)
@@ -111,19 +113,11 @@ func (p *pipeline) send(calls []*Call) bool {
 	}
 	p.queue = append(p.queue, calls...)
 	p.wire = append(p.wire, wire...)
-	p.mu.Unlock()
-	return true
-}
-
-// resend is send for a call that was redirected: its time has been running
-// since it was first written, so that redirects do not multiply the timeout.
-func (p *pipeline) resend(call *Call) bool {
-	p.mu.Lock()
-	if !call.since.IsZero() && (p.since.IsZero() || call.since.Before(p.since)) {
-		p.since = call.since
+	if !since.IsZero() && (p.since.IsZero() || since.Before(p.since)) {
+		p.since = since
 	}
 	p.mu.Unlock()
-	return p.send([]*Call{call})
+	return true
 }
 
 // retire lets the pipeline finish what is pending and end.
@@ -177,7 +171,7 @@ func (p *pipeline) take() (*batch, []byte) {
 	if p.cause != nil {
 		return nil, nil
 	}
-	b := &batch{calls: p.queue, clock: time.Now()}
+	b := &batch{calls: p.queue, clock: time.Now(), size: len(p.wire)}
 	if !p.since.IsZero() {
 		b.clock, b.inherited = p.since, true
 	}
@@ -194,7 +188,7 @@ func (p *pipeline) take() (*batch, []byte) {
 // sent notes the end of a write: from here on the batch's timeout runs.
 func (p *pipeline) sent(b *batch, wire []byte, n int) {
 	p.mu.Lock()
-	b.sent, b.whole = n, n == len(wire)
+	b.sent = n
 	if !b.inherited {
 		b.clock = time.Now()
 	}
@@ -283,35 +277,36 @@ func (p *pipeline) answered() *Call {
 	return call
 }
 
-// abandon ends every call that the broken pipeline still holds.
+// abandon ends every call that the broken pipeline still holds. Calls of which
+// Redis has at most a part are known not to have run.
 func (p *pipeline) abandon() {
 	p.mu.Lock()
 	pending, queue := p.pending, p.queue
 	p.pending = nil
 	p.queue = nil
 	p.mu.Unlock()
+	unsent := fmt.Errorf("%w: %w", ErrAway, p.err)
 	for _, b := range pending {
 		from := 0
 		if b == p.head {
 			from = p.next
 		}
-		end := 0
-		for i, call := range b.calls {
-			if !b.whole {
-				end += len(call.appendTo(nil))
-			}
-			if i < from {
-				continue
-			}
-			if !b.whole && end > b.sent {
-				p.end(call, fmt.Errorf("%w: %w", ErrAway, p.err)) // Redis has at most a part of it
-			} else {
-				p.end(call, p.err)
-			}
+		// Counted from the end, because calls before from belong to others by
+		// now and may encode differently.
+		whole, end := len(b.calls), b.size
+		for whole > from && end > b.sent {
+			whole--
+			end -= len(b.calls[whole].appendTo(nil))
+		}
+		for _, call := range b.calls[from:whole] {
+			p.end(call, p.err)
+		}
+		for _, call := range b.calls[whole:] {
+			p.end(call, unsent)
 		}
 	}
 	for _, call := range queue {
-		p.end(call, fmt.Errorf("%w: %w", ErrAway, p.err))
+		p.end(call, unsent)
 	}
 }
 

@@ -288,6 +288,15 @@ func TestSlotOf(t *testing.T) {
 	}
 }
 
+// The wire is built in the caller's goroutine, on the path of a request.
+func TestEncodeDoesNotAllocate(t *testing.T) {
+	call := &Call{Key: "k", Script: increment, Args: []string{"100", "60000000"}}
+	wire := make([]byte, 0, 512)
+	if n := testing.AllocsPerRun(100, func() { wire = call.appendTo(wire[:0]) }); n != 0 {
+		t.Errorf("%v allocations a call", n)
+	}
+}
+
 func BenchmarkEncode(b *testing.B) {
 	call := &Call{
 		Key: "sluice:lim:1:per-user:60000:{u42}", Script: increment,

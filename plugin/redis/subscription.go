@@ -63,13 +63,14 @@ func (s *subscription) connection() {
 	}
 	stop := context.AfterFunc(s.ctx, func() { p.fail(ErrClosed) })
 	defer stop()
+	defer p.fail(ErrClosed) // should anything below panic
 	p.send([]*Call{{Name: "SUBSCRIBE", Args: []string{s.channel}, Done: func(_ Reply, err error) {
 		if err != nil {
 			p.fail(err)
 			return
 		}
 		s.established.Store(true)
-	}}})
+	}}}, time.Time{})
 	p.start()
 	born := time.Now()
 	s.stay(p, home)

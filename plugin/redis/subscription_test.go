@@ -71,6 +71,9 @@ func TestSubscription(t *testing.T) {
 
 // RESP2, of a Redis before version 6: messages are plain arrays and so is PONG.
 func TestSubscriptionRESP2(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	f := startFake(t, func(_ *session, words []string) string {
 		return "*3\r\n$9\r\nsubscribe\r\n$6\r\nevents\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$6\r\nevents\r\n$2\r\nhi\r\n"

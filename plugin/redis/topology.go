@@ -62,7 +62,7 @@ func (c *Client) configured(ctx context.Context) ([]string, error) {
 func (c *Client) one(locate func(context.Context) ([]string, error)) {
 	n := c.newNode("", locate)
 	c.routes.Store(&routes{nodes: []*node{n}})
-	go n.keep()
+	n.start()
 }
 
 // follow looks at the topology now, then once a period, and soon after
@@ -181,8 +181,8 @@ func (c *Client) checkMaster(ctx context.Context) error {
 	if p == nil || isClosed(p.done) || contains(masters[:1], p.address) {
 		return nil
 	}
-	// Sentinels learn of a failover one after the other. While some still name
-	// the server we talk to, the count decides; askSentinels has done it.
+	// Sentinels learn of a failover one after the other, and one that is cut off
+	// never does. While they disagree the majority decides: it comes first.
 	c.journal.log("info", "failover", "the master is now "+masters[0])
 	p.retire()
 	return nil
