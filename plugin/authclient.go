@@ -42,14 +42,19 @@ type authAddress struct {
 }
 
 func newAuthClient(s *authSettings, clock func() int64) *authClient {
+	dialer := &net.Dialer{Timeout: s.timeout, KeepAlive: 15 * time.Second}
 	c := &authClient{
 		timeout: s.timeout,
 		clock:   clock,
 		client: &http.Client{
-			// A redirect would lead the credential somewhere else.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			// A redirect would lead the credential somewhere else. (Yaegi wants
+			// the parameters named: unnamed, it returns one of them.)
+			CheckRedirect: func(next *http.Request, via []*http.Request) error { return http.ErrUseLastResponse },
 			Transport: &http.Transport{
-				DialContext:           (&net.Dialer{Timeout: s.timeout, KeepAlive: 15 * time.Second}).DialContext,
+				// Not dialer.DialContext: Yaegi takes that for a method expression.
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					return dialer.DialContext(ctx, network, address)
+				},
 				TLSClientConfig:       s.tls,
 				TLSHandshakeTimeout:   s.timeout,
 				ResponseHeaderTimeout: s.timeout,
@@ -152,11 +157,11 @@ func scheme(r *http.Request) string {
 	return "http"
 }
 
-// refusal hands on what the service refused with. Statuses other than 400, 401
-// and 403 are not its to give: a redirect, say, is a misconfigured service.
+// refusal hands on what the service refused with. Statuses other than 401 and
+// 403 are not its to give: a redirect, say, is a misconfigured service.
 func (a *authAnswer) refusal() *refusal {
 	switch a.status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return &refusal{
 			status:      a.status,
 			challenge:   a.header["Www-Authenticate"],

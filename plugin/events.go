@@ -142,7 +142,9 @@ func (s *eventStream) message(payload string) {
 	if e.Epoch != s.epoch || e.Seq != s.seq+1 {
 		s.loseLocked()
 	}
-	s.epoch, s.seq, s.heard = e.Epoch, e.Seq, s.clock()
+	s.epoch = e.Epoch
+	s.seq = e.Seq
+	s.heard = s.clock()
 	if name != "" {
 		s.rememberLocked(name)
 	}

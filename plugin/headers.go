@@ -67,7 +67,8 @@ func (g *gate) strip(h http.Header) {
 func hopByHop(values []string) []string {
 	var kept []string
 	for _, name := range strings.Split(strings.Join(values, ","), ",") {
-		switch name = strings.TrimSpace(name); strings.ToLower(name) {
+		name = strings.TrimSpace(name)
+		switch strings.ToLower(name) {
 		case "close", "keep-alive", "upgrade", "te", "http2-settings":
 			kept = append(kept, name)
 		}

@@ -437,7 +437,7 @@ func (p *reader) limits(c *Config, s *settings) []*limitRule {
 
 func (p *reader) limitKey(path string, l *Limit, rule *limitRule) {
 	switch key := strings.TrimSpace(l.Key); {
-	case key == keyUser, key == keyIP, key == keyGlobal:
+	case key == keyUser || key == keyIP || key == keyGlobal: // with commas Yaegi sees the first alone
 		rule.key = key
 	case strings.HasPrefix(key, keyHeader) && token(key[len(keyHeader):]):
 		rule.key = keyHeader

@@ -35,22 +35,23 @@ type denial struct {
 }
 
 // denyLocked refuses from memory what the remembered denial covers.
-func (b *bucket) denyLocked(ask *Ask, answer *Answer, now int64) bool {
+func (b *bucket) denyLocked(limit, cost int64, o *Outcome, now int64) bool {
 	d := &b.denial
-	if now >= d.until || ask.Limit != d.limit || ask.Cost < d.cost {
+	if now >= d.until || limit != d.limit || cost < d.cost {
 		return false
 	}
-	b.refuseLocked(answer, d, now)
+	b.refuseLocked(o, now)
 	return true
 }
 
-func (b *bucket) refuseLocked(answer *Answer, d *denial, now int64) {
-	answer.Verdict = Denied
-	answer.Remaining = 0
-	answer.RetryAfter = duration(d.free - now)
-	answer.Reset = duration(d.ends - now)
-	if b.unsettled > 0 && answer.RetryAfter > unsettledRetry {
-		answer.RetryAfter = unsettledRetry
+// refuseLocked is the outcome of a denial that has just been found or made.
+func (b *bucket) refuseLocked(o *Outcome, now int64) {
+	o.Verdict = Denied
+	o.Remaining = 0
+	o.RetryAfter = duration(b.denial.free - now)
+	o.Reset = duration(b.denial.ends - now)
+	if b.unsettled > 0 && o.RetryAfter > unsettledRetry {
+		o.RetryAfter = unsettledRetry
 	}
 }
 

@@ -18,29 +18,29 @@ const awayRetry = time.Second
 // instances that is, in any window, at most `limit` by Redis's count before
 // the outage plus `limit` by the shares; and `limit` alone for keys that every
 // instance knew (RULES 17).
-func (e *Engine) fallBackLocked(b *bucket, p *Policy, ask *Ask, answer *Answer, now int64) {
+func (e *Engine) fallBackLocked(b *bucket, p *Policy, limit, cost int64, o *Outcome, now int64) {
 	e.Degraded.Add(1)
-	answer.Degraded = true
+	o.Degraded = true
 	if p.OnFailure == Deny {
-		answer.Verdict, answer.RetryAfter = Unavailable, awayRetry
+		o.Verdict, o.RetryAfter = Unavailable, awayRetry
 		return
 	}
-	share := ask.Limit
+	share := limit
 	if p.OnFailure == Local {
-		share = e.presence.share(ask.Limit, p.MinInstances)
+		share = e.presence.share(limit, p.MinInstances)
 	}
-	e.decideAloneLocked(b, ask, answer, share, p.OnFailure == Allow, now)
+	e.decideAloneLocked(b, limit, cost, o, share, p.OnFailure == Allow, now)
 }
 
 // byLastNumbersLocked decides by what Redis said last, under the whole limit.
-func (e *Engine) byLastNumbersLocked(b *bucket, ask *Ask, answer *Answer, now int64) {
+func (e *Engine) byLastNumbersLocked(b *bucket, limit, cost int64, o *Outcome, now int64) {
 	e.Degraded.Add(1)
-	answer.Degraded = true
-	e.decideAloneLocked(b, ask, answer, ask.Limit, false, now)
+	o.Degraded = true
+	e.decideAloneLocked(b, limit, cost, o, limit, false, now)
 }
 
 // decideAloneLocked applies the rule to this instance's part of the usage.
-func (e *Engine) decideAloneLocked(b *bucket, ask *Ask, answer *Answer, share int64, regardless bool, now int64) {
+func (e *Engine) decideAloneLocked(b *bucket, limit, cost int64, o *Outcome, share int64, regardless bool, now int64) {
 	w := b.limiter.window
 	clock := e.redisNow(now)
 	b.advanceLocked(clock / w)
@@ -48,27 +48,27 @@ func (e *Engine) decideAloneLocked(b *bucket, ask *Ask, answer *Answer, share in
 	clock = later(clock, index*w)
 	used := window.Counts{
 		Index:           index,
-		Granted:         part(b.seen.Current(), share, ask.Limit) + b.owed.Spent,
-		PreviousGranted: part(b.seen.Previous(), share, ask.Limit) + b.owed.PreviousSpent,
+		Granted:         part(b.seen.Current(), share, limit) + b.owed.Spent,
+		PreviousGranted: part(b.seen.Previous(), share, limit) + b.owed.PreviousSpent,
 	}
 	room := window.Room(used, w, share, clock)
-	answer.Reset = time.Duration((index+1)*w-clock) * time.Microsecond
-	if room < ask.Cost && !regardless {
-		answer.Verdict, answer.Remaining = Denied, 0
-		answer.RetryAfter = awayRetry
-		if ask.Cost <= share {
-			answer.RetryAfter = time.Duration(window.FreeAt(used, w, share, ask.Cost, clock)-clock) * time.Microsecond
+	o.Reset = time.Duration((index+1)*w-clock) * time.Microsecond
+	if room < cost && !regardless {
+		o.Verdict, o.Remaining = Denied, 0
+		o.RetryAfter = awayRetry
+		if cost <= share {
+			o.RetryAfter = time.Duration(window.FreeAt(used, w, share, cost, clock)-clock) * time.Microsecond
 		}
 		return
 	}
 	if b.owed.Empty() {
 		e.oweLocked(b)
 	}
-	b.owed.Spent += ask.Cost
-	answer.Verdict = Granted
-	answer.Remaining = later(0, room-ask.Cost) / ask.Cost
-	answer.bucket, answer.lease = b, nil
-	answer.cost, answer.window = ask.Cost, index
+	b.owed.Spent += cost
+	o.Verdict = Granted
+	o.Remaining = later(0, room-cost) / cost
+	o.lease = nil
+	o.cost, o.window = cost, index
 }
 
 // part is this instance's part of usage that everybody shares, rounded up: the

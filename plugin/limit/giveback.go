@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"container/list"
 	"sync"
 	"time"
 
@@ -95,8 +96,8 @@ type sweeper struct {
 	wake chan struct{}
 
 	mu      sync.Mutex
-	watched []*bucket // leases with permits left, and returns to deliver
-	debtors []*bucket // to report to Redis once it is there
+	watched list.List // *bucket: leases with permits left, and returns to deliver
+	debtors list.List // *bucket: to report to Redis once it is there
 }
 
 // watchLocked has the sweeper look after the bucket's lease and returns.
@@ -105,10 +106,9 @@ func (e *Engine) watchLocked(b *bucket) {
 		return
 	}
 	b.swept = true
-	b.atSweep = -1
 	s := &e.sweeper
 	s.mu.Lock()
-	s.watched = append(s.watched, b)
+	s.watched.PushBack(b)
 	s.mu.Unlock()
 	s.nudge()
 }
@@ -121,7 +121,7 @@ func (e *Engine) oweLocked(b *bucket) {
 	b.owing = true
 	s := &e.sweeper
 	s.mu.Lock()
-	s.debtors = append(s.debtors, b)
+	s.debtors.PushBack(b)
 	s.mu.Unlock()
 	s.nudge()
 }
@@ -161,27 +161,27 @@ func (e *Engine) sweep() {
 // and reports debts; it tells whether anything is left to look after.
 func (e *Engine) sweepOnce(now int64) (busy bool) {
 	s := &e.sweeper
-	s.mu.Lock()
-	watched := s.watched
-	s.watched = nil
-	s.mu.Unlock()
-
 	var calls []*redis.Call
-	var kept []*bucket
-	for _, b := range watched {
+	for n := s.length(&s.watched); n > 0; n-- { // those who come meanwhile wait for the next pass
+		b := s.pop(&s.watched)
 		b.mu.Lock()
 		call, keep := b.sweepLocked(now)
-		b.swept = keep
+		b.swept = false
+		if keep {
+			e.watchLocked(b)
+		}
 		b.mu.Unlock()
 		if call != nil {
 			calls = append(calls, call)
 		}
-		if keep {
-			kept = append(kept, b)
-		}
 	}
 	if e.redis.Healthy() {
-		for _, b := range s.someDebtors() {
+		n := s.length(&s.debtors)
+		if n > debtorsPerSweep {
+			n = debtorsPerSweep
+		}
+		for ; n > 0; n-- {
+			b := s.pop(&s.debtors)
 			b.mu.Lock()
 			b.owing = false
 			if b.flight == nil { // else what is owed leaves with the next call
@@ -190,14 +190,23 @@ func (e *Engine) sweepOnce(now int64) (busy bool) {
 			b.mu.Unlock()
 		}
 	}
-	s.mu.Lock()
-	s.watched = append(s.watched, kept...)
-	busy = len(s.watched)+len(s.debtors) > 0
-	s.mu.Unlock()
 	if len(calls) > 0 {
 		e.redis.Send(calls...)
 	}
-	return busy
+	return s.length(&s.watched)+s.length(&s.debtors) > 0
+}
+
+func (s *sweeper) length(l *list.List) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l.Len()
+}
+
+// pop takes the first bucket of a list; only the sweeper takes.
+func (s *sweeper) pop(l *list.List) *bucket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l.Remove(l.Front()).(*bucket)
 }
 
 // sweepLocked gives back the lease of a bucket if nobody spent from it since
@@ -222,19 +231,4 @@ func (b *bucket) sweepLocked(now int64) (call *redis.Call, keep bool) {
 		return nil, false
 	}
 	return b.launchLocked(now), false
-}
-
-func (s *sweeper) someDebtors() []*bucket {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := len(s.debtors)
-	if n > debtorsPerSweep {
-		n = debtorsPerSweep
-	}
-	some := s.debtors[:n:n]
-	s.debtors = s.debtors[n:]
-	if len(s.debtors) == 0 {
-		s.debtors = nil
-	}
-	return some
 }

@@ -68,13 +68,9 @@ func (l *Limiter) fromMemory(ask *Ask, answer *Answer, now int64) {
 	if h != nil && h.left >= ask.Cost && h.limit == ask.Limit && now < h.until {
 		h.left -= ask.Cost
 		b.demand.taken += ask.Cost
-		answer.Verdict = Granted
-		answer.Remaining = (h.left + h.room) / ask.Cost
-		answer.Reset = duration(h.ends - now)
-		answer.lease = h
-		answer.cost = ask.Cost
+		answer.grant(h, ask.Cost, now)
 	} else if now < b.denial.until {
-		b.denyLocked(ask, answer, now)
+		b.denyLocked(ask.Limit, ask.Cost, &answer.Outcome, now)
 	}
 	b.used = true
 	b.mu.Unlock()
@@ -97,16 +93,15 @@ func (l *Limiter) join(p *Policy, ask *Ask, answer *Answer, now int64) (*waiter,
 		answer.Verdict = Denied
 		return nil, nil
 	}
-	if b.spendLocked(ask, answer, now) || b.denyLocked(ask, answer, now) {
+	if b.spendLocked(ask.Limit, ask.Cost, &answer.Outcome, now) || b.denyLocked(ask.Limit, ask.Cost, &answer.Outcome, now) {
 		return nil, nil
 	}
 	stuck := b.flight != nil && b.flight.timedOut
 	if stuck || b.shared || !l.engine.redis.Healthy() {
-		l.engine.fallBackLocked(b, p, ask, answer, now)
+		l.engine.fallBackLocked(b, p, ask.Limit, ask.Cost, &answer.Outcome, now)
 		return nil, nil
 	}
-	w := &waiter{policy: p, ask: *ask, deadline: now + l.engine.timeout, done: make(chan struct{})}
-	w.answer.bucket = b
+	w := &waiter{policy: p, limit: ask.Limit, cost: ask.Cost, deadline: now + l.engine.timeout, done: make(chan struct{})}
 	b.queue = append(b.queue, w)
 	if b.flight != nil {
 		w.limitWait(b, now)
@@ -115,26 +110,25 @@ func (l *Limiter) join(p *Policy, ask *Ask, answer *Answer, now int64) (*waiter,
 	return w, b.launchLocked(now)
 }
 
-// spendLocked takes a permit from the lease, if it has one for this ask.
-func (b *bucket) spendLocked(ask *Ask, answer *Answer, now int64) bool {
+// spendLocked takes a permit from the lease, if it has one for such a request.
+func (b *bucket) spendLocked(limit, cost int64, o *Outcome, now int64) bool {
 	h := b.lease
-	if h == nil || h.left < ask.Cost || h.limit != ask.Limit || now >= h.until {
+	if h == nil || h.left < cost || h.limit != limit || now >= h.until {
 		return false
 	}
-	h.left -= ask.Cost
-	b.demand.taken += ask.Cost
-	answer.grant(b, h, ask.Cost, now)
+	h.left -= cost
+	b.demand.taken += cost
+	o.grant(h, cost, now)
 	return true
 }
 
-// grant fills in an answer whose permit comes from lease h.
-func (a *Answer) grant(b *bucket, h *lease, cost, now int64) {
-	a.Verdict = Granted
-	a.Remaining = (h.left + h.room) / cost
-	a.Reset = duration(h.ends - now)
-	a.bucket = b
-	a.lease = h
-	a.cost = cost
+// grant fills in an outcome whose permit comes from lease h.
+func (o *Outcome) grant(h *lease, cost, now int64) {
+	o.Verdict = Granted
+	o.Remaining = (h.left + h.room) / cost
+	o.Reset = duration(h.ends - now)
+	o.lease = h
+	o.cost = cost
 }
 
 // dropLeaseLocked ends the lease; what is left of it is owed to Redis.

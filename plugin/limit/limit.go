@@ -16,6 +16,10 @@
 //
 // presence.go keeps the count of live instances, table.go bounds memory.
 //
+// Types here refer to each other, and Yaegi 0.16.1 cannot keep its hands on a
+// map or slice of such a type: it finds []*bucket different from []*bucket.
+// Collections of limiters and buckets are therefore sync.Map and list.List.
+//
 // The invariants (DESIGN section 4) and who keeps them:
 //
 //	I1 never over       the script decides; a lease dies with its window (lease.go: until)
@@ -84,13 +88,18 @@ const (
 // Answer is the outcome of one Ask. With limit 10 a second of which 6 are in
 // use, a granted answer has Remaining 3.
 type Answer struct {
+	Outcome
+	bucket *bucket
+}
+
+// Outcome is what was decided, and the permit that came of it.
+type Outcome struct {
 	Verdict    Verdict
 	Remaining  int64         // whole requests left, never above the truth at Redis's last reply
 	Reset      time.Duration // until the running window ends
 	RetryAfter time.Duration // of a denial: until the rule could admit; 0 = never (cost above the limit)
 	Degraded   bool          // decided without Redis
 
-	bucket *bucket
 	lease  *lease // the permit's origin; nil for permits of the fallback
 	window int64  // index of the window a permit of the fallback was taken in
 	cost   int64
@@ -123,7 +132,7 @@ type Engine struct {
 	Degraded atomic.Int64 // answers given without Redis
 
 	mu       sync.Mutex
-	limiters map[limiterID]*Limiter
+	limiters sync.Map // limiterID -> *Limiter; written under mu
 
 	sweeper sweeper
 	stop    chan struct{}
@@ -150,13 +159,12 @@ type Limiter struct {
 // NewEngine starts an engine; Close ends it.
 func NewEngine(o Options) *Engine {
 	e := &Engine{
-		redis:    o.Redis,
-		timeout:  int64(o.Timeout),
-		clock:    o.Clock,
-		log:      o.Log,
-		prefix:   o.Prefix,
-		limiters: map[limiterID]*Limiter{},
-		stop:     make(chan struct{}),
+		redis:   o.Redis,
+		timeout: int64(o.Timeout),
+		clock:   o.Clock,
+		log:     o.Log,
+		prefix:  o.Prefix,
+		stop:    make(chan struct{}),
 	}
 	e.offset.Store(time.Now().UnixMicro() - o.Clock()/1000)
 	e.presence = newPresence(e, o.Instance, o.Report)
@@ -203,42 +211,35 @@ func (e *Engine) Limiter(name string, span time.Duration, maxKeys int) *Limiter 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	id := limiterID{name: name, window: window.Span(span)}
-	l := e.limiters[id]
-	if l == nil {
+	var l *Limiter
+	if found, ok := e.limiters.Load(id); ok {
+		l = found.(*Limiter)
+	} else {
 		l = &Limiter{Name: name, engine: e, window: id.window, prefix: limitPrefix(e.prefix, name, span)}
-		e.limiters[id] = l
+		e.limiters.Store(id, l)
 	}
 	l.table.allow(maxKeys)
 	return l
 }
 
-// all is a snapshot of the limiters.
-func (e *Engine) all() []*Limiter {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	limiters := make([]*Limiter, 0, len(e.limiters))
-	for _, l := range e.limiters {
-		limiters = append(limiters, l)
-	}
-	return limiters
-}
-
 // Denials are the denied requests by limit name.
 func (e *Engine) Denials() map[string]int64 {
 	denials := map[string]int64{}
-	for _, l := range e.all() {
-		denials[l.Name] += l.Denied.Load()
-	}
+	e.limiters.Range(func(_, l interface{}) bool {
+		denials[l.(*Limiter).Name] += l.(*Limiter).Denied.Load()
+		return true
+	})
 	return denials
 }
 
 // Keys is the number of keys tracked now.
 func (e *Engine) Keys() int64 {
-	n := int64(0)
-	for _, l := range e.all() {
-		n += int64(l.table.size())
-	}
-	return n
+	n := 0
+	e.limiters.Range(func(_, l interface{}) bool {
+		n += l.(*Limiter).table.size()
+		return true
+	})
+	return int64(n)
 }
 
 // Take takes a permit at every limit of asks, or at none (I7), and reports
@@ -315,7 +316,7 @@ func (e *Engine) reserve(p *Policy, asks []Ask, answers []Answer, now int64) {
 	for i, w := range waiters {
 		if w != nil {
 			<-w.done
-			answers[i] = w.answer
+			answers[i].Outcome = w.outcome
 		}
 	}
 }

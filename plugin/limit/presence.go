@@ -186,9 +186,10 @@ func (p *presence) heard(fields []string, sent int64) {
 // restore has every bucket whose counts still matter tell Redis about them.
 func (e *Engine) restore(now int64) {
 	told := 0
-	for _, l := range e.all() {
+	e.limiters.Range(func(_, limiter interface{}) bool {
+		l := limiter.(*Limiter)
 		running := e.redisNow(now) / l.window
-		for _, b := range l.table.all() {
+		l.table.each(func(b *bucket) {
 			b.mu.Lock()
 			counts := b.seen.At(running)
 			if counts.Current()+counts.Previous() > 0 {
@@ -196,7 +197,8 @@ func (e *Engine) restore(now int64) {
 				told++
 			}
 			b.mu.Unlock()
-		}
-	}
+		})
+		return true
+	})
 	e.log("warn", "Redis did not know this gateway any more: telling it the counts of "+strconv.Itoa(told)+" keys")
 }

@@ -15,11 +15,12 @@ var errReply = errors.New("the limit script's reply is not what this version exp
 // waiter is a request that waits for a call's answer.
 type waiter struct {
 	policy   *Policy
-	ask      Ask
+	limit    int64
+	cost     int64
 	deadline int64 // monotonic ns: arrival + timeout
 
-	answer   Answer
-	done     chan struct{} // closed once answer stands
+	outcome  Outcome
+	done     chan struct{} // closed once outcome stands
 	released bool          // guarded by the bucket's mu
 	timer    *time.Timer
 }
@@ -58,11 +59,10 @@ func (w *waiter) limitWait(b *bucket, now int64) {
 func (b *bucket) launchLocked(now int64) *redis.Call {
 	f := &flight{sent: now, limit: 1, cost: 1}
 	if len(b.queue) > 0 {
-		first := b.queue[0].ask
-		f.limit, f.cost = first.Limit, first.Cost
+		f.limit, f.cost = b.queue[0].limit, b.queue[0].cost
 		var others []*waiter
 		for _, w := range b.queue {
-			if w.ask.Limit == f.limit && w.ask.Cost == f.cost {
+			if w.limit == f.limit && w.cost == f.cost {
 				f.waiters = append(f.waiters, w)
 				f.need += f.cost
 			} else {
@@ -183,14 +183,15 @@ func (e *Engine) distributeLocked(b *bucket, f *flight, grant window.Grant, now 
 		}
 		if h.left >= f.cost {
 			h.left -= f.cost
-			w.answer.grant(b, h, f.cost, now)
+			w.outcome.grant(h, f.cost, now)
 		} else {
-			b.refuseLocked(&w.answer, &b.denial, now)
+			b.refuseLocked(&w.outcome, now)
 		}
 		w.release()
 	}
 	if f.need > 0 {
 		b.lease = h
+		b.atSweep = -1
 		if h.left > 0 {
 			e.watchLocked(b)
 		}
@@ -205,10 +206,10 @@ func (e *Engine) nextLocked(b *bucket, now int64) *redis.Call {
 	for _, w := range queue {
 		switch {
 		case w.released:
-		case b.spendLocked(&w.ask, &w.answer, now), b.denyLocked(&w.ask, &w.answer, now):
+		case b.spendLocked(w.limit, w.cost, &w.outcome, now) || b.denyLocked(w.limit, w.cost, &w.outcome, now):
 			w.release()
 		case !e.redis.Healthy():
-			e.fallBackLocked(b, w.policy, &w.ask, &w.answer, now)
+			e.fallBackLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)
 			w.release()
 		default:
 			w.limitWait(b, now)
@@ -237,7 +238,7 @@ func (e *Engine) crashedLocked(b *bucket, f *flight, err error, now int64) {
 	}
 	for _, w := range f.waiters {
 		if !w.released {
-			e.fallBackLocked(b, w.policy, &w.ask, &w.answer, now)
+			e.fallBackLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)
 			w.release()
 		}
 	}
@@ -258,7 +259,7 @@ func (e *Engine) timedOut(b *bucket, f *flight) {
 	f.timedOut = true
 	for _, w := range f.waiters {
 		if !w.released {
-			e.fallBackLocked(b, w.policy, &w.ask, &w.answer, now)
+			e.fallBackLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)
 			w.release()
 		}
 	}
@@ -275,9 +276,9 @@ func (e *Engine) outOfBudget(b *bucket, w *waiter) {
 		return
 	}
 	if b.flight != nil && b.flight.timedOut || !e.redis.Healthy() {
-		e.fallBackLocked(b, w.policy, &w.ask, &w.answer, now)
+		e.fallBackLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)
 	} else {
-		e.byLastNumbersLocked(b, &w.ask, &w.answer, now)
+		e.byLastNumbersLocked(b, w.limit, w.cost, &w.outcome, now)
 	}
 	w.release()
 }

@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"container/list"
 	"hash/maphash"
 	"sync"
 )
@@ -27,9 +28,9 @@ type table struct {
 
 	mu       sync.Mutex
 	capacity int
-	ring     []*bucket // every bucket in the table, in order of arrival
-	hand     int
-	overflow [overflowBuckets]*bucket
+	ring     list.List     // every bucket in the table, in order of arrival
+	hand     *list.Element // where it stopped last; nil before the first round
+	overflow sync.Map      // hash -> *bucket
 	seed     maphash.Seed
 }
 
@@ -48,14 +49,15 @@ func (t *table) allow(keys int) {
 func (t *table) size() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.ring)
+	return t.ring.Len()
 }
 
-// all is a snapshot of the buckets.
-func (t *table) all() []*bucket {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return append([]*bucket(nil), t.ring...)
+// each calls do for every bucket that is in the table now and then.
+func (t *table) each(do func(b *bucket)) {
+	t.buckets.Range(func(_, b interface{}) bool {
+		do(b.(*bucket))
+		return true
+	})
 }
 
 // find returns the key's bucket, made if need be.
@@ -74,18 +76,18 @@ func (t *table) place(l *Limiter, key string) *bucket {
 		return b.(*bucket)
 	}
 	b := &bucket{limiter: l, name: key}
-	if len(t.ring) < t.capacity {
-		t.ring = append(t.ring, b)
+	if t.ring.Len() < t.capacity {
+		t.ring.PushBack(b)
 		t.buckets.Store(key, b)
 		return b
 	}
 	for i := 0; i < probes; i++ {
-		place := t.hand
-		t.hand = (t.hand + 1) % len(t.ring)
-		old := t.ring[place]
-		if old.leave(l.engine, healthy) {
+		if t.hand = t.nextLocked(); t.hand == nil {
+			break
+		}
+		if old := t.hand.Value.(*bucket); old.leave(l.engine, healthy) {
 			t.buckets.Delete(old.name)
-			t.ring[place] = b
+			t.hand.Value = b
 			t.buckets.Store(key, b)
 			return b
 		}
@@ -97,13 +99,23 @@ func (t *table) place(l *Limiter, key string) *bucket {
 	return t.overflowLocked(l, key)
 }
 
+// nextLocked is where the hand goes next, round and round.
+func (t *table) nextLocked() *list.Element {
+	if t.hand != nil && t.hand.Next() != nil {
+		return t.hand.Next()
+	}
+	return t.ring.Front()
+}
+
 // overflowLocked is the bucket that the key shares while the table is full.
 func (t *table) overflowLocked(l *Limiter, key string) *bucket {
 	i := maphash.String(t.seed, key) % overflowBuckets
-	if t.overflow[i] == nil {
-		t.overflow[i] = &bucket{limiter: l, name: key, shared: true}
+	if found, ok := t.overflow.Load(i); ok {
+		return found.(*bucket)
 	}
-	return t.overflow[i]
+	b := &bucket{limiter: l, name: key, shared: true}
+	t.overflow.Store(i, b)
+	return b
 }
 
 // leave takes the bucket out of the table if nothing is lost by it.

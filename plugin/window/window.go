@@ -208,10 +208,12 @@ func FreeAt(c Counts, window, limit, cost, now int64) int64 {
 	}
 	// Within this window the previous one has to fade far enough; where the
 	// current one alone is too full, the same holds one window on.
-	used, start := c.Previous(), c.Index*window
+	used := c.Previous()
+	start := c.Index * window
 	free := limit - c.Current() - cost
 	if free < 0 {
-		used, start = c.Current(), start+window
+		used = c.Current() // not in one assignment with the next: Yaegi loses a value beside a call
+		start += window
 		free = limit - cost
 	}
 	if used <= free {
