@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -23,13 +24,14 @@ const tripAfter = 3
 type breaker struct {
 	budget   time.Duration
 	ping     func(context.Context) error
+	log      *slog.Logger
 	failures atomic.Int32
 	opened   chan struct{} // holds a token while the probe has work
 	open     atomic.Bool
 }
 
-func newBreaker(budget time.Duration, ping func(context.Context) error) *breaker {
-	return &breaker{budget: budget, ping: ping, opened: make(chan struct{}, 1)}
+func newBreaker(budget time.Duration, ping func(context.Context) error, log *slog.Logger) *breaker {
+	return &breaker{budget: budget, ping: ping, log: log, opened: make(chan struct{}, 1)}
 }
 
 func (b *breaker) isOpen() bool { return b.open.Load() }
@@ -47,13 +49,16 @@ func (b *breaker) do(ctx context.Context, f func(context.Context) error) error {
 	}
 	// A caller that hung up says nothing about Redis.
 	if ctx.Err() == nil && b.failures.Add(1) >= tripAfter {
-		b.trip()
+		b.trip(err)
 	}
 	return fmt.Errorf("%w: %w", ErrAway, err)
 }
 
-func (b *breaker) trip() {
-	b.open.Store(true)
+func (b *breaker) trip(cause error) {
+	if !b.open.CompareAndSwap(false, true) {
+		return
+	}
+	b.log.Warn("redis is away", "error", cause)
 	select {
 	case b.opened <- struct{}{}:
 	default:
@@ -82,6 +87,7 @@ func (b *breaker) probe(ctx context.Context) {
 			if !away(err) {
 				b.failures.Store(0)
 				b.open.Store(false)
+				b.log.Info("redis is back")
 			}
 		}
 	}

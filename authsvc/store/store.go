@@ -80,6 +80,14 @@ type Store struct {
 	tasks  sync.WaitGroup
 }
 
+// go-redis prints every failed dial to standard error by itself. The breaker
+// says once that Redis is away, in the log that the operator chose.
+func init() { redis.SetLogger(silent{}) }
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
 // Open connects in the background: a Redis that is away when authsvc starts is
 // no different from one that goes away later.
 func Open(o Options) (*Store, error) {
@@ -93,7 +101,7 @@ func Open(o Options) (*Store, error) {
 		statuses: statuses,
 		memory:   newMemory(),
 	}
-	s.breaker = newBreaker(o.Timeout, func(ctx context.Context) error { return s.redis.Ping(ctx).Err() })
+	s.breaker = newBreaker(o.Timeout, func(ctx context.Context) error { return s.redis.Ping(ctx).Err() }, o.Log)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel

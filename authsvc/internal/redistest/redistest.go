@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,11 +22,33 @@ type Server struct {
 	port    string
 	dir     string
 	process *exec.Cmd
+	flags   []string
 }
 
 // Start runs a server until the test ends; without the binary the test is
 // skipped.
 func Start(t testing.TB) *Server {
+	t.Helper()
+	return start(t)
+}
+
+// StartCluster runs a Redis Cluster of one node, which refuses what spans
+// slots as a large one does.
+func StartCluster(t testing.TB) *Server {
+	t.Helper()
+	s := start(t, "--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1")
+	client := s.Client()
+	defer client.Close()
+	if err := client.ClusterAddSlotsRange(context.Background(), 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, 10*time.Second, "the cluster is up", func() bool {
+		return strings.Contains(client.ClusterInfo(context.Background()).Val(), "cluster_state:ok")
+	})
+	return s
+}
+
+func start(t testing.TB, flags ...string) *Server {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed (Debian package redis-server)")
@@ -34,7 +57,7 @@ func Start(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Addr: listener.Addr().String(), t: t, dir: t.TempDir()}
+	s := &Server{Addr: listener.Addr().String(), t: t, dir: t.TempDir(), flags: flags}
 	_, s.port, _ = net.SplitHostPort(s.Addr)
 	listener.Close()
 	t.Cleanup(s.Kill)
@@ -45,8 +68,10 @@ func Start(t testing.TB) *Server {
 // Restart runs the server on the same port again, empty.
 func (s *Server) Restart() {
 	s.t.Helper()
-	s.process = exec.Command("redis-server", "--port", s.port, "--bind", "127.0.0.1",
-		"--save", "", "--appendonly", "no", "--dir", s.dir, "--loglevel", "warning")
+	s.process = exec.Command("redis-server", append([]string{
+		"--port", s.port, "--bind", "127.0.0.1",
+		"--save", "", "--appendonly", "no", "--dir", s.dir, "--loglevel", "warning",
+	}, s.flags...)...)
 	s.process.Stderr = os.Stderr
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)

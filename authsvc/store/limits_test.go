@@ -1,0 +1,145 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+)
+
+func TestLimitKeys(t *testing.T) {
+	s := &Store{Options: Options{Prefix: "sluice"}}
+	l := Limit{Name: "per-user", WindowMS: 60000, IPv6Subnet: 64}
+	for key, want := range map[string]string{
+		"user:u1":              "sluice:lim:1:per-user:60000:{uu1}",
+		"user:a:b":             "sluice:lim:1:per-user:60000:{ua%3Ab}",
+		"user:{x}":             "sluice:lim:1:per-user:60000:{u%7Bx%7D}",
+		"ip:203.0.113.7":       "sluice:lim:1:per-user:60000:{i203.0.113.7}",
+		"ip:::ffff:10.0.0.1":   "sluice:lim:1:per-user:60000:{i10.0.0.1}",
+		"ip:2001:db8:0:1::5%z": "sluice:lim:1:per-user:60000:{i2001%3Adb8%3A0%3A1%3A%3A}",
+		"header:k y":           "sluice:lim:1:per-user:60000:{hk%20y}",
+		"global":               "sluice:lim:1:per-user:60000:{g}",
+	} {
+		if got, err := s.redisKey(l, key); got != want || err != nil {
+			t.Errorf("%s: %q %v, want %q", key, got, err, want)
+		}
+	}
+	for _, key := range []string{"", "user", "user:", "ip:", "ip:x", "header:", "global:x", "other:x", "u1"} {
+		if got, err := s.redisKey(l, key); !errors.Is(err, ErrBadKey) {
+			t.Errorf("%q: %q %v", key, got, err)
+		}
+	}
+}
+
+// The instant that usage names is the first at which the rule admits: found
+// here by trying every second.
+func TestRetryAfterIsTheFirstSecondThatAdmits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := Limit{
+			Name: "l", WindowMS: 1000 * rapid.Int64Range(1, 120).Draw(t, "window"),
+			Limit: rapid.Int64Range(1, 1000).Draw(t, "limit"),
+		}
+		l.Cost = rapid.Int64Range(1, l.Limit).Draw(t, "cost")
+		now := time.UnixMicro(rapid.Int64Range(1_800_000_000_000_000, 1_800_000_200_000_000).Draw(t, "now"))
+		w := window{
+			index:    now.UnixMicro()/(l.WindowMS*1000) - rapid.Int64Range(0, 2).Draw(t, "age"),
+			current:  rapid.Int64Range(0, l.Limit).Draw(t, "current"),
+			previous: rapid.Int64Range(0, l.Limit).Draw(t, "previous"),
+		}
+		usage := w.usage(l, now)
+		if usage.Used < 0 || usage.Remaining < 0 || usage.Remaining > l.Limit {
+			t.Fatalf("%+v", usage)
+		}
+		fits := func(after int64) bool {
+			return w.usage(l, now.Add(time.Duration(after)*time.Second)).Remaining >= l.Cost
+		}
+		for second := int64(0); second < usage.RetryAfter; second++ {
+			if fits(second) {
+				t.Fatalf("fits after %d s already, usage says %d: %+v", second, usage.RetryAfter, w)
+			}
+		}
+		if !fits(usage.RetryAfter) {
+			t.Fatalf("does not fit after %d s: %+v %+v", usage.RetryAfter, w, usage)
+		}
+	})
+}
+
+func TestUsageAndReset(t *testing.T) {
+	redis := redistest.Start(t)
+	s := open(t, options(redis.Addr))
+	client := redis.Client()
+	defer client.Close()
+	ctx := context.Background()
+	l := Limit{Name: "per-user", Key: "user", WindowMS: 3600_000, Limit: 100, Cost: 1}
+	index := time.Now().UnixMilli() / l.WindowMS
+	key := "t:lim:1:per-user:3600000:{uu1}"
+	client.Set(ctx, key, fmt.Sprintf("7 %d 50 8 0 0", index), 0)
+	usage, err := s.Usage(ctx, l, "user:u1")
+	if err != nil || usage != (Usage{Name: "per-user", Key: "user:u1", Limit: 100, Window: 3600, Used: 42, Remaining: 58}) {
+		t.Errorf("%+v %v", usage, err)
+	}
+	if err := s.Reset(ctx, l, "user:u1"); err != nil {
+		t.Fatal(err)
+	}
+	// RULES 12: the next generation, so that late reports cannot undo it.
+	if got := client.Get(ctx, key).Val(); !strings.HasPrefix(got, "8 ") || !strings.HasSuffix(got, " 0 0 0 0") {
+		t.Errorf("after the reset: %q", got)
+	}
+	if ttl := client.PTTL(ctx, key).Val(); ttl <= time.Hour || ttl > 2*time.Hour {
+		t.Errorf("lives %s", ttl)
+	}
+	if usage, _ := s.Usage(ctx, l, "user:u1"); usage.Used != 0 || usage.Remaining != 100 {
+		t.Errorf("after the reset: %+v", usage)
+	}
+	for _, garbage := range []string{"", "x", "1 2 3", "1 2 3 4 5 6 7", "a b c d e f", "9999999999999999999999 0 0 0 0 0"} {
+		client.Set(ctx, key, garbage, 0)
+		if usage, err := s.Usage(ctx, l, "user:u1"); err != nil || usage.Used != 0 {
+			t.Errorf("value %q: %+v %v", garbage, usage, err)
+		}
+	}
+}
+
+func TestGateways(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, options(server.Addr))
+	client := server.Client()
+	defer client.Close()
+	ctx := context.Background()
+	now := float64(time.Now().UnixMilli())
+	beat := func(instance string) string {
+		raw, _ := json.Marshal(map[string]any{"instance": instance, "version": "1", "counters": map[string]any{"allowed": 3}})
+		return string(raw)
+	}
+	for _, g := range []struct {
+		instance, value string
+		score           float64
+	}{
+		{"alive", beat("alive"), now},
+		{"dead", beat("dead"), now - 60_000},
+		{"silent", "", now},
+		{"garbage", "{", now},
+		{"liar", beat("another"), now},
+		{"huge", `{"instance":"huge","x":"` + strings.Repeat("a", maxHeartbeat) + `"}`, now},
+	} {
+		client.ZAdd(ctx, "t:gw:live", redis.Z{Member: g.instance, Score: g.score})
+		if g.value != "" {
+			client.Set(ctx, "t:gw:"+g.instance, g.value, 0)
+		}
+	}
+	gateways, err := s.Gateways(ctx)
+	if err != nil || len(gateways) != 1 || gateways[0].Instance != "alive" || gateways[0].Counters.Allowed != 3 || string(gateways[0].Raw) != beat("alive") {
+		t.Errorf("%+v %v", gateways, err)
+	}
+	if n := client.ZCard(ctx, "t:gw:live").Val(); n != 5 {
+		t.Errorf("%d members left, want the dead one pruned", n)
+	}
+}

@@ -1,0 +1,298 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+)
+
+// One round trip for a token that is new here, none for one that is known.
+func TestRoundTrips(t *testing.T) {
+	redis := redistest.Start(t)
+	s := listening(t, open(t, options(redis.Addr)))
+	count := func(f func()) int64 {
+		// Ticks go out as well: measure between two of them.
+		for {
+			_, seq := s.position()
+			before := s.RoundTrips()
+			f()
+			trips := s.RoundTrips() - before
+			if _, now := s.position(); now == seq {
+				return trips
+			}
+		}
+	}
+	n := 0
+	if trips := count(func() { n++; ask(t, s, question(fmt.Sprint("cold", n), "u")) }); trips != 1 {
+		t.Errorf("a cold check took %d round trips, want 1", trips)
+	}
+	ask(t, s, question("hot", "u"))
+	if trips := count(func() {
+		for range 100 {
+			ask(t, s, question("hot", "u"))
+		}
+	}); trips != 0 {
+		t.Errorf("100 hot checks took %d round trips, want 0", trips)
+	}
+}
+
+func (s *Store) position() (string, int64) {
+	s.stream.mu.Lock()
+	defer s.stream.mu.Unlock()
+	return s.stream.epoch, s.stream.seq
+}
+
+// What one replica revokes, the others refuse, though they hold the token hot.
+func TestReplicasHearOfRevocations(t *testing.T) {
+	redis := redistest.Start(t)
+	a, b := listening(t, open(t, options(redis.Addr))), listening(t, open(t, options(redis.Addr)))
+	ctx := context.Background()
+	token, session, user := question("tok", "u1"), question("ses", "u2"), question("usr", "u 3")
+	session.Session = "sid"
+	for _, q := range []Question{token, session, user} {
+		if status := ask(t, b, q); status.Revoked || status.SessionRevoked || status.VoidBefore != 0 {
+			t.Fatalf("%s is refused from the start: %+v", q.ID, status)
+		}
+	}
+	if err := a.RevokeToken(ctx, token.ID, token.Expires); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.RevokeSession(ctx, session.Session); err != nil {
+		t.Fatal(err)
+	}
+	before, err := a.RevokeUser(ctx, user.User)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*Store{a, b} {
+		redistest.Eventually(t, 5*time.Second, "all three are refused", func() bool {
+			return ask(t, s, token).Revoked && ask(t, s, session).SessionRevoked && ask(t, s, user).VoidBefore == before
+		})
+	}
+	again, err := b.RevokeUser(ctx, user.User)
+	if err != nil || again <= before {
+		t.Errorf("the mark moved from %d to %d: %v", before, again, err)
+	}
+}
+
+// RULES 1, poison: whatever somebody writes into Redis can refuse, and that is
+// all it can do; a revocation this process has heard of stays one.
+func TestPoisonedEntriesOnlyRefuse(t *testing.T) {
+	redis := redistest.Start(t)
+	s := listening(t, open(t, options(redis.Addr)))
+	client := redis.Client()
+	defer client.Close()
+	ctx := context.Background()
+	for i, test := range []struct {
+		key, value string
+		refused    bool
+	}{
+		{"t:tok:%s", "active", true}, // without the sum: not ours
+		{"t:tok:%s", "active forged", false},
+		{"t:tok:%s", "", true},
+		{"t:tok:%s", `{"status":"active","user":"admin"}`, true},
+		{"t:tok:%s", "revoked", true},
+		{"t:tok:%s", strings.Repeat("x", 1<<20), true},
+		{"t:usr:u%s", "garbage", true},
+		{"t:usr:u%s", "1e300", true},
+		{"t:usr:u%s", "", true},
+		{"t:usr:u%s", "-1", false},
+	} {
+		id := fmt.Sprint("id", i)
+		if err := client.Set(ctx, fmt.Sprintf(test.key, id), test.value, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if status := ask(t, s, question(id, "u"+id)); status.Revoked != test.refused {
+			t.Errorf("%s = %.40q: %+v", test.key, test.value, status)
+		}
+	}
+	for i, key := range []string{"t:tok:type0", "t:usr:utype1"} {
+		if err := client.LPush(ctx, key, "x").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if id := fmt.Sprint("type", i); !ask(t, s, question(id, "u"+id)).Revoked {
+			t.Errorf("%s of a foreign type is not refused", key)
+		}
+	}
+	if err := client.Set(ctx, "t:ref:sid", "x", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	q := question("session", "u")
+	if q.Session = "sid"; !ask(t, s, q).SessionRevoked {
+		t.Error("a session of a foreign type is not refused")
+	}
+	// Writing "active" over a revocation does not revive what was heard of.
+	dead := question("dead", "u")
+	if err := s.RevokeToken(ctx, dead.ID, dead.Expires); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Set(ctx, "t:tok:dead", "active "+dead.Sum, 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if !ask(t, s, dead).Revoked {
+		t.Error("a poisoned entry revived a token")
+	}
+	// Nor do events that nobody of ours sent do more than refuse.
+	for _, event := range []string{"garbage", "{}", `{"epoch":"x","seq":1,"type":"unknown"}`, `{"epoch":1}`, `{"epoch":"x","seq":2,"type":"user","id":"u","before":-5}`} {
+		if err := client.Publish(ctx, "t:events", event).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	redistest.Eventually(t, 5*time.Second, "the stream goes on after forged events", s.StreamAlive)
+	if !ask(t, s, dead).Revoked {
+		t.Error("a forged event revived a token")
+	}
+}
+
+func TestEntriesLiveAsLongAsTheToken(t *testing.T) {
+	redis := redistest.Start(t)
+	s := open(t, options(redis.Addr))
+	client := redis.Client()
+	defer client.Close()
+	ctx := context.Background()
+	q := question("a", "u")
+	ask(t, s, q)
+	if got := client.Get(ctx, "t:tok:a").Val(); got != "active sum-a" {
+		t.Errorf("entry: %q", got)
+	}
+	if ttl := client.PTTL(ctx, "t:tok:a").Val(); ttl > time.Minute || ttl < 50*time.Second {
+		t.Errorf("entry lives %s", ttl)
+	}
+	if err := s.RevokeToken(ctx, q.ID, q.Expires); err != nil {
+		t.Fatal(err)
+	}
+	if ttl := client.PTTL(ctx, "t:tok:a").Val(); ttl > time.Minute || ttl < 50*time.Second {
+		t.Errorf("revocation lives %s", ttl)
+	}
+	if _, err := s.RevokeUser(ctx, "u"); err != nil {
+		t.Fatal(err)
+	}
+	// RULES 9: a mark that is gone before the longest token resurrects it.
+	if ttl := client.PTTL(ctx, "t:usr:u").Val(); ttl < s.Session-time.Minute || ttl < s.Token-time.Minute {
+		t.Errorf("mark lives %s, tokens up to %s, refresh tokens %s", ttl, s.Token, s.Session)
+	}
+	if err := s.RevokeToken(ctx, "past", time.Now().Add(-time.Second)); err != nil {
+		t.Errorf("revoking an expired token: %v", err)
+	}
+}
+
+// Redis killed: nobody waits, revocations hold, writes are refused; Redis back
+// and empty: what was heard of is written back, without a restart of anything.
+func TestRedisKilledAndRestartedEmpty(t *testing.T) {
+	redis := redistest.Start(t)
+	s := listening(t, open(t, options(redis.Addr)))
+	ctx := context.Background()
+	dead, good := question("dead", "u"), question("good", "u")
+	ask(t, s, good)
+	if err := s.RevokeToken(ctx, dead.ID, dead.Expires); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RevokeSession(ctx, "sid"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.RevokeUser(ctx, "gone")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	redis.Kill()
+	redistest.Eventually(t, 10*time.Second, "the breaker opens", s.Away)
+	status, err := s.Status(ctx, dead, true)
+	if !errors.Is(err, ErrAway) || !status.Revoked {
+		t.Errorf("revoked token while away: %+v %v", status, err)
+	}
+	if status, err := s.Status(ctx, question("new", "u"), true); !errors.Is(err, ErrAway) || status.Revoked {
+		t.Errorf("new token while away: %+v %v", status, err)
+	}
+	if err := s.RevokeToken(ctx, good.ID, good.Expires); !errors.Is(err, ErrAway) {
+		t.Errorf("a revocation was lost in silence: %v", err)
+	}
+	started := time.Now()
+	for range 1000 {
+		_, _ = s.Status(ctx, question("new", "u"), true)
+	}
+	if took := time.Since(started); took > time.Second {
+		t.Errorf("1000 checks behind an open breaker took %s", took)
+	}
+
+	redis.Restart()
+	listening(t, s)
+	client := redis.Client()
+	defer client.Close()
+	redistest.Eventually(t, 10*time.Second, "revocations are written back", func() bool {
+		return client.Get(ctx, "t:tok:dead").Val() == "revoked" &&
+			client.HGet(ctx, "t:ref:sid", "revoked").Val() == "1" &&
+			client.Get(ctx, "t:usr:gone").Val() == fmt.Sprint(before)
+	})
+	if status := ask(t, s, good); status.Revoked {
+		t.Errorf("a good token after the restart: %+v", status)
+	}
+	// A replica that has heard of nothing learns it from Redis.
+	fresh := open(t, options(redis.Addr))
+	if !ask(t, fresh, dead).Revoked {
+		t.Error("a new replica admits a revoked token")
+	}
+}
+
+// A black-holed Redis costs one timeout at most, then nothing.
+func TestBlackHole(t *testing.T) {
+	redis := redistest.Start(t)
+	line := newLine(t, redis.Addr)
+	o := options(line.addr)
+	o.Timeout = 100 * time.Millisecond
+	s := listening(t, open(t, o))
+	ctx := context.Background()
+
+	line.silent.Store(true)
+	for i := 0; !s.Away(); i++ {
+		started := time.Now()
+		_, err := s.Status(ctx, question(fmt.Sprint("q", i), "u"), true)
+		if took := time.Since(started); took > o.Timeout+400*time.Millisecond {
+			t.Fatalf("a check waited %s with a budget of %s", took, o.Timeout)
+		}
+		if !errors.Is(err, ErrAway) {
+			t.Fatalf("check %d: %v", i, err)
+		}
+		if i > tripAfter {
+			t.Fatal("the breaker does not open")
+		}
+	}
+	redistest.Eventually(t, 5*time.Second, "silence is noticed", func() bool { return !s.StreamAlive() })
+
+	line.silent.Store(false)
+	redistest.Eventually(t, 10*time.Second, "the store recovers", func() bool { return !s.Away() && s.StreamAlive() })
+	if status := ask(t, s, question("after", "u")); status.Revoked {
+		t.Errorf("after recovery: %+v", status)
+	}
+}
+
+// A caller who hangs up says nothing about Redis.
+func TestBreakerIgnoresImpatientCallers(t *testing.T) {
+	redis := redistest.Start(t)
+	s := listening(t, open(t, options(redis.Addr)))
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 5 * tripAfter {
+		_, _ = s.Status(gone, question("q", "u"), true)
+	}
+	if s.Away() {
+		t.Error("cancelled callers opened the breaker")
+	}
+}
+
+func TestEscape(t *testing.T) {
+	for value, want := range map[string]string{
+		"u1": "u1", "A.b_c-9": "A.b_c-9", "a:b": "a%3Ab", "{x}": "%7Bx%7D", "a b": "a%20b", "%3A": "%253A", "": "",
+		"2001:db8::": "2001%3Adb8%3A%3A", strings.Repeat("a", 64): strings.Repeat("a", 64),
+		strings.Repeat("a", 65): "~635361c48bb9eab14198e76ea8ab7f1a", "\xff\n": "%FF%0A",
+	} {
+		if got := escape(value); got != want {
+			t.Errorf("%q: %q, want %q", value, got, want)
+		}
+	}
+}
