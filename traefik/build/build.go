@@ -13,6 +13,11 @@
 //  4. runs `go build` on Traefik's own unchanged cmd/traefik;
 //  5. asks the result for its version and moves it to its name.
 //
+// Which form of the plugin a gateway runs can be told from outside: when its
+// first middleware is made, the compiled one, and nothing else, writes "sluice:
+// compiled plugin, source <hash>" to standard error. With SLUICE_PLUGIN=
+// interpreted in the environment the same binary interprets, and is silent.
+//
 // All of it is embedded, so an installed command builds without a source tree.
 // The first build compiles some 1,700 packages, which takes minutes; the Go
 // build cache makes the next one, after a change of the plugin, take seconds.
@@ -34,8 +39,12 @@ import (
 // those before it carry the header-aliasing holes of DESIGN section 9.
 const Version = "3.7.13"
 
-// keep is how many binaries, of some 140 MB each, the cache holds on to.
-const keep = 3
+// The cache holds on to so many binaries, of some 140 MB each, and to those
+// that were asked for within this time.
+const (
+	keep   = 3
+	unused = time.Hour
+)
 
 // Options says where and how to build. The zero value is ready to use.
 type Options struct {
@@ -97,7 +106,7 @@ func Build(ctx context.Context, options Options) (string, error) {
 	if err := compile(ctx, goCommand, module, binary, source, options.Progress); err != nil {
 		return "", err
 	}
-	return binary, prune(options.Cache, keep)
+	return binary, prune(options.Cache, keep, unused)
 }
 
 // compile builds under a temporary name, so that the final one only ever

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -173,24 +174,48 @@ func TestLockGivesUpWithTheContext(t *testing.T) {
 	unlock()
 }
 
-func TestPruneKeepsTheNewest(t *testing.T) {
+func TestPruneKeepsTheNewestAndWhatIsUsed(t *testing.T) {
 	cache := t.TempDir()
-	for i, name := range []string{"traefik-oldest", "traefik-old", "traefik-new", "build.lock"} {
+	now := time.Now()
+	for name, age := range map[string]time.Duration{
+		"traefik-oldest": 9 * time.Hour, "traefik-older.new": 8 * time.Hour, "traefik-used": time.Minute,
+		"traefik-newer": time.Second, "traefik-newest": 0, "build.lock": 9 * time.Hour,
+	} {
 		path := filepath.Join(cache, name)
 		if err := write(path, nil); err != nil {
 			t.Fatal(err)
 		}
-		used := time.Unix(int64(1000+i), 0)
-		if err := os.Chtimes(path, used, used); err != nil {
+		if err := os.Chtimes(path, now.Add(-age), now.Add(-age)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := prune(cache, 2); err != nil {
+	if err := prune(cache, 2, time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	left, _ := filepath.Glob(filepath.Join(cache, "*"))
-	if len(left) != 3 || strings.Contains(strings.Join(left, " "), "oldest") {
-		t.Errorf("left %q", left)
+	left, err := os.ReadDir(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range left {
+		names = append(names, entry.Name())
+	}
+	if want := []string{"build.lock", "traefik-newer", "traefik-newest", "traefik-used"}; !slices.Equal(names, want) {
+		t.Errorf("left %q, want %q", names, want)
+	}
+}
+
+func TestCacheDir(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", home)
+	t.Setenv("SLUICE_CACHE", "")
+	if dir, err := CacheDir(); err != nil || filepath.Base(dir) != "sluice" {
+		t.Errorf("%s, %v", dir, err)
+	}
+	t.Chdir(home)
+	t.Setenv("SLUICE_CACHE", "here")
+	if dir, err := CacheDir(); err != nil || dir != filepath.Join(home, "here") {
+		t.Errorf("%s, %v", dir, err)
 	}
 }
 

@@ -43,8 +43,10 @@ func lock(ctx context.Context, name string, progress io.Writer) (unlock func(), 
 	}
 }
 
-// prune removes all but the newest binaries, and leftovers of broken builds.
-func prune(cache string, keep int) error {
+// prune removes the binaries, and leftovers of broken builds, that are neither
+// among the newest nor were asked for lately: a stack that runs may start one
+// more gateway.
+func prune(cache string, keep int, unused time.Duration) error {
 	paths, err := filepath.Glob(filepath.Join(cache, "traefik-*"))
 	if err != nil {
 		return err
@@ -61,6 +63,9 @@ func prune(cache string, keep int) error {
 	}
 	slices.SortFunc(found, func(a, b binary) int { return cmp.Compare(b.used.UnixNano(), a.used.UnixNano()) })
 	for _, old := range found[min(keep, len(found)):] {
+		if time.Since(old.used) < unused {
+			continue
+		}
 		if err := os.Remove(old.path); err != nil {
 			return fmt.Errorf("prune the build cache: %w", err)
 		}
