@@ -246,7 +246,7 @@ func (p *parser) aggregate(kind byte, line []byte, depth int) (Reply, error) {
 		return Reply{}, tooLong(line)
 	}
 	list := make([]Reply, n)
-	for i := range list {
+	for i := p.ints(list); i < n; i++ {
 		if list[i], err = p.value(depth + 1); err != nil {
 			return Reply{}, unexpected(err)
 		}
@@ -255,6 +255,39 @@ func (p *parser) aggregate(kind byte, line []byte, depth int) (Reply, error) {
 		return p.value(depth + 1) // a level deeper, so that a chain of attributes ends
 	}
 	return Reply{kind: kind, list: list}, nil
+}
+
+// ints reads the integers that an array begins with, as far as they are in the
+// buffer already, and returns how many. value would do the same line by line;
+// but a script's answer is integers only, and interpreted this is three times
+// as fast.
+func (p *parser) ints(list []Reply) int {
+	buffer, err := p.in.Peek(p.in.Buffered())
+	if err != nil {
+		return 0
+	}
+	read, at := 0, 0
+	for read < len(list) && at < len(buffer) && buffer[at] == kindInt {
+		end := at + bytes.IndexByte(buffer[at:], '\n')
+		if end < at+2 || buffer[end-1] != '\r' {
+			break
+		}
+		num, err := strconv.ParseInt(string(buffer[at+1:end-1]), 10, 64)
+		if err != nil {
+			break // value will say what is wrong
+		}
+		list[read] = Reply{kind: kindInt, num: num}
+		read++
+		at = end + 1
+	}
+	if at > p.left {
+		return 0
+	}
+	p.left -= at
+	if _, err := p.in.Discard(at); err != nil {
+		return 0
+	}
+	return read
 }
 
 // line returns the next line without its end. It is valid until the next read.

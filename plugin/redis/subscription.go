@@ -72,10 +72,9 @@ func (s *subscription) connection() {
 		s.established.Store(true)
 	}}}, time.Time{})
 	p.start()
-	born := time.Now()
 	s.stay(p, home)
 	<-p.done
-	if time.Since(born) > longestWait {
+	if s.established.Load() {
 		s.backoff.reset()
 	}
 	if !errors.Is(p.err, errRetired) {
