@@ -87,18 +87,19 @@ type authAnswer struct {
 }
 
 // ask puts the credential to the first address that can judge it. An answer of
-// 5xx, or none, sends the question to the next.
+// 5xx, or none, sends the question to the next; each address may use its part
+// of the time that is left, so that one that is silent leaves some to others.
 func (c *authClient) ask(r *http.Request, credential string) (*authAnswer, error) {
 	// The answer may serve other requests too: this one's end must not take
 	// it from them.
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
 	err := errAuthAway
-	for _, address := range c.addresses {
+	for i, address := range c.addresses {
 		if !address.usable(c.clock()) {
 			continue
 		}
-		answer, failed := c.askAt(ctx, address.url, r, credential)
+		answer, failed := c.askAt(ctx, len(c.addresses)-i, address.url, r, credential)
 		if failed != nil {
 			address.down.Store(c.clock() + downFor)
 			err = failed
@@ -120,7 +121,13 @@ func (a *authAddress) usable(now int64) bool {
 	return down == 0 || now >= down && a.down.CompareAndSwap(down, now+downFor)
 }
 
-func (c *authClient) askAt(ctx context.Context, to *url.URL, r *http.Request, credential string) (*authAnswer, error) {
+// askAt asks one address, the first of several that are left to ask.
+func (c *authClient) askAt(ctx context.Context, several int, to *url.URL, r *http.Request, credential string) (*authAnswer, error) {
+	if deadline, ok := ctx.Deadline(); ok && several > 1 {
+		part, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(several))
+		defer cancel()
+		ctx = part
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, to.String(), nil)
 	if err != nil {
 		return nil, err
