@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -14,36 +15,28 @@ import (
 // looking and Traefik's listening.
 const (
 	firstPort = 20000
-	lastPort  = 32000
+	portCount = 12000
 )
+
+// portsTried walks through the range from a random start, so that no port is
+// handed out twice before it is listened on, and hardly one that another
+// process has just been given.
+var portsTried = func() *atomic.Uint32 {
+	var start atomic.Uint32
+	start.Store(rand.Uint32N(portCount))
+	return &start
+}()
 
 // freePort finds a loopback address that nobody listens on.
 func freePort() (string, error) {
-	for range 1000 {
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	for range portCount {
+		port := firstPort + portsTried.Add(1)%portCount
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
 		if listener, err := net.Listen("tcp", address); err == nil {
 			return address, listener.Close()
 		}
 	}
-	return "", fmt.Errorf("no free port between %d and %d on 127.0.0.1", firstPort, lastPort)
-}
-
-// freePorts finds n of them, all different.
-func freePorts(n int) ([]string, error) {
-	var addresses []string
-	seen := map[string]bool{}
-	for len(addresses) < n {
-		address, err := freePort()
-		if err != nil {
-			return nil, err
-		}
-		if !seen[address] {
-			seen[address] = true
-			addresses = append(addresses, address)
-		}
-	}
-	return addresses, nil
+	return "", fmt.Errorf("no free port from %d to %d on 127.0.0.1", firstPort, firstPort+portCount-1)
 }
 
 // vacant tries a front door's address, replacing port 0 by a free one, so that

@@ -1,0 +1,73 @@
+package stack
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sluice-gateway/sluice"
+)
+
+// openBalancer puts a balancer in front of several gateways.
+func (s *Stack) openBalancer(ctx context.Context) error {
+	if s.options.Gateways == 1 {
+		return s.awaitFront(ctx, nil)
+	}
+	shipped, err := sluice.TraefikFile("balancer.yml")
+	if err != nil {
+		return err
+	}
+	dynamic, err := sluice.TraefikFile("balancer-dynamic.yml")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(s.work, "balancer-dynamic.yml")
+	if err := os.WriteFile(file, dynamic, 0o600); err != nil {
+		return err
+	}
+	pingAddress, err := freePort()
+	if err != nil {
+		return err
+	}
+	at := placement{dynamic: file, addresses: map[string]string{
+		web: s.options.Listen, webSecure: s.options.ListenTLS, ping: pingAddress,
+	}}
+	balancer, err := s.startTraefik("balancer", shipped, at, s.childEnv(
+		"SLUICE_GATEWAYS_HTTP="+s.list(balancedWeb),
+		"SLUICE_GATEWAYS_HTTPS="+s.list(balancedWebSecure),
+		"SLUICE_GATEWAYS_PING="+s.list(ping),
+	))
+	if err != nil {
+		return err
+	}
+	s.onClose(func() error { return stopAll([]*process{balancer}) })
+	s.ready.HTTP, s.ready.HTTPS = url("http", s.options.Listen), url("https", s.options.ListenTLS)
+	if err := s.awaitFront(ctx, balancer); err != nil {
+		return err
+	}
+	s.watch([]*process{balancer})
+	return nil
+}
+
+// awaitFront waits until the front door serves over both schemes.
+func (s *Stack) awaitFront(ctx context.Context, p *process) error {
+	if !s.shipped {
+		return nil
+	}
+	for scheme, address := range map[string]string{"http": s.options.Listen, "https": s.options.ListenTLS} {
+		if err := await(ctx, "the front door at "+address, p, s.servesShipped(scheme, address)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list names one entry point of every gateway, as the balancer wants it.
+func (s *Stack) list(point string) string {
+	var all []string
+	for _, addresses := range s.addresses {
+		all = append(all, addresses[point])
+	}
+	return strings.Join(all, ",")
+}
