@@ -11,7 +11,8 @@ import (
 //
 // Options come from, each over the one before: the defaults, a YAML file,
 // AUTHSVC_* variables, flags (load.go). A list in a later source replaces the
-// whole list of an earlier one; maps are merged by key.
+// whole list of an earlier one; maps are merged by key. (A description of "-"
+// marks a section, which is no option by itself.)
 type Config struct {
 	ConfigFile string `description:"YAML file with options. Without it: ./authsvc.yml or /etc/sluice/authsvc.yml, if one exists."`
 
@@ -22,20 +23,20 @@ type Config struct {
 	IssuerToken     string `description:"Bearer token that may only issue, refresh and revoke tokens. Without it and issuerTokenFile one is made in own.keyDir."`
 	IssuerTokenFile string `description:"File with the issuer token; read again when it changes."`
 
-	Redis    RedisConfig       `description:"Where tokens, revocations and sessions live."`
-	Issuers  []IssuerConfig    `description:"Foreign issuers whose tokens are accepted."`
-	Own      OwnConfig         `description:"Tokens that authsvc issues itself."`
+	Redis    RedisConfig       `description:"-"`
+	Issuers  []IssuerConfig    `description:"-"`
+	Own      OwnConfig         `description:"-"`
 	Claims   map[string]string `description:"Header that a claim becomes, by claim; an empty header drops a default. Dots reach into nested claims."`
-	Cache    CacheConfig       `description:"How long answers and verified tokens are kept."`
-	Sessions SessionsConfig    `description:"Sessions."`
-	Tokens   TokensConfig      `description:"Rules for all tokens."`
-	Refresh  RefreshConfig     `description:"Refresh-token rotation."`
+	Cache    CacheConfig       `description:"-"`
+	Sessions SessionsConfig    `description:"-"`
+	Tokens   TokensConfig      `description:"-"`
+	Refresh  RefreshConfig     `description:"-"`
 
 	OnRedisFailure string        `description:"While Redis is away: verify (signature, claims and known revocations decide) or deny (503)."`
 	ClockLeeway    time.Duration `description:"How far clocks of issuers may be off."`
 
-	Log     LogConfig     `description:"Log."`
-	Tracing TracingConfig `description:"OpenTelemetry traces."`
+	Log     LogConfig     `description:"-"`
+	Tracing TracingConfig `description:"-"`
 }
 
 // RedisConfig says where Redis is.
@@ -49,7 +50,7 @@ type RedisConfig struct {
 	SentinelUsername string        `description:"ACL user of the Sentinels."`
 	SentinelPassword string        `description:"Password of the Sentinels."`
 	Cluster          bool          `description:"The addresses are nodes of a Redis Cluster."`
-	TLS              TLSConfig     `description:"TLS towards Redis."`
+	TLS              TLSConfig     `description:"-"`
 	Timeout          time.Duration `description:"Budget of one call; nothing waits longer for Redis."`
 	DialTimeout      time.Duration `description:"Time for one new connection, in the background."`
 	KeyPrefix        string        `description:"First part of every key and of the event channel."`

@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
+
+	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -169,4 +171,19 @@ func (r *replica) wantStatus(compact string, want int) answer {
 		r.t.Fatalf("/auth: %d %s, want %d", a.status, a.body, want)
 	}
 	return a
+}
+
+// beat writes a gateway's heartbeat as the plugin does.
+func beat(t testing.TB, client *redis.Client, instance string) {
+	t.Helper()
+	ctx := context.Background()
+	// Far ahead, so that it lives as long as the test.
+	alive := float64(time.Now().Add(time.Hour).UnixMilli())
+	err := client.ZAdd(ctx, "sluice:gw:live", redis.Z{Member: instance, Score: alive}).Err()
+	if err == nil {
+		err = client.Set(ctx, "sluice:gw:"+instance, beatJSON(instance), 0).Err()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -119,7 +119,7 @@ func inspect(value any, t reflect.Type, path, source string, m *mistakes) any {
 		for name, inner := range section {
 			field, known := fieldNamed(t, name)
 			if !known {
-				m.add(source+join(path, name), "?", unknownOption(t))
+				m.unknown(source+join(path, name), unknownOption(t))
 				continue
 			}
 			if inner = inspect(inner, field.Type, join(path, name), source, m); inner != nil {
@@ -218,12 +218,19 @@ func unknownOption(t reflect.Type) string {
 	return "unknown option; there are " + strings.Join(names, ", ") + " (in any case)"
 }
 
+// kubernetesLink are the variables that Kubernetes sets in every pod for a
+// service that is called authsvc.
+var kubernetesLink = regexp.MustCompile(`^AUTHSVC_(SERVICE_(HOST|PORT)|PORT)(_|$)`)
+
 // environment turns AUTHSVC_REDIS_KEYPREFIX into the label redis.keyprefix and
 // AUTHSVC_ISSUERS_0_NAME into issuers[0].name.
 func environment(environ []string) map[string]string {
 	labels := make(map[string]string)
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
+		if kubernetesLink.MatchString(name) {
+			continue
+		}
 		if rest, ours := strings.CutPrefix(name, envPrefix); ours && rest != "" {
 			label := strings.ReplaceAll(strings.ToLower(rest), "_", ".")
 			label = regexp.MustCompile(`\.(\d+)`).ReplaceAllString(label, "[$1]")
@@ -238,8 +245,12 @@ func loadLabels(labels map[string]string, c *Config, show func(string) string, m
 	kept := make(map[string]string)
 	for label, value := range labels {
 		name := strings.TrimPrefix(label, parser.DefaultRootName+".")
-		if accepted := inspectLabel(name, value); accepted != "" {
-			m.add(show(name), value, accepted)
+		switch t, accepted := labelType(name); {
+		case accepted != "":
+			m.unknown(show(name), accepted)
+			continue
+		case scalar(t, value) != "":
+			m.add(show(name), value, scalar(t, value))
 			continue
 		}
 		kept[label] = value
@@ -251,31 +262,32 @@ func loadLabels(labels map[string]string, c *Config, show func(string) string, m
 	return parser.Decode(kept, c, parser.DefaultRootName)
 }
 
-func inspectLabel(name, value string) (accepted string) {
-	t := reflect.TypeFor[Config]()
+// labelType finds what a flat name means, or says why it means nothing.
+func labelType(name string) (t reflect.Type, wrong string) {
+	t = reflect.TypeFor[Config]()
 	for step := range strings.SplitSeq(name, ".") {
 		step, index, indexed := strings.Cut(step, "[")
 		if t.Kind() == reflect.Map {
-			return "" // the rest is the key
+			return t.Elem(), "" // the rest is the key
 		}
 		if t.Kind() != reflect.Struct {
-			return "unknown option"
+			return nil, "unknown option"
 		}
 		field, known := fieldNamed(t, step)
 		if !known {
-			return unknownOption(t)
+			return nil, unknownOption(t)
 		}
 		t = field.Type
 		if indexed {
 			if _, err := strconv.Atoi(strings.TrimSuffix(index, "]")); err != nil || t.Kind() != reflect.Slice {
-				return "unknown option"
+				return nil, "unknown option"
 			}
 			t = t.Elem()
 		}
 	}
 	switch {
 	case t.Kind() == reflect.Struct, t.Kind() == reflect.Map, t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
-		return "is a section; name the option inside it"
+		return nil, "is a section; name the option inside it"
 	}
-	return scalar(t, value)
+	return t, ""
 }

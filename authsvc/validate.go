@@ -36,6 +36,9 @@ func (m *mistakes) add(path string, value any, accepted string) {
 	*m = append(*m, fmt.Sprintf("%s: %v: %s", path, value, accepted))
 }
 
+// unknown does not show the value: behind a misspelt `pasword` stands a secret.
+func (m *mistakes) unknown(path, accepted string) { *m = append(*m, path+": "+accepted) }
+
 func (m mistakes) err() error {
 	if len(m) == 0 {
 		return nil
@@ -153,17 +156,18 @@ func (i IssuerConfig) validateKeys(m *mistakes, path string) {
 	if len(i.Algorithms) == 0 {
 		m.add(path+"algorithms", "[]", "write at least one of "+strings.Join(token.Algorithms, " "))
 	}
-	secret := false
+	secrets := 0
 	for j, algorithm := range i.Algorithms {
 		if !slices.Contains(token.Algorithms, algorithm) {
 			m.add(fmt.Sprintf("%salgorithms[%d]", path, j), algorithm, "write one of "+strings.Join(token.Algorithms, " "))
 		}
-		if hmac := strings.HasPrefix(algorithm, "HS"); j > 0 && hmac != secret {
-			m.add(path+"algorithms", strings.Join(i.Algorithms, ","), "HS* and public-key algorithms cannot share an issuer (RFC 8725 section 3.1)")
-			break
-		} else {
-			secret = hmac
+		if strings.HasPrefix(algorithm, "HS") {
+			secrets++
 		}
+	}
+	secret := secrets > 0
+	if secret && secrets < len(i.Algorithms) {
+		m.add(path+"algorithms", strings.Join(i.Algorithms, ","), "HS* and public-key algorithms cannot share an issuer (RFC 8725 section 3.1)")
 	}
 	var sources []string
 	for name, value := range map[string]string{"jwksURL": i.JWKSURL, "jwksFile": i.JWKSFile, "pemFile": i.PEMFile, "secretFile": i.SecretFile} {
