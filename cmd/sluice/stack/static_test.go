@@ -39,7 +39,7 @@ func TestStaticDiffersWhereRule5Says(t *testing.T) {
 	shipped := shippedFile(t, "traefik.yml")
 	for name, balancer := range map[string][]string{"alone": nil, "behind a balancer": {"127.0.0.1/32"}} {
 		t.Run(name, func(t *testing.T) {
-			derived, err := placement{addresses: everywhere, balancer: balancer, dynamic: "/work/fast.yml"}.apply(shipped)
+			derived, err := placement{addresses: everywhere, balancer: balancer, dynamic: "/somewhere/fast.yml"}.apply(shipped)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +66,7 @@ func TestStaticDiffersWhereRule5Says(t *testing.T) {
 				delete(want, "proxyProtocol")
 			}
 			file := got["providers"].(map[string]any)["file"].(map[string]any)
-			if file["filename"] != "/work/fast.yml" {
+			if file["filename"] != "/somewhere/fast.yml" {
 				t.Errorf("dynamic file %v", file["filename"])
 			}
 			file["filename"] = want["providers"].(map[string]any)["file"].(map[string]any)["filename"]
