@@ -1,0 +1,224 @@
+package plugin
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
+)
+
+// No header makes the client's address choose itself: whatever X-Forwarded-For
+// says, an untrusted peer is known by its own address, and a trusted one never
+// yields anything but an address.
+func FuzzClientAddress(f *testing.F) {
+	for _, seed := range []string{"", "203.0.113.9", "203.0.113.9, 10.0.0.1", "[2001:db8::1]:80", "::ffff:10.0.0.1", "fe80::1%eth0", ",,,", "unknown", strings.Repeat("1.1.1.1,", 50)} {
+		f.Add(seed, 1)
+	}
+	f.Fuzz(func(t *testing.T, forwarded string, depth int) {
+		if depth < 0 || depth > 100 {
+			return
+		}
+		s := addressStrategy{depth: depth, subnet: 64, trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+		if depth == 0 {
+			s.excluded = s.trusted
+		}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header["X-Forwarded-For"] = []string{forwarded}
+		r.RemoteAddr = "203.0.113.200:4711"
+		if got := s.client(r); got != "203.0.113.200" {
+			t.Fatalf("an untrusted peer became %q", got)
+		}
+		r.RemoteAddr = "10.1.2.3:4711"
+		got := s.client(r)
+		address, err := netip.ParseAddr(got)
+		if err != nil || address.Zone() != "" || address.Is4In6() {
+			t.Fatalf("%q is no canonical address: %v", got, err)
+		}
+		if address.Is6() && address != netip.PrefixFrom(address, 64).Masked().Addr() {
+			t.Fatalf("%q reaches into its /64", got)
+		}
+	})
+}
+
+// Two values never share a Redis key, and none can leave its place in it.
+func FuzzKey(f *testing.F) {
+	for _, seed := range [][2]string{{"a", "b"}, {"a}b", "a%7Db"}, {"~" + strings.Repeat("0", 32), strings.Repeat("x", 65)}, {"a b", "a+b"}, {"", "\x00"}, {"{u1}", "u1"}, {"é", "e"}} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		ka, kb := limit.Key(limit.UserKey, a), limit.Key(limit.UserKey, b)
+		if a != b && ka == kb {
+			t.Fatalf("%q and %q are both %q", a, b, ka)
+		}
+		if len(ka) > 1+64 || strings.ContainsAny(ka, "{}:* \r\n\x00") {
+			t.Fatalf("%q gives the key %q", a, ka)
+		}
+		if limit.Key(limit.IPKey, a) == ka {
+			t.Fatal("a user and an address share a key")
+		}
+	})
+}
+
+// Whatever the configuration holds, reading it ends in settings or in problems
+// that name a path, and what is accepted can be enforced.
+func FuzzConfig(f *testing.F) {
+	f.Add(`{"Limits":[{"Name":"per-user","Key":"user","Limit":"100","Window":"60s"}],"Redis":{"Addresses":["redis:6379"]}}`)
+	f.Add(`{"Limits":[{"Name":"x","Key":"header:X-Y","Limit":"1e9","Window":"-1s","Cost":"0","Tiers":{"pro":"x"},"CountStatus":["9xx"]}]}`)
+	f.Add(`{"Auth":{"Addresses":["ftp://x"],"Timeout":"forever"},"TrustedProxies":["1.2.3.4/99"]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		config := CreateConfig()
+		if json.Unmarshal([]byte(text), config) != nil {
+			return
+		}
+		config.Redis.PasswordFile, config.Redis.TLS, config.Auth = "", TLS{}, nil // files are not the fuzzer's to name
+		s, problems := config.read()
+		for _, problem := range problems {
+			if !strings.Contains(problem, ": ") {
+				t.Fatalf("a problem without a path: %q", problem)
+			}
+		}
+		if len(problems) > 0 {
+			return
+		}
+		for _, rule := range s.limits {
+			if rule.limit < 1 || rule.cost < 1 || rule.cost > rule.limit || rule.window < time.Second || rule.limit > maxLimit(rule.window) {
+				t.Fatalf("accepted %+v", rule)
+			}
+		}
+	})
+}
+
+// An answer is never kept for longer than its own words allow.
+func FuzzCacheLife(f *testing.F) {
+	for _, seed := range []string{"private, max-age=60, stale-if-error=300", "max-age=60, max-age=1", "no-store, max-age=60", `max-age="5"`, "MAX-AGE=7", "max-age=99999999999", "max-age", "max-age=-1", "s-maxage=60"} {
+		f.Add(seed, "")
+	}
+	f.Fuzz(func(t *testing.T, control, age string) {
+		l := cacheLife(http.Header{"Cache-Control": {control}, "Age": {age}})
+		if l.fresh < 0 || l.staleIfError < 0 || l.fresh > 365*24*time.Hour {
+			t.Fatalf("%q: %+v", control, l)
+		}
+		lower := strings.ToLower(control)
+		if l.fresh > 0 && !strings.Contains(lower, "max-age") {
+			t.Fatalf("%q is kept for %s", control, l.fresh)
+		}
+		for _, directive := range strings.Split(lower, ",") {
+			if d := strings.TrimSpace(directive); l.fresh > 0 && (d == "no-store" || d == "no-cache") {
+				t.Fatalf("%q is kept for %s", control, l.fresh)
+			}
+		}
+	})
+}
+
+func TestCacheLife(t *testing.T) {
+	for _, c := range []struct {
+		control, age string
+		fresh, stale int
+	}{
+		{"private, max-age=60, stale-if-error=300", "", 60, 300},
+		{"max-age=60", "20", 40, 0},
+		{"max-age=60", "61", 0, 0},
+		{"max-age=60, must-revalidate, stale-if-error=300", "", 60, 0},
+		{"no-store", "", 0, 0},
+		{"private, no-cache, max-age=60", "", 0, 0},
+		{"max-age=60, max-age=10", "", 0, 0},
+		{`max-age="60"`, "", 60, 0},
+		{"stale-if-error=300", "", 0, 0},
+		{"", "", 0, 0},
+		{"max-age=1.5", "", 0, 0},
+	} {
+		l := cacheLife(http.Header{"Cache-Control": {c.control}, "Age": {c.age}})
+		if want := (life{fresh: time.Duration(c.fresh) * time.Second, staleIfError: time.Duration(c.stale) * time.Second}); l != want {
+			t.Errorf("%q with age %q: %+v, want %+v", c.control, c.age, l, want)
+		}
+	}
+}
+
+// The event stream trusts itself only while nothing can have been missed.
+func TestEventStreamState(t *testing.T) {
+	now := int64(0)
+	s := newEventStream(func() int64 { return now })
+	var revoked []string
+	s.onRevoke(func(name string) { revoked = append(revoked, name) })
+	send := func(epoch string, seq int, kind, id string) {
+		s.message(fmt.Sprintf(`{"epoch":%q,"seq":%d,"type":%q,"id":%q}`, epoch, seq, kind, id))
+	}
+	if !s.lost() {
+		t.Fatal("whole before the first event")
+	}
+	send("e1", 7, "tick", "")
+	if s.lost() {
+		t.Fatal("lost after the first event")
+	}
+	state := s.state.Load()
+	send("e1", 8, "token", "abc")
+	send("e1", 9, "surprise", "of a later version")
+	if s.state.Load() != state {
+		t.Fatal("consecutive events changed the state")
+	}
+	send("e1", 11, "tick", "")
+	if s.state.Load() == state || s.lost() {
+		t.Fatal("a gap must begin a new state, and the stream goes on from there")
+	}
+	state = s.state.Load()
+	send("e2", 12, "tick", "")
+	if s.state.Load() == state {
+		t.Fatal("another epoch went unnoticed")
+	}
+	s.message(strings.Repeat("x", largestEvent+1))
+	s.message("not JSON")
+	s.lose()
+	if !s.lost() {
+		t.Fatal("whole after a loss")
+	}
+	if len(revoked) != 1 || revoked[0] != tokenName("abc") {
+		t.Fatalf("revoked %v", revoked)
+	}
+}
+
+// A revocation that overtakes an answer keeps it out of the cache (RULES 8).
+func TestRevokedSince(t *testing.T) {
+	now := int64(0)
+	s := newEventStream(func() int64 { return now })
+	revoke := func(id string) {
+		s.message(fmt.Sprintf(`{"epoch":"e","seq":%d,"type":"user","id":%q}`, s.seq+1, id))
+	}
+	before := s.position()
+	revoke("ann")
+	after := s.position()
+	if !s.revokedSince(before, []string{userName("bob"), userName("ann")}) {
+		t.Error("missed the revocation since")
+	}
+	if s.revokedSince(after, []string{userName("ann")}) {
+		t.Error("a revocation before the question counts against the answer")
+	}
+	if s.revokedSince(before, []string{userName("bob")}) {
+		t.Error("somebody else's revocation counts")
+	}
+	now += keepRevocations + 1
+	revoke("bob")
+	if !s.revokedSince(before, []string{userName("carol")}) {
+		t.Error("an answer older than the memory must not be kept")
+	}
+}
+
+// What clients list in Connection never takes our headers from the service.
+func TestHopByHop(t *testing.T) {
+	for in, want := range map[string]string{
+		"close":                           "close",
+		"keep-alive, X-User-ID":           "keep-alive",
+		"x-user-id":                       "",
+		"Upgrade":                         "Upgrade",
+		"upgrade, HTTP2-Settings, TE, xx": "upgrade, HTTP2-Settings, TE",
+	} {
+		if got := strings.Join(hopByHop([]string{in}), ""); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}
