@@ -214,12 +214,21 @@ func (t *toll) announce(h http.Header) {
 		}
 		state += rule.quoted + strconv.FormatInt(answer.Remaining, 10) + ";t=" + strconv.FormatInt(seconds(t.reset(i)), 10)
 	}
-	h["Ratelimit-Policy"] = []string{policies}
-	if state != "" {
-		h["Ratelimit"] = []string{state}
-	}
+	join(h, "Ratelimit-Policy", policies)
+	join(h, "Ratelimit", state)
 	if t.gate.legacyHeaders {
 		t.announceLegacy(h)
+	}
+}
+
+// join adds items to a list header that a middleware of ours before this one
+// may have begun (classic wiring).
+func join(h http.Header, name, items string) {
+	if earlier := h[name]; earlier != nil && items != "" {
+		items = earlier[0] + ", " + items
+	}
+	if items != "" {
+		h[name] = []string{items}
 	}
 }
 

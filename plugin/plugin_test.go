@@ -222,3 +222,31 @@ func TestHopByHop(t *testing.T) {
 		}
 	}
 }
+
+// Two of our middlewares on one way, as classic wiring has them: the request
+// keeps one name, and the inner limits are announced beside the outer ones.
+func TestTwoGatesOnOneWay(t *testing.T) {
+	var id string
+	inner, err := New(t.Context(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { id = r.Header.Get("X-Request-ID") }), CreateConfig(), "inner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	outer, err := New(t.Context(), inner, CreateConfig(), "outer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("X-Request-ID", "00000000-0000-4000-8000-000000000000")
+	outer.ServeHTTP(w, r)
+	if got := w.Header()["X-Request-Id"]; len(got) != 1 || got[0] != id || !canonicalUUID.MatchString(id) || id == "00000000-0000-4000-8000-000000000000" {
+		t.Errorf("the client got %q, the service %q", got, id)
+	}
+	h := http.Header{}
+	join(h, "Ratelimit", `"a";r=1;t=2`)
+	join(h, "Ratelimit", `"b";r=3;t=4`)
+	join(h, "Ratelimit", "")
+	if got := h.Get("RateLimit"); got != `"a";r=1;t=2, "b";r=3;t=4` {
+		t.Errorf("RateLimit: %s", got)
+	}
+}

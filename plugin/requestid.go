@@ -13,8 +13,15 @@ var canonicalUUID = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-
 
 // requestID names the request on its way in and on its way out. An identifier
 // that a client sent is believed only from a trusted proxy and only as a
-// canonical UUID: it goes into every log line (RULES 30).
+// canonical UUID: it goes into every log line (RULES 30). One that stands on
+// the response already was put there by another of our middlewares on the way
+// (classic wiring), and no client can have.
 func (g *gate) requestID(w http.ResponseWriter, r *http.Request) string {
+	out := w.Header()
+	if named := out[requestIDHeader]; len(named) == 1 {
+		r.Header[requestIDHeader] = named
+		return named[0]
+	}
 	id := ""
 	if len(g.address.trusted) > 0 {
 		if sent := r.Header[requestIDHeader]; len(sent) == 1 && canonicalUUID.MatchString(sent[0]) && within(g.address.trusted, parseAddress(r.RemoteAddr)) {
@@ -26,7 +33,7 @@ func (g *gate) requestID(w http.ResponseWriter, r *http.Request) string {
 	}
 	value := []string{id}
 	r.Header[requestIDHeader] = value
-	w.Header()[requestIDHeader] = value
+	out[requestIDHeader] = value
 	return id
 }
 
