@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"golang.org/x/mod/modfile"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 const modulePath = "github.com/sluice-gateway/sluice"

@@ -21,7 +21,7 @@ import (
 	"github.com/traefik/paerser/parser"
 	"github.com/traefik/yaegi/interp"
 	"github.com/traefik/yaegi/stdlib"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-gateway/sluice"
 	"github.com/sluice-gateway/sluice/plugin"

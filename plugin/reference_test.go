@@ -1,0 +1,129 @@
+package plugin
+
+import (
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/mitchellh/mapstructure"
+	"go.yaml.in/yaml/v3"
+)
+
+// decode reads YAML onto a Config as Traefik does.
+func decode(t *testing.T, text []byte) *Config {
+	t.Helper()
+	var raw map[string]interface{}
+	if err := yaml.Unmarshal(text, &raw); err != nil {
+		t.Fatal(err)
+	}
+	config := CreateConfig()
+	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
+		DecodeHook: mapstructure.StringToSliceHookFunc(","), WeaklyTypedInput: true, Result: config,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := decoder.Decode(raw); err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// The reference in the README names every key, and the default it states is
+// the one that leaving the key out gives.
+func TestReadmeIsTheReference(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?s)```yaml plugin\n(.*?)```").FindSubmatch(readme)
+	if block == nil {
+		t.Fatal("README.md has no block marked `yaml plugin`")
+	}
+	full := decode(t, block[1])
+	minimal := decode(t, []byte(`
+redis: {addresses: ["redis:6379"]}
+auth: {addresses: ["http://authsvc:9000/auth"]}
+limits: [{name: per-user, key: user, limit: 100, window: 60s}]
+`))
+	for _, c := range []*Config{full, minimal} {
+		if problems := c.Problems(); len(problems) > 0 {
+			t.Fatal(strings.Join(problems, "\n"))
+		}
+	}
+	written, _ := full.read()
+	defaults, _ := minimal.read()
+	// Passwords are functions and so cannot be compared; what they give can.
+	for _, s := range []*settings{written, defaults} {
+		if password, err := s.redis.client.Password(); password != "" || err != nil {
+			t.Fatal(password, err)
+		}
+		s.redis.client.Password = nil
+		s.redis.identity, s.auth.identity = "", "" // as written, so false and absent differ
+	}
+	if written.auth.tls == nil { // an empty section still means TLS's own defaults
+		t.Log("auth.tls is empty")
+	}
+	written.auth.tls, defaults.auth.tls = nil, nil
+	if !reflect.DeepEqual(written, defaults) {
+		t.Errorf("the README's defaults are not those of leaving keys out:\n%+v\n%+v", written, defaults)
+	}
+
+	var documented map[string]interface{}
+	if err := yaml.Unmarshal(block[1], &documented); err != nil {
+		t.Fatal(err)
+	}
+	compareKeys(t, "", reflect.TypeOf(Config{}), documented)
+}
+
+// compareKeys reports the fields of a struct that a section lacks; those it has
+// too many are unknown keys, which Problems reports.
+func compareKeys(t *testing.T, path string, of reflect.Type, section map[string]interface{}) {
+	for i := 0; i < of.NumField(); i++ {
+		name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+		if name == "-" {
+			continue
+		}
+		value, ok := section[name]
+		if !ok {
+			if path+name != "auth.tls.enabled" { // the scheme of the address says it
+				t.Errorf("the README does not name %s%s", path, name)
+			}
+			continue
+		}
+		field := of.Field(i).Type
+		if field.Kind() == reflect.Pointer || field.Kind() == reflect.Slice {
+			field = field.Elem()
+		}
+		if field.Kind() != reflect.Struct {
+			continue
+		}
+		if list, ok := value.([]interface{}); ok {
+			value = list[0]
+		}
+		compareKeys(t, path+name+".", field, value.(map[string]interface{}))
+	}
+}
+
+// The manifest's testData is a configuration that loads (the catalog tries).
+func TestManifestLoads(t *testing.T) {
+	manifest, err := os.ReadFile("../.traefik.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parsed struct {
+		TestData map[string]interface{} `yaml:"testData"`
+	}
+	if err := yaml.Unmarshal(manifest, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	text, err := yaml.Marshal(parsed.TestData)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if problems := decode(t, text).Problems(); len(problems) > 0 {
+		t.Fatal(strings.Join(problems, "\n"))
+	}
+}
