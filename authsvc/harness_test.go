@@ -1,7 +1,6 @@
 package authsvc
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -28,7 +27,7 @@ type replica struct {
 	public string
 	inner  string
 	client *http.Client
-	log    *bytes.Buffer
+	log    *lockedBuffer
 }
 
 // testConfig suits a test: free ports, a key folder of its own.
@@ -44,8 +43,8 @@ func testConfig(t testing.TB, redis string) *Config {
 
 func open(t testing.TB, c *Config) *replica {
 	t.Helper()
-	log := new(bytes.Buffer)
-	s := &Service{Config: c, Log: slog.New(slog.NewJSONHandler(&lockedWriter{w: log}, nil))}
+	log := new(lockedBuffer)
+	s := &Service{Config: c, Log: slog.New(slog.NewJSONHandler(log, nil))}
 	if err := s.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +69,8 @@ func start(t testing.TB) (*replica, *redistest.Server) {
 	r.awaitStream()
 	return r, redis
 }
+
+func (r *replica) logged() string { return r.log.String() }
 
 func (r *replica) awaitStream() {
 	r.t.Helper()

@@ -80,7 +80,7 @@ func (k *remoteKeys) refresh(ctx context.Context, kid string) bool {
 			return false
 		}
 	}
-	if time.Since(k.asked) < k.unknown || k.done != nil {
+	if !k.ready || time.Since(k.asked) < k.unknown || k.done != nil {
 		k.mu.Unlock()
 		return false
 	}
@@ -102,10 +102,9 @@ func (k *remoteKeys) refresh(ctx context.Context, kid string) bool {
 	return false
 }
 
-// watch fetches until ctx ends: at once, then now and then, sooner when asked.
+// watch fetches until ctx ends: now and then, sooner when asked.
 func (k *remoteKeys) watch(ctx context.Context) {
 	for {
-		k.fetch(ctx)
 		k.mu.Lock()
 		pause := k.every + rand.N(k.every/10)
 		if !k.ready {
@@ -118,10 +117,12 @@ func (k *remoteKeys) watch(ctx context.Context) {
 		case <-k.wake:
 		case <-time.After(pause):
 		}
+		_ = k.fetch(ctx) // is in the log
 	}
 }
 
-func (k *remoteKeys) fetch(ctx context.Context) {
+// fetch replaces the set by what the issuer publishes now.
+func (k *remoteKeys) fetch(ctx context.Context) error {
 	set, err := k.download(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -133,7 +134,7 @@ func (k *remoteKeys) fetch(ctx context.Context) {
 		if ctx.Err() == nil {
 			k.log.Warn("key set not fetched; the last good one stays", "url", k.url, "error", err)
 		}
-		return
+		return err
 	}
 	before := thumbprints(k.set)
 	k.set, k.missing = merge(k.set, set, k.missing)
@@ -143,6 +144,7 @@ func (k *remoteKeys) fetch(ctx context.Context) {
 		k.changed()
 		k.log.Info("key set fetched", "url", k.url, "keys", k.set.Len())
 	}
+	return nil
 }
 
 // merge keeps, beside the new keys, the old ones that are missing for the

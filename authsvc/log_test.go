@@ -1,18 +1,24 @@
 package authsvc
 
 import (
-	"io"
+	"bytes"
 	"sync"
 )
 
-// lockedWriter lets a test read the log while requests write it.
-type lockedWriter struct {
-	mu sync.Mutex // protects w
-	w  io.Writer
+// lockedBuffer lets a test read the log while requests write it.
+type lockedBuffer struct {
+	mu     sync.Mutex // protects buffer
+	buffer bytes.Buffer
 }
 
-func (l *lockedWriter) Write(p []byte) (int, error) {
+func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(p)
+	return l.buffer.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buffer.String()
 }

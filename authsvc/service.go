@@ -68,6 +68,8 @@ type Service struct {
 	metrics  *metrics
 	tracing  *tracing
 
+	keysChanged chan struct{} // holds a token while Redis does not show the keys as they are
+
 	publicAddr, adminAddr net.Addr
 	servers               []*http.Server
 	cancel                context.CancelFunc
@@ -124,12 +126,20 @@ func (s *Service) openKeys(background context.Context) error {
 	c := s.Config
 	version := new(atomic.Uint64)
 	changed := func() { version.Add(1) }
+	s.keysChanged = make(chan struct{}, 1)
 	var m mistakes
 
 	var err error
 	s.keyDir, err = openKeyDir(&keyDir{
 		path: c.Own.KeyDir, algorithm: c.Own.Algorithm, ahead: c.Own.PublishAhead,
-		longest: c.longest(), log: s.log, changed: changed,
+		longest: c.longest(), log: s.log,
+		changed: func() {
+			changed()
+			select {
+			case s.keysChanged <- struct{}{}:
+			default:
+			}
+		},
 	})
 	if err != nil {
 		return err
@@ -182,7 +192,7 @@ func (c *Config) ownIssuer(keys keySource) *issuer {
 func (s *Service) openSource(background context.Context, i IssuerConfig, changed func()) (keySource, error) {
 	if i.JWKSURL != "" {
 		keys := newRemoteKeys(i.JWKSURL, changed, s.log)
-		if _, err := keys.download(background); errors.Is(err, errWeakKeys) {
+		if err := keys.fetch(background); errors.Is(err, errWeakKeys) {
 			return nil, err
 		}
 		s.tasks.Go(func() { keys.watch(background) })
@@ -207,7 +217,9 @@ func (s *Service) openSource(background context.Context, i IssuerConfig, changed
 }
 
 // serve answers on a listener, with limits that no slow or huge request can
-// outlast: requests here are one line, one header and small bodies.
+// outlast: requests here are one line, one header and small bodies. Headers may
+// be twice what the shipped gateway lets through, so that whatever passed there
+// is judged here.
 func (s *Service) serve(listener net.Listener, address, option string, handler http.Handler) (net.Addr, error) {
 	if listener == nil {
 		var err error
@@ -221,7 +233,7 @@ func (s *Service) serve(listener net.Listener, address, option string, handler h
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      15 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
+		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	s.servers = append(s.servers, server)
@@ -327,6 +339,7 @@ func (s *Service) publishKeys(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.keysChanged:
 		case <-every.C:
 		}
 	}
