@@ -23,8 +23,13 @@ const (
 	sessionIDHeader = "X-Session-Id"
 )
 
+// identityHeaders are what authsvc tells of a user unless configured otherwise.
+var identityHeaders = []string{"X-User-Id", "X-User-Plan", "X-User-Scopes"}
+
 // strippedHeaders are those that no client may set: they are removed from
-// every request before anything reads them (RULES 14).
+// every request before anything reads them (RULES 14). A middleware without
+// auth, as on a public route, removes the usual ones: the service behind it
+// believes them all the same.
 func strippedHeaders(s *settings) []string {
 	names := []string{tokenIDHeader, sessionIDHeader}
 	if s.trustUserHeader {
@@ -33,6 +38,8 @@ func strippedHeaders(s *settings) []string {
 	names = append(names, s.userHeader)
 	if s.auth != nil {
 		names = append(names, s.auth.responseHeaders...)
+	} else {
+		names = append(names, identityHeaders...)
 	}
 	for _, rule := range s.limits {
 		if rule.tierHeader != "" {

@@ -250,3 +250,22 @@ func TestTwoGatesOnOneWay(t *testing.T) {
 		t.Errorf("RateLimit: %s", got)
 	}
 }
+
+// Nothing a client says about itself passes, on a public route neither.
+func TestPublicRouteStripsIdentity(t *testing.T) {
+	var got http.Header
+	gate, err := New(t.Context(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = r.Header }), CreateConfig(), "public")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", "/", nil)
+	for _, name := range append([]string{"X-Token-ID", "X-Session-ID"}, identityHeaders...) {
+		r.Header.Set(name, "forged")
+	}
+	gate.ServeHTTP(httptest.NewRecorder(), r)
+	for name, values := range got {
+		if values[0] == "forged" {
+			t.Errorf("%s got through", name)
+		}
+	}
+}

@@ -371,7 +371,7 @@ func (p *reader) auth(c *Auth, userHeader string) *authSettings {
 	}
 	names := split(c.ResponseHeaders)
 	if len(names) == 0 {
-		names = []string{"X-User-ID", "X-User-Plan", "X-User-Scopes"}
+		names = identityHeaders
 	}
 	for _, name := range names {
 		s.responseHeaders = append(s.responseHeaders, p.header("auth.responseHeaders", name, ""))
