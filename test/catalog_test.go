@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/mod/modfile"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/mod/modfile"
 )
 
 const modulePath = "github.com/sluice-gateway/sluice"

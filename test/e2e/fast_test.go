@@ -1,0 +1,406 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
+	"github.com/sluice-gateway/sluice/test/harness"
+)
+
+// TestFast is everything that one gateway in the shipped wiring promises, with
+// the plugin compiled and interpreted.
+func TestFast(t *testing.T) {
+	for _, form := range forms {
+		t.Run(form, func(t *testing.T) {
+			s := open(t, form, stack.Fast, 1)
+			for _, part := range []struct {
+				name string
+				test func(*site)
+			}{
+				{"tour", tour},
+				{"headers", whatServicesReceive},
+				{"forged identity", forgedIdentity},
+				{"refused tokens", refusedTokens},
+				{"tampered tokens", tamperedTokens},
+				{"logout", logout},
+				{"streams", streams},
+				{"exact limit", exactLimit},
+				{"reload", reload},
+				{"web log", webLog},
+				{"outage", outage}, // last: it empties Redis
+			} {
+				t.Run(part.name, func(t *testing.T) { part.test(s.on(t)) })
+			}
+		})
+	}
+}
+
+// TestClassic is the smoke test of the other wiring: identity by Traefik's
+// forwardAuth, limits by the plugin (RULES 13).
+func TestClassic(t *testing.T) {
+	for _, form := range forms {
+		t.Run(form, func(t *testing.T) {
+			s := open(t, form, stack.Classic, 1)
+			for _, part := range []struct {
+				name string
+				test func(*site)
+			}{
+				{"tour", tour},
+				{"headers", whatServicesReceive},
+				{"forged identity", forgedIdentity},
+				{"refused tokens", refusedTokens},
+				{"tampered tokens", tamperedTokens},
+				{"streams", streams},
+				{"exact limit", exactLimit},
+			} {
+				t.Run(part.name, func(t *testing.T) { part.test(s.on(t)) })
+			}
+		})
+	}
+}
+
+var uuid4 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+
+// person is a user as register and login answer.
+type person struct {
+	User struct{ ID, Email, Name string }
+	tokens
+}
+
+func (s *site) register(email string) person {
+	s.t.Helper()
+	got := s.post("/v1/users/register", map[string]string{"email": email, "password": "correct horse", "name": "Ann"})
+	if got.status != 201 {
+		s.t.Fatalf("register: %s", got)
+	}
+	var who person
+	got.into(s.t, &who)
+	return who
+}
+
+// tour is what `sluice up` invites to: register, log in, read, order, and meet
+// the limit.
+func tour(s *site) {
+	t := s.t
+	ann, bob := s.register("ann@example.org"), s.register("bob@example.org")
+	if got := s.post("/v1/users/register", map[string]string{"email": "ANN@example.org", "password": "correct horse", "name": "Ann"}); got.status != 409 {
+		t.Errorf("a known email: %s", got)
+	}
+	var again person
+	got := s.post("/v1/users/login", map[string]string{"email": "ann@example.org", "password": "correct horse"})
+	if got.into(t, &again); got.status != 200 || again.User.ID != ann.User.ID {
+		t.Errorf("login: %s", got)
+	}
+	if got := s.post("/v1/users/login", map[string]string{"email": "ann@example.org", "password": "wrong horse"}); got.status != 401 || !strings.Contains(got.header.Get("RateLimit-Policy"), `"login-failures";q=10;w=900`) {
+		t.Errorf("a wrong password: %s", got)
+	}
+
+	got = s.get("/v1/users/"+ann.User.ID, bearer(ann.AccessToken))
+	if got.status != 200 || !strings.Contains(string(got.body), "ann@example.org") {
+		t.Errorf("her own record: %s", got)
+	}
+	if got := s.get("/v1/users/"+bob.User.ID, bearer(ann.AccessToken)); got.status != 404 {
+		t.Errorf("another user's record: %s", got)
+	}
+	var page struct{ Items []struct{ ID string } }
+	got = s.get("/v1/products", bearer(ann.AccessToken))
+	if got.into(t, &page); got.status != 200 || len(page.Items) == 0 {
+		t.Fatalf("products: %s", got)
+	}
+	if got.header.Get("RateLimit") == "" || !strings.Contains(got.header.Get("RateLimit-Policy"), `"per-user";q=100;w=60, "burst";q=20;w=1`) || !uuid4.MatchString(got.header.Get("X-Request-ID")) {
+		t.Errorf("headers: %v", got.header)
+	}
+	if got := s.send("HEAD", s.url("/v1/products/"+page.Items[0].ID), nil, bearer(ann.AccessToken)); got.status != 200 {
+		t.Errorf("HEAD: %s", got)
+	}
+
+	got = s.post("/v1/orders", map[string]any{"items": []any{map[string]any{"product_id": page.Items[0].ID, "quantity": 2}}}, bearer(ann.AccessToken), header("Idempotency-Key", "first"))
+	var order struct {
+		ID     string `json:"id"`
+		UserID string `json:"user_id"`
+		Total  int    `json:"total_cents"`
+	}
+	if got.into(t, &order); got.status != 201 || order.UserID != ann.User.ID || order.Total <= 0 || got.header.Get("Location") != "/v1/orders/"+order.ID {
+		t.Fatalf("order: %s", got)
+	}
+	if got := s.get("/v1/orders/"+order.ID, bearer(ann.AccessToken)); got.status != 200 {
+		t.Errorf("her order: %s", got)
+	}
+	if got := s.get("/v1/orders/"+order.ID, bearer(bob.AccessToken)); got.status != 404 {
+		t.Errorf("another user's order: %s", got)
+	}
+	if got := s.get("/v1/orders/"+order.ID, bearer(bob.AccessToken), header("X-User-ID", ann.User.ID)); got.status != 404 {
+		t.Errorf("another user's order with a forged X-User-ID: %s", got)
+	}
+
+	// Twenty a second: of sixty at once some are refused, and each refusal says
+	// for how long.
+	for range 60 {
+		if got = s.get("/v1/products", bearer(bob.AccessToken)); got.status == 429 {
+			break
+		}
+	}
+	var problem struct {
+		Limit      string `json:"limit"`
+		RetryAfter int    `json:"retry_after"`
+	}
+	if got.status != 429 {
+		t.Fatalf("the limit was never met: %s", got)
+	}
+	if got.into(t, &problem); problem.Limit != "burst" || got.header.Get("Retry-After") != fmt.Sprint(problem.RetryAfter) || problem.RetryAfter < 1 {
+		t.Errorf("the limit: %s", got)
+	}
+}
+
+// whatServicesReceive is DESIGN section 1.4.
+func whatServicesReceive(s *site) {
+	t := s.t
+	token := s.token("carol", "claims", map[string]any{"plan": "pro", "scope": "read write"})
+	s.echo.Forget()
+	got := s.get("/echo/here?x=1", bearer(token), header("X-Forwarded-For", "192.0.2.1"), header("X-Request-ID", "11111111-1111-4111-8111-111111111111"))
+	if got.status != 200 {
+		t.Fatal(got)
+	}
+	saw := s.echo.Last(t)
+	for name, want := range map[string]string{
+		"X-User-ID": "carol", "X-User-Plan": "pro", "X-User-Scopes": "read write", "X-Forwarded-For": "127.0.0.1", "X-Request-ID": got.header.Get("X-Request-ID"),
+	} {
+		if values := saw.Header.Values(name); !slices.Equal(values, []string{want}) {
+			t.Errorf("%s: %q, want %q", name, values, want)
+		}
+	}
+	for _, name := range []string{"Authorization", "X-Token-ID", "X-Session-ID"} {
+		if values := saw.Header.Values(name); values != nil {
+			t.Errorf("%s: %q", name, values)
+		}
+	}
+	if id := saw.Header.Get("X-Request-ID"); !uuid4.MatchString(id) || strings.HasPrefix(id, "11111111") {
+		t.Errorf("X-Request-ID: %q", id)
+	}
+	if saw.Path != "/echo/here?x=1" || saw.Method != "GET" {
+		t.Errorf("%s %s", saw.Method, saw.Path)
+	}
+	if policy := got.header.Get("RateLimit-Policy"); !strings.Contains(policy, `"per-user";q=1000;w=60`) {
+		t.Errorf("a pro's RateLimit-Policy: %s", policy)
+	}
+}
+
+// forgedIdentity: what a client says about itself never arrives, on a public
+// route and on a protected one, in the spelling that services read and in those
+// that some of them fold onto it.
+func forgedIdentity(s *site) {
+	t := s.t
+	token := s.token("dave")
+	forged := []option{header("X-User-ID", "root"), header("X-User-Plan", "enterprise"), header("X-User-Scopes", "admin"), header("X-Token-ID", "forged"), header("X-Session-ID", "forged")}
+	for _, route := range []struct {
+		path string
+		want map[string]string
+	}{
+		{"/public", map[string]string{"X-User-ID": ""}},
+		{"/echo", map[string]string{"X-User-ID": "dave"}},
+	} {
+		s.echo.Forget()
+		if got := s.get(route.path, append(forged, bearer(token))...); got.status != 200 {
+			t.Fatalf("%s: %s", route.path, got)
+		}
+		saw := s.echo.Last(t).Header
+		if got := strings.Join(saw.Values("X-User-ID"), ","); got != route.want["X-User-ID"] {
+			t.Errorf("%s: X-User-ID: %q", route.path, got)
+		}
+		for name, values := range saw {
+			if line := strings.Join(values, ","); strings.Contains(line, "root") || strings.Contains(line, "enterprise") || strings.Contains(line, "forged") || line == "admin" {
+				t.Errorf("%s: %s: %s arrived", route.path, name, line)
+			}
+		}
+		if got := saw.Values("Authorization"); got != nil {
+			t.Errorf("%s: Authorization: %q arrived", route.path, got)
+		}
+		for _, alias := range []string{"X_User_ID", "X.User.ID", "x_user-id"} {
+			s.echo.Forget()
+			response, _, _ := harness.Raw(t, s.ready.HTTP, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s: root\r\nConnection: close\r\n\r\n", route.path, token, alias))
+			for _, seen := range s.echo.Seen() {
+				t.Errorf("%s: %s was answered %s and arrived: %v", route.path, alias, response.Status, seen.Header)
+			}
+			if response.StatusCode != 400 {
+				t.Errorf("%s: %s: %s", route.path, alias, response.Status)
+			}
+		}
+	}
+}
+
+// refusedTokens: none, expired, two. The guard of guesses counts each, so there
+// are few here.
+func refusedTokens(s *site) {
+	t := s.t
+	short := s.token("erin", "ttl", "1s")
+	challenge := func(got reply) string { return got.header.Get("WWW-Authenticate") }
+
+	got := s.get("/echo")
+	if got.status != 401 || challenge(got) == "" || !strings.HasPrefix(got.header.Get("Content-Type"), "application/problem+json") {
+		t.Errorf("no token: %s", got)
+	}
+	if s.ready.Wiring == stack.Fast && challenge(got) != `Bearer realm="sluice"` {
+		t.Errorf("no token: %s", challenge(got))
+	}
+	if got := s.get("/v1/products", header("Authorization", "Basic YTpi")); got.status != 401 {
+		t.Errorf("another scheme: %s", got)
+	}
+	if got := s.get("/echo", header("Authorization", "Bearer a", "Bearer b")); got.status != 400 && (got.status != 401 || s.ready.Wiring == stack.Fast) {
+		t.Errorf("two tokens: %s", got)
+	}
+	// Expired, after it was good and while the gateway may remember that.
+	if got := s.get("/exact", bearer(short)); got.status != 200 {
+		t.Fatalf("not yet expired: %s", got)
+	}
+	harness.Eventually(t, 20*time.Second, "the token expires", func() error {
+		if got := s.get("/exact", bearer(short)); got.status != 401 || !strings.Contains(challenge(got), `error="invalid_token"`) {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
+	if got := s.get("/v1/products", bearer(short)); got.status != 401 {
+		t.Errorf("expired, on another route: %s", got)
+	}
+}
+
+// tamperedTokens is RULES 1: every part of a token counts, before the gateway
+// knows the true one and after.
+func tamperedTokens(s *site) {
+	t := s.t
+	token := s.token("frank")
+	part := strings.Split(token, ".")
+	var claims map[string]any
+	payload, err := base64.RawURLEncoding.DecodeString(part[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	(reply{body: payload}).into(t, &claims)
+	tampered := map[string]string{
+		"no signature":              part[0] + "." + part[1] + ".",
+		"first byte of signature":   part[0] + "." + part[1] + "." + flip(part[2], 0),
+		"middle of signature":       part[0] + "." + part[1] + "." + flip(part[2], len(part[2])/2),
+		"late in signature":         part[0] + "." + part[1] + "." + flip(part[2], len(part[2])-3),
+		"longer signature":          token + "AA",
+		"another subject":           part[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(string(payload), "frank", "grace", 1))) + "." + part[2],
+		"algorithm none":            base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + part[1] + ".",
+		"white space":               part[0] + "." + part[1] + " ." + part[2],
+		"somebody else's signature": part[0] + "." + part[1] + "." + strings.Split(s.token("heidi"), ".")[2],
+	}
+	refuseAll := func(when string) {
+		for name, token := range tampered {
+			s.echo.Forget()
+			if got := s.get("/exact", bearer(token)); got.status != 401 {
+				t.Errorf("%s, %s: %s", when, name, got)
+			}
+			if n := len(s.echo.Seen()); n > 0 {
+				t.Errorf("%s, %s: reached the service", when, name)
+			}
+		}
+	}
+	refuseAll("cold")
+	for range 3 {
+		if got := s.get("/exact", bearer(token)); got.status != 200 {
+			t.Fatalf("the true token: %s", got)
+		}
+	}
+	refuseAll("warm")
+	if got := s.get("/exact", bearer(token)); got.status != 200 {
+		t.Errorf("the true token, afterwards: %s", got)
+	}
+}
+
+// flip changes one character of base64url for another.
+func flip(text string, at int) string {
+	other := byte('A')
+	if text[at] == other {
+		other = 'Q'
+	}
+	return text[:at] + string(other) + text[at+1:]
+}
+
+// logout ends a session everywhere: access and refresh token.
+func logout(s *site) {
+	t := s.t
+	who := s.register("ivan@example.org")
+	var fresh tokens
+	got := s.post("/v1/users/refresh", map[string]string{"refresh_token": who.RefreshToken})
+	if got.into(t, &fresh); got.status != 200 || fresh.AccessToken == "" || fresh.RefreshToken == who.RefreshToken {
+		t.Fatalf("refresh: %s", got)
+	}
+	if got := s.get("/exact", bearer(fresh.AccessToken)); got.status != 200 {
+		t.Fatalf("the fresh token: %s", got)
+	}
+	if got := s.post("/v1/users/logout", nil, bearer(fresh.AccessToken)); got.status != 204 {
+		t.Fatalf("logout: %s", got)
+	}
+	harness.Eventually(t, 5*time.Second, "the access token is void", func() error {
+		if got := s.get("/exact", bearer(fresh.AccessToken)); got.status != 401 {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
+	if got := s.post("/v1/users/refresh", map[string]string{"refresh_token": fresh.RefreshToken}); got.status != 401 {
+		t.Errorf("refresh after logout: %s", got)
+	}
+}
+
+// streams is RULES 11 and 42 through Traefik itself: server-sent events one by
+// one, and a WebSocket.
+func streams(s *site) {
+	t := s.t
+	token := s.token("judy")
+	answered := make(chan *http.Response, 1)
+	go func() {
+		request, err := http.NewRequest("GET", s.url("/events"), nil)
+		if err != nil {
+			panic(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+		response, err := s.client.Do(request)
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- response
+	}()
+	if !s.echo.Next(10 * time.Second) {
+		t.Fatal("the request did not reach the upstream")
+	}
+	response := <-answered
+	if response == nil {
+		return
+	}
+	defer response.Body.Close()
+	events := bufio.NewReader(response.Body)
+	for n := 1; n <= 3; n++ {
+		if n > 1 && !s.echo.Next(10*time.Second) {
+			t.Fatalf("the upstream does not send event %d", n)
+		}
+		if event, err := harness.ReadEvent(events); err != nil || event != fmt.Sprint(n) {
+			t.Fatalf("event %q, %v; want %d", event, err, n)
+		}
+	}
+
+	upgrade, reader, connection := harness.Raw(t, s.ready.HTTP, "GET /socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: Bearer "+token+
+		"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	if upgrade.StatusCode != 101 || upgrade.Header.Get("Sec-WebSocket-Accept") != harness.SocketAccept("dGhlIHNhbXBsZSBub25jZQ==") {
+		t.Fatalf("%s %v", upgrade.Status, upgrade.Header)
+	}
+	if _, err := io.WriteString(connection, "hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := reader.ReadString('\n'); err != nil || line != "echo 6: hello\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	if got := s.echo.Last(t).Header.Get("X-User-ID"); got != "judy" {
+		t.Errorf("the upgrade carried X-User-ID %q", got)
+	}
+}

@@ -1,0 +1,357 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
+	"github.com/sluice-gateway/sluice/plugin/window"
+	"github.com/sluice-gateway/sluice/test/harness"
+)
+
+// The tests' own limits, as in site_test.go.
+const (
+	exactAllowed  = 200
+	exactWindow   = 10 * time.Second
+	outageAllowed = 50
+	weblogAllowed = 12
+	weblogWindow  = 10 * time.Second
+)
+
+// TestTwoGateways: one Redis, one limit.
+func TestTwoGateways(t *testing.T) {
+	for _, form := range forms {
+		t.Run(form, func(t *testing.T) {
+			s := open(t, form, stack.Fast, 2)
+			t.Run("exact limit", func(t *testing.T) { exactLimit(s.on(t)) })
+			t.Run("front door", func(t *testing.T) { frontDoor(s.on(t)) })
+			t.Run("reload", func(t *testing.T) { reload(s.on(t)) })
+			t.Run("outage", func(t *testing.T) { outage(s.on(t)) })
+		})
+	}
+}
+
+// exactLimit is I1 and I2 at their plainest: of twice as many requests as a fresh
+// window admits, spread over all gateways, exactly `limit` pass. A round in which
+// a gateway decided without Redis proves nothing (RULES 4) and is repeated.
+func exactLimit(s *site) {
+	t := s.t
+	var urls []string
+	for _, gateway := range s.ready.Gateways {
+		urls = append(urls, gateway.HTTP+"/exact")
+	}
+	for round := 1; round <= 3; round++ {
+		token := s.token(fmt.Sprintf("exact-%d", round))
+		// The gateways know the token before the window opens.
+		for _, gateway := range s.ready.Gateways {
+			if got := s.get(gateway.HTTP+"/echo", bearer(token)); got.status != 200 {
+				t.Fatal(got)
+			}
+		}
+		before := s.degraded()
+		s.redis.FreshWindow(exactWindow)
+		index := s.redis.Now().UnixMicro() / exactWindow.Microseconds()
+		count := s.flood(2*exactAllowed, urls, bearer(token))
+		if s.redis.Now().UnixMicro()/exactWindow.Microseconds() != index {
+			t.Logf("round %d: the machine was too slow for one window: %v", round, count)
+			continue
+		}
+		if degraded := s.degraded() - before; degraded != 0 {
+			t.Logf("round %d: %d decisions without Redis: %v", round, degraded, count)
+			continue
+		}
+		if count[200] != exactAllowed || count[429] != exactAllowed {
+			t.Errorf("of %d requests over %d gateways with a limit of %d: %v", 2*exactAllowed, len(urls), exactAllowed, count)
+		}
+		return
+	}
+	t.Error("no round in which the gateways had Redis all the time")
+}
+
+// degraded is how many decisions all gateways have made without Redis so far.
+func (s *site) degraded() (sum int64) {
+	s.t.Helper()
+	for _, gateway := range s.redis.Gateways(prefix) {
+		sum += gateway.Counters.Degraded
+	}
+	return sum
+}
+
+// frontDoor: the balancer passes the client's address on, over HTTP and HTTPS.
+func frontDoor(s *site) {
+	t := s.t
+	token := s.token("karl")
+	if got := s.get("/echo", bearer(token), header("X-Forwarded-For", "192.0.2.1")); got.status != 200 {
+		t.Fatal(got)
+	}
+	if got := s.echo.Last(t).Header.Values("X-Forwarded-For"); strings.Join(got, ",") != "127.0.0.1" {
+		t.Errorf("X-Forwarded-For: %q", got)
+	}
+	response, _, _ := harness.Raw(t, s.ready.HTTPS, "GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer "+token+"\r\n\r\n")
+	if response.StatusCode != 200 {
+		t.Errorf("HTTPS: %s", response.Status)
+	}
+}
+
+// reload: a changed dynamic file under traffic resets no count (RULES 22) and
+// loses no request.
+func reload(s *site) {
+	t := s.t
+	s.redis.RoomIn(time.Hour, time.Minute)
+	user := "reload-" + t.Name()
+	token := s.token(user)
+	url := func(i int) string { return s.ready.Gateways[i%len(s.ready.Gateways)].HTTP + "/outage" }
+	spend := func(n int) (passed int) {
+		for i := range n {
+			switch got := s.get(url(i), bearer(token)); got.status {
+			case 200:
+				passed++
+			case 429:
+			default:
+				t.Errorf("%s", got)
+			}
+		}
+		return passed
+	}
+	passed := spend(20)
+	busy := s.background("/echo", []string{s.token("busy-1", "claims", map[string]any{"plan": "pro"}), s.token("busy-2", "claims", map[string]any{"plan": "pro"})}, 200, 429)
+	original, err := os.ReadFile(s.dynamic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		path := fmt.Sprintf("/reloaded-%d", n)
+		route := fmt.Sprintf("\n  routers:\n    %s:\n      rule: Path(`%s`)\n      priority: 2000\n      middlewares: [open]\n      service: echo\n", strings.Trim(path, "/"), path)
+		s.rewrite(strings.Replace(string(original), "\n  routers:\n", route, 1))
+		for _, gateway := range s.ready.Gateways {
+			harness.Eventually(t, 20*time.Second, "the new file is served", func() error {
+				if got := s.get(gateway.HTTP + path); got.status != 200 {
+					return fmt.Errorf("%d", got.status)
+				}
+				return nil
+			})
+		}
+		passed += spend(5)
+	}
+	busy.end(t)
+	if passed += spend(40); passed != outageAllowed {
+		t.Errorf("%d requests passed a limit of %d over four configurations", passed, outageAllowed)
+	}
+	s.redis.AwaitGateways(prefix, len(s.ready.Gateways)) // and no instance has come of it
+}
+
+// outageLasts is longer than anything that happens soon after Redis is gone: the
+// breaker opens, heartbeats (3 s) and the event stream (1.5 s) count as lost, and
+// decisions kept in memory are asked for again.
+const outageLasts = 4 * time.Second
+
+// outage: Redis is killed and comes back empty, under traffic. Nobody gets a
+// 5xx, the outage is no free reset, and what was admitted in it counts after it.
+func outage(s *site) {
+	t := s.t
+	s.redis.RoomIn(time.Hour, time.Minute)
+	user := fmt.Sprintf("outage-%d", len(s.ready.Gateways))
+	token := s.token(user)
+	gateways := len(s.ready.Gateways)
+	url := func(i int) string { return s.ready.Gateways[i%gateways].HTTP + "/outage" }
+	spend := func(n int) (passed int) {
+		t.Helper()
+		for i := range n {
+			switch got := s.get(url(i), bearer(token)); got.status {
+			case 200:
+				passed++
+			case 429:
+			default:
+				t.Errorf("%s", got)
+			}
+		}
+		return passed
+	}
+	before := spend(30 - gateways)
+	// Once unspent leases are back, one more request each tells every gateway of
+	// all that passed but its neighbours' last.
+	key := fmt.Sprintf("%s:lim:1:outage:%d:{u%s}", prefix, time.Hour.Milliseconds(), user)
+	harness.Eventually(t, 5*time.Second, "unspent leases are given back", func() error {
+		value, err := s.redis.Client.Get(context.Background(), key).Result()
+		if err != nil {
+			return err
+		}
+		var generation, index, granted, returned int
+		if _, err := fmt.Sscan(value, &generation, &index, &granted, &returned); err != nil || granted-returned != before {
+			return fmt.Errorf("%q, %v", value, err)
+		}
+		return nil
+	})
+	if before += spend(gateways); before != 30 {
+		t.Fatalf("%d of 30 requests passed a limit of %d", before, outageAllowed)
+	}
+	var others []string
+	for i := range 4 {
+		others = append(others, s.token(fmt.Sprintf("other-%d", i), "claims", map[string]any{"plan": "pro"}))
+	}
+	busy := s.background("/echo", others, 200, 429)
+	s.redis.Kill()
+	gone := time.Now()
+	during := spend(60)
+	again := 0
+	for time.Since(gone) < outageLasts {
+		again += spend(10)
+	}
+	s.redis.Start()
+	s.redis.AwaitGateways(prefix, gateways)
+	returning := 0
+	for i := range gateways {
+		harness.Eventually(t, 10*time.Second, "what was admitted is reported to the empty Redis", func() error {
+			if got := s.get(url(i), bearer(token)); got.status != 429 {
+				returning++
+				return fmt.Errorf("%d", got.status)
+			}
+			return nil
+		})
+	}
+	after := spend(10)
+	busy.end(t)
+	t.Logf("of a limit of %d: %d before, %d while Redis was away, %d while it returned, %d after", outageAllowed, before, during+again, returning, after)
+
+	switch left := outageAllowed - before; {
+	case gateways == 1 && (during != left || again != 0 || returning != 0):
+		t.Errorf("one gateway admitted %d, %d and %d; %d were left", during, again, returning, left)
+	case during == 0:
+		t.Error("Redis away: nothing passed")
+	case during+again > left+gateways: // RULES 17, for a key that every gateway knew
+		t.Errorf("Redis away: %d requests passed, then %d more; %d were left", during, again, left)
+	case before+during+again+returning > 2*outageAllowed:
+		t.Errorf("Redis back: %d more requests passed before every gateway had reported", returning)
+	}
+	if after != 0 {
+		t.Errorf("Redis back: %d requests passed a limit that is used up", after)
+	}
+}
+
+// webLog replays a Common Log Format file at its own pace and holds what the gate
+// admitted against the rule, client by client: never more, and hardly less.
+func webLog(s *site) {
+	t := s.t
+	var file bytes.Buffer
+	if err := harness.WriteWebLog(&file, 1, time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), 15*time.Second, 40, 1500); err != nil {
+		t.Fatal(err)
+	}
+	hits, err := harness.ReadWebLog(&file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := s.degraded()
+	s.redis.FreshWindow(weblogWindow)
+
+	// One worker a client, as its requests come one after the other.
+	lines := map[netip.Addr][]harness.Hit{}
+	for _, hit := range hits {
+		lines[hit.Client] = append(lines[hit.Client], hit)
+	}
+	offset := s.redisOffset()
+	start := time.Now()
+	results := make(chan []visit, len(lines))
+	var wait sync.WaitGroup
+	for client, line := range lines {
+		wait.Go(func() {
+			var visits []visit
+			for _, hit := range line {
+				time.Sleep(time.Until(start.Add(hit.At.Sub(hits[0].At)))) // the log's own pace
+				sent := time.Now().Add(offset)
+				got, err := s.try("GET", s.url("/weblog"+hit.Path), nil, header("X-Client", client.String()))
+				if err != nil || (got.status != 200 && got.status != 429) {
+					t.Errorf("%s: %s %v", client, got, err)
+				}
+				visits = append(visits, visit{sent.UnixMicro(), time.Now().Add(offset).UnixMicro(), got.status == 200})
+			}
+			results <- visits
+		})
+	}
+	wait.Wait()
+	close(results)
+	if degraded := s.degraded() - before; degraded != 0 {
+		t.Skipf("%d decisions without Redis: the machine was too busy for the count to prove anything", degraded)
+	}
+	var admitted, byRule, refused int
+	for visits := range results {
+		neverMore(t, visits)
+		admitted += count(visits)
+		refused += len(visits) - count(visits)
+		byRule += plainRule(visits)
+	}
+	t.Logf("%d lines of %d clients: %d admitted, %d refused; one machine that sees all would have admitted %d", len(hits), len(lines), admitted, refused, byRule)
+	if refused < len(hits)/10 {
+		t.Fatalf("only %d of %d requests were refused: the log does not meet the limit", refused, len(hits))
+	}
+	// A denial is remembered for up to a second (I3) and an admitted request
+	// shifts the ones after it, so a few may differ either way.
+	if diff := admitted - byRule; diff < -byRule/50 || diff > byRule/50 {
+		t.Errorf("%d admitted, %d by the rule", admitted, byRule)
+	}
+}
+
+// visit is one request: when it was sent and answered, by Redis's clock in
+// microseconds, and whether it passed.
+type visit struct {
+	sent, answered int64
+	passed         bool
+}
+
+// redisOffset is Redis's clock minus this process's.
+func (s *site) redisOffset() time.Duration {
+	asked := time.Now()
+	now := s.redis.Now()
+	return now.Sub(asked.Add(time.Since(asked) / 2))
+}
+
+func count(visits []visit) (passed int) {
+	for _, v := range visits {
+		if v.passed {
+			passed++
+		}
+	}
+	return passed
+}
+
+// neverMore is I1 seen from outside: each request that passed had room when its
+// answer left, by the counts of those that had passed. A request whose window
+// cannot be told, since an edge lay between question and answer, counts for
+// neither.
+func neverMore(t *testing.T, visits []visit) {
+	t.Helper()
+	w := window.Span(weblogWindow)
+	passed := map[int64]int64{}
+	for _, v := range visits {
+		index := v.answered / w
+		if !v.passed || v.sent/w != index {
+			continue
+		}
+		elapsed := v.answered - index*w
+		if passed[index-1]*(w-elapsed)+(passed[index]+1)*w > weblogAllowed*w {
+			t.Errorf("a request passed %d us into its window with %d before it there and %d in the one before", elapsed, passed[index], passed[index-1])
+		}
+		passed[index]++
+	}
+}
+
+// plainRule is what one machine that sees every request would have admitted.
+func plainRule(visits []visit) (passed int) {
+	w := window.Span(weblogWindow)
+	counts := window.Counts{}
+	for _, v := range visits {
+		now := (v.sent + v.answered) / 2
+		counts = counts.At(now / w)
+		if window.Room(counts, w, weblogAllowed, now) >= 1 {
+			counts.Granted++
+			passed++
+		}
+	}
+	return passed
+}
