@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand"
+	"sort"
 	"strconv"
 	"sync"
 	"testing"
@@ -36,6 +37,9 @@ type world struct {
 
 	admitted []admission
 	denied   int
+	falsely  error            // the first denial that nothing excuses
+	changed  map[string]int64 // key -> Redis's clock at which its counters changed last
+	patience time.Duration    // how long after room appears a denial is excused
 }
 
 type admission struct {
@@ -48,6 +52,7 @@ type admission struct {
 func newWorld(seed int64) *world {
 	return &world{
 		rng: rand.New(rand.NewSource(seed)), start: time.Now(), counters: map[string]window.Counts{}, live: map[string]int64{},
+		changed: map[string]int64{}, patience: 1100 * time.Millisecond,
 		latency: func(r *rand.Rand) time.Duration {
 			if r.Intn(50) == 0 {
 				return 8 * time.Millisecond
@@ -184,6 +189,7 @@ func (w *world) executeLocked(call *redis.Call) redis.Reply {
 		g, changed := window.Decide(w.counters[call.Key], ask, now)
 		if changed {
 			w.counters[call.Key] = g.Counts
+			w.changed[call.Key] = now
 		}
 		return integers(g.Need, g.Extra, g.Now, g.Counts.Generation, g.Counts.Index, g.Counts.Granted, g.Counts.Returned,
 			g.Counts.PreviousGranted, g.Counts.PreviousReturned)
@@ -268,17 +274,44 @@ func (i *instance) request(asks []Ask) (bool, []Answer) {
 	defer w.mu.Unlock()
 	if !ok {
 		w.denied++
+		i.excuseLocked(asks, answers)
 		return false, answers
 	}
-	for _, ask := range asks {
-		w.admitted = append(w.admitted, admission{key: ask.Limiter.redisKey(ask.Key), at: w.clockLocked(), cost: ask.Cost, limit: ask.Limit})
+	for n, ask := range asks {
+		// With several limits one permit may be taken in the last moment of a
+		// window and another's reply come in the next: the permit counts where
+		// it was spent.
+		at := w.clockLocked()
+		if h := answers[n].lease; h != nil && at/ask.Limiter.window > h.index {
+			at = (h.index+1)*ask.Limiter.window - 1
+		}
+		w.admitted = append(w.admitted, admission{key: ask.Limiter.redisKey(ask.Key), at: at, cost: ask.Cost, limit: ask.Limit})
 	}
 	return true, answers
+}
+
+// excuseLocked notes a denial that nothing excuses: the rule had room for it for
+// longer than a gateway may remember a denial.
+func (i *instance) excuseLocked(asks []Ask, answers []Answer) {
+	w := i.world
+	for n, ask := range asks {
+		if answers[n].Verdict != Denied || answers[n].Degraded || w.falsely != nil {
+			continue
+		}
+		key := ask.Limiter.redisKey(ask.Key)
+		then := w.clockLocked() - w.patience.Microseconds()
+		c := w.counters[key]
+		if w.changed[key] < then && window.Room(c.At(then/ask.Limiter.window), ask.Limiter.window, ask.Limit, then) >= ask.Cost {
+			w.falsely = fmt.Errorf("%s: denied, with room for %s and more", key, w.patience)
+		}
+	}
 }
 
 // overLimit is the first admission that one machine would have refused: the
 // rule, applied to what was admitted alone (I1).
 func overLimit(admitted []admission, w int64) error {
+	admitted = append([]admission(nil), admitted...)
+	sort.SliceStable(admitted, func(i, j int) bool { return admitted[i].at < admitted[j].at })
 	counts := map[string]window.Counts{}
 	for _, a := range admitted {
 		c := counts[a.key].At(a.at / w)

@@ -1,0 +1,256 @@
+package limit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/sluice-gateway/sluice/plugin/window"
+)
+
+// A misfortune befalls the gateways or Redis at some time of the run.
+type misfortune struct {
+	at   time.Duration
+	what string
+	n    int
+}
+
+// plan is everything a run is made of, drawn before virtual time begins.
+type plan struct {
+	seed        int64
+	instances   int
+	limit       int64
+	span        time.Duration
+	costs       []int64
+	second      int64 // a co-limit over twice the window; 0: none
+	rate        float64
+	keys        int
+	misfortunes []misfortune
+}
+
+func drawPlan(t *rapid.T, kinds ...string) plan {
+	p := plan{
+		seed:      rapid.Int64Range(1, 1<<40).Draw(t, "seed"),
+		instances: rapid.SampledFrom([]int{1, 2, 3, 7}).Draw(t, "instances"),
+		limit:     rapid.SampledFrom([]int64{1, 3, 10, 40, 200}).Draw(t, "limit"),
+		span:      rapid.SampledFrom([]time.Duration{time.Second, 1700 * time.Millisecond, 5 * time.Second}).Draw(t, "window"),
+		costs:     []int64{1},
+		keys:      rapid.IntRange(1, 3).Draw(t, "keys"),
+	}
+	if p.limit >= 10 && rapid.Bool().Draw(t, "mixed costs") {
+		p.costs = []int64{1, 3, p.limit / 2}
+	}
+	if rapid.Bool().Draw(t, "co-limit") {
+		p.second = rapid.Int64Range(p.limit, 2*p.limit).Draw(t, "second limit")
+	}
+	load := rapid.SampledFrom([]float64{0.3, 0.9, 1.5, 5}).Draw(t, "load")
+	p.rate = load * float64(p.limit) / p.span.Seconds()
+	if p.rate > 400 {
+		p.rate = 400
+	}
+	if len(kinds) > 0 {
+		for n := rapid.IntRange(1, 4).Draw(t, "misfortunes"); n > 0; n-- {
+			p.misfortunes = append(p.misfortunes, misfortune{
+				at:   time.Duration(rapid.Int64Range(0, int64(3*p.span)).Draw(t, "at")),
+				what: rapid.SampledFrom(kinds).Draw(t, "what"),
+				n:    rapid.IntRange(0, 6).Draw(t, "which"),
+			})
+		}
+	}
+	return p
+}
+
+// run plays the plan and returns the world, with the gateways still there.
+func (p plan) run(t *testing.T, judge func(w *world, gates []*instance) error) (err error) {
+	simulate(t, p.seed, p.instances, func(w *world, gates []*instance) {
+		ctx, cancel := context.WithTimeout(context.Background(), 4*p.span)
+		defer cancel()
+		for _, m := range p.misfortunes {
+			go func() {
+				time.Sleep(m.at)
+				w.befall(gates, m)
+			}()
+		}
+		w.traffic(ctx, poisson(p.rate), func(r *rand.Rand) {
+			w.mu.Lock()
+			g := gates[r.Intn(len(gates))]
+			w.mu.Unlock()
+			key, cost := fmt.Sprint("user", r.Intn(p.keys)), p.costs[r.Intn(len(p.costs))]
+			asks := []Ask{g.ask("l", p.span, key, p.limit, cost)}
+			if p.second > 0 {
+				asks = append(asks, g.ask("co", 2*p.span, key, p.second, 1))
+			}
+			g.request(asks)
+		})
+		w.setDown(false)
+		time.Sleep(settledAfter)
+		err = judge(w, gates)
+	})
+	return err
+}
+
+// befall does to the world what the misfortune says.
+func (w *world) befall(gates []*instance, m misfortune) {
+	i := m.n % len(gates)
+	switch m.what {
+	case "crash":
+		fresh := w.join(fmt.Sprint("fresh-", m.at, m.n), gates[i].policy)
+		w.mu.Lock()
+		old := gates[i]
+		gates[i] = fresh
+		w.mu.Unlock()
+		old.leave()
+	case "delay":
+		w.mu.Lock()
+		w.slow = time.Duration(m.n) * time.Millisecond
+		w.mu.Unlock()
+	case "stall":
+		w.mu.Lock()
+		w.slow = 200 * time.Millisecond
+		w.mu.Unlock()
+		time.Sleep(300 * time.Millisecond)
+		w.mu.Lock()
+		w.slow = 0
+		w.mu.Unlock()
+	case "outage":
+		w.setDown(true)
+		time.Sleep(time.Duration(m.n+1) * 200 * time.Millisecond)
+		w.setDown(false)
+	case "clock back":
+		w.mu.Lock()
+		w.skew -= int64(m.n+1) * 150_000
+		w.mu.Unlock()
+	}
+}
+
+// With a healthy Redis, slow replies and crashing gateways change nothing: the
+// rule holds for what was admitted, nobody is denied for long who has room, and
+// what Redis counts is what was admitted (I1, I7, I8).
+func TestModelHealthy(t *testing.T) {
+	healthy := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		p := drawPlan(rt, "crash", "delay")
+		crashed := false
+		for _, m := range p.misfortunes {
+			crashed = crashed || m.what == "crash"
+		}
+		err := p.run(t, func(w *world, gates []*instance) error {
+			if w.degraded(gates) > 0 {
+				return nil // some waited for two slow calls: "healthy" is not the word (RULES 4)
+			}
+			healthy++
+			var co, main []admission
+			for _, a := range w.admitted {
+				if a.limit == p.second && len(a.key) > 13 && a.key[:13] == "sluice:lim:1:" && a.key[13:15] == "co" {
+					co = append(co, a)
+				} else {
+					main = append(main, a)
+				}
+			}
+			err := errors.Join(overLimit(main, window.Span(p.span)), w.falsely)
+			if p.second > 0 {
+				err = errors.Join(err, overLimit(co, 2*window.Span(p.span)))
+			}
+			if !crashed { // a crash loses leases, never the other way
+				err = errors.Join(err, w.balance())
+			}
+			return err
+		})
+		if err != nil {
+			rt.Fatal(err)
+		}
+	})
+	if healthy == 0 {
+		t.Error("no run was healthy: nothing was checked")
+	}
+}
+
+// balance compares what Redis counts of the running and the last window with
+// what was admitted in them.
+func (w *world) balance() error {
+	now := w.clock()
+	for key, stored := range w.counters {
+		var span int64
+		if _, err := fmt.Sscanf(key[len("sluice:lim:1:"):], "l:%d:", &span); err != nil {
+			fmt.Sscanf(key[len("sluice:lim:1:"):], "co:%d:", &span)
+		}
+		span *= 1000
+		counts := stored.At(now / span)
+		used, before := int64(0), int64(0)
+		for _, a := range w.admitted {
+			if a.key == key && a.at/span == counts.Index {
+				used += a.cost
+			} else if a.key == key && a.at/span == counts.Index-1 {
+				before += a.cost
+			}
+		}
+		if counts.Current() != used || counts.Previous() != before {
+			return fmt.Errorf("%s: Redis counts %d and %d, admitted were %d and %d", key, counts.Current(), counts.Previous(), used, before)
+		}
+	}
+	return nil
+}
+
+// With Redis away or stalled now and then, no window admits more than the limit
+// by Redis's count plus the limit by the shares (RULES 17), and all that was
+// admitted is reported in the end.
+func TestModelOutages(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		p := drawPlan(rt, "outage", "stall")
+		err := p.run(t, func(w *world, gates []*instance) error {
+			span := window.Span(p.span)
+			admitted := map[string]map[int64]int64{}
+			for _, a := range w.admitted {
+				if a.limit != p.limit {
+					continue
+				}
+				if admitted[a.key] == nil {
+					admitted[a.key] = map[int64]int64{}
+				}
+				admitted[a.key][a.at/span] += a.cost
+			}
+			for key, windows := range admitted {
+				for index, n := range windows {
+					if n > 2*p.limit {
+						return fmt.Errorf("%s: window %d admitted %d under the limit %d", key, index, n, p.limit)
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			rt.Fatal(err)
+		}
+	})
+}
+
+// A clock of Redis that steps back neither frees permits nor locks a key.
+func TestModelClockBack(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		p := drawPlan(rt, "clock back")
+		p.second = 0
+		err := p.run(t, func(w *world, gates []*instance) error {
+			if n := w.degraded(gates); n > 0 {
+				return fmt.Errorf("%d degraded decisions", n)
+			}
+			for key, stored := range w.counters {
+				index := w.clock() / window.Span(p.span)
+				if stored.Index > index+1 {
+					return fmt.Errorf("%s: stuck at window %d in window %d", key, stored.Index, index)
+				}
+				if stored.Current() > p.limit || stored.Previous() > p.limit {
+					return fmt.Errorf("%s: %+v over the limit %d", key, stored, p.limit)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			rt.Fatal(err)
+		}
+	})
+}
