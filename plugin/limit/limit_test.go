@@ -323,9 +323,7 @@ func TestI8RedisForgets(t *testing.T) {
 			}
 		}
 		send(60)
-		w.mu.Lock()
-		w.counters, w.live = map[string]window.Counts{}, map[string]int64{}
-		w.mu.Unlock()
+		w.forget()
 		time.Sleep(1100 * time.Millisecond) // one heartbeat
 		send(300)
 		if got := len(w.admitted); got > limit {
