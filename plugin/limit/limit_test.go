@@ -42,10 +42,10 @@ func TestI1NeverOver(t *testing.T) {
 				if n := w.degraded(gates); n != 0 {
 					t.Fatalf("%d degraded decisions with Redis healthy", n)
 				}
-				if err := overLimit(w.admitted, window.Span(span)); err != nil {
+				if err := overLimit(w.admissions(), window.Span(span)); err != nil {
 					t.Error(err)
 				}
-				if len(w.admitted) == 0 {
+				if len(w.admissions()) == 0 {
 					t.Error("nothing was admitted")
 				}
 			})
@@ -70,7 +70,7 @@ func TestI1BurstIsExact(t *testing.T) {
 					}()
 				}
 				all.Wait()
-				if got := int64(len(w.admitted)); got != limit {
+				if got := int64(len(w.admissions())); got != limit {
 					t.Errorf("admitted %d, want exactly %d", got, limit)
 				}
 			})
@@ -107,7 +107,9 @@ func TestI2HardlyUnder(t *testing.T) {
 		t.Run(l.name, func(t *testing.T) {
 			simulate(t, 7, l.instances, func(w *world, gates []*instance) {
 				const windows = 20
+				w.mu.Lock()
 				w.latency = func(*rand.Rand) time.Duration { return 400 * time.Microsecond }
+				w.mu.Unlock()
 				time.Sleep(l.span - time.Duration(w.clock()%window.Span(l.span))*time.Microsecond)
 				var mu sync.Mutex
 				var single window.Counts
@@ -126,9 +128,9 @@ func TestI2HardlyUnder(t *testing.T) {
 					i := gates[r.Intn(len(gates))]
 					i.request([]Ask{i.ask("l", l.span, "u", l.limit, l.cost)})
 				})
-				got := int64(len(w.admitted)) * l.cost
+				got := int64(len(w.admissions())) * l.cost
 				short := float64(wanted-got) / float64(l.limit*windows)
-				t.Logf("admitted %d, one machine %d: %.2f%% of the limit short; %d calls for %d requests", got, wanted, 100*short, w.calls, len(w.admitted)+w.denied)
+				t.Logf("admitted %d, one machine %d: %.2f%% of the limit short; %d calls for %d requests", got, wanted, 100*short, w.callCount(), len(w.admissions())+w.denials())
 				if short > 0.005 {
 					t.Errorf("%.2f%% of the limit short, want at most 0.5%%", 100*short)
 				}
@@ -149,16 +151,16 @@ func TestI3DeniedIsFree(t *testing.T) {
 		}
 		time.Sleep(300 * time.Millisecond) // unspent permits are back
 		g.request([]Ask{g.ask("l", span, "u", 10, 1)})
-		before, denied := w.calls, w.denied
+		before, denied := w.callCount(), w.denials()
 		ok, answers := g.request([]Ask{g.ask("l", span, "u", 10, 1)})
 		for n := 0; n < 1000; n++ {
 			g.request([]Ask{g.ask("l", span, "u", 10, 1)})
 		}
-		if ok || w.denied != denied+1001 {
+		if ok || w.denials() != denied+1001 {
 			t.Fatal("admitted beyond the limit")
 		}
-		if w.calls != before {
-			t.Errorf("%d calls for 1,001 denied requests", w.calls-before)
+		if w.callCount() != before {
+			t.Errorf("%d calls for 1,001 denied requests", w.callCount()-before)
 		}
 		if wait := answers[0].RetryAfter; wait < 19*time.Second || wait > 22*time.Second {
 			t.Errorf("Retry-After %s; the window of 20 s has just begun, and 10%% of the next has to pass", wait)
@@ -172,10 +174,10 @@ func TestI4HotIsCheap(t *testing.T) {
 		g := gates[0]
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		before := w.calls
+		before := w.callCount()
 		w.traffic(ctx, poisson(2000), func(*rand.Rand) { g.request([]Ask{g.ask("l", time.Minute, "u", 1_000_000, 1)}) })
-		calls := float64(w.calls-before) / 10
-		t.Logf("%.1f calls a second for %d requests", calls, len(w.admitted))
+		calls := float64(w.callCount()-before) / 10
+		t.Logf("%.1f calls a second for %d requests", calls, len(w.admissions()))
 		if calls > 26 { // of which two are the heartbeat's
 			t.Errorf("%.1f calls a second", calls)
 		}
@@ -189,15 +191,15 @@ func TestI4AtTheLimit(t *testing.T) {
 		const span, windows = 10 * time.Second, 4
 		ctx, cancel := context.WithTimeout(context.Background(), windows*span)
 		defer cancel()
-		before := w.calls
+		before := w.callCount()
 		w.traffic(ctx, poisson(1000), func(*rand.Rand) { g.request([]Ask{g.ask("l", span, "u", 1000, 1)}) })
-		calls := w.calls - before - 2*windows*10 // less the heartbeat
-		t.Logf("%d calls in %d windows for %d admitted and %d denied", calls, windows, len(w.admitted), w.denied)
+		calls := w.callCount() - before - 2*windows*10 // less the heartbeat
+		t.Logf("%d calls in %d windows for %d admitted and %d denied", calls, windows, len(w.admissions()), w.denials())
 		if calls > 400*windows {
 			t.Errorf("%d calls in %d windows", calls, windows)
 		}
-		if calls > len(w.admitted) {
-			t.Errorf("%d calls for %d permits", calls, len(w.admitted))
+		if calls > len(w.admissions()) {
+			t.Errorf("%d calls for %d permits", calls, len(w.admissions()))
 		}
 	})
 }
@@ -227,16 +229,16 @@ func TestI5Outage(t *testing.T) {
 		if longest > 25*time.Millisecond {
 			t.Errorf("a request waited %s", longest)
 		}
-		if got := len(w.admitted); got > limit || got < limit-6 {
+		if got := len(w.admissions()); got > limit || got < limit-6 {
 			t.Errorf("admitted %d through the outage, want about %d and not more", got, limit)
 		}
 		w.setDown(false)
 		time.Sleep(settledAfter)
 		g := gates[0]
 		key := g.ask("l", span, "u", limit, 1)
-		stored := w.counters[key.Limiter.redisKey(key.Key)]
-		if used := stored.At(w.clock() / window.Span(span)).Current(); used != int64(len(w.admitted)) {
-			t.Errorf("Redis knows of %d permits, %d were used", used, len(w.admitted))
+		stored := w.stored(key.Limiter.redisKey(key.Key))
+		if used := stored.At(w.clock() / window.Span(span)).Current(); used != int64(len(w.admissions())) {
+			t.Errorf("Redis knows of %d permits, %d were used", used, len(w.admissions()))
 		}
 	})
 }
@@ -298,13 +300,13 @@ func TestI7AllOrNothing(t *testing.T) {
 			g.request(both(g))
 		})
 		time.Sleep(settledAfter)
-		admitted := int64(len(w.admitted) / 2)
+		admitted := int64(len(w.admissions()) / 2)
 		if admitted != 5 {
 			t.Errorf("admitted %d, want 5", admitted)
 		}
 		g := gates[0]
 		ask := both(g)[0]
-		if used := w.counters[ask.Limiter.redisKey(ask.Key)].At(w.clock() / window.Span(wide)).Current(); used != admitted {
+		if used := w.stored(ask.Limiter.redisKey(ask.Key)).At(w.clock() / window.Span(wide)).Current(); used != admitted {
 			t.Errorf("the wide limit lost %d permits for %d admitted requests", used, admitted)
 		}
 	})
@@ -326,7 +328,7 @@ func TestI8RedisForgets(t *testing.T) {
 		w.forget()
 		time.Sleep(1100 * time.Millisecond) // one heartbeat
 		send(300)
-		if got := len(w.admitted); got > limit {
+		if got := len(w.admissions()); got > limit {
 			t.Errorf("admitted %d of %d in one window after Redis forgot", got, limit)
 		}
 	})
@@ -353,11 +355,13 @@ func TestGiveBackDoesNotMint(t *testing.T) {
 			g.engine.GiveBack(&held[n])
 		}
 		time.Sleep(100 * time.Millisecond)
+		w.mu.Lock()
 		w.admitted = nil
+		w.mu.Unlock()
 		for n := 0; n < 3*limit; n++ {
 			g.request([]Ask{g.ask("l", span, "u", limit, 1)})
 		}
-		if got := len(w.admitted); got != limit {
+		if got := len(w.admissions()); got != limit {
 			t.Errorf("admitted %d in the next window; all ten came back, so want exactly %d", got, limit)
 		}
 	})
@@ -464,7 +468,7 @@ func TestI6EvictionNeverAdmits(t *testing.T) {
 				g.request([]Ask{{Limiter: limiter, Key: Key(UserKey, fmt.Sprint(n)), Limit: 2, Cost: 1}})
 			}
 		}
-		if got := len(w.admitted); got != 400 {
+		if got := len(w.admissions()); got != 400 {
 			t.Errorf("admitted %d of 200 keys x 2", got)
 		}
 		if n := w.degraded(gates); n != 0 {

@@ -99,7 +99,7 @@ func (w *world) befall(gates []*instance, m misfortune) {
 	i := m.n % len(gates)
 	switch m.what {
 	case "crash":
-		fresh := w.join(fmt.Sprint("fresh-", m.at, m.n), gates[i].policy)
+		fresh := w.join(fmt.Sprint("fresh-", m.at, m.n), Policy{MinInstances: 1})
 		w.mu.Lock()
 		old := gates[i]
 		gates[i] = fresh
@@ -145,14 +145,14 @@ func TestModelHealthy(t *testing.T) {
 			}
 			healthy++
 			var co, main []admission
-			for _, a := range w.admitted {
+			for _, a := range w.admissions() {
 				if a.limit == p.second && len(a.key) > 13 && a.key[:13] == "sluice:lim:1:" && a.key[13:15] == "co" {
 					co = append(co, a)
 				} else {
 					main = append(main, a)
 				}
 			}
-			err := errors.Join(overLimit(main, window.Span(p.span)), w.falsely)
+			err := errors.Join(overLimit(main, window.Span(p.span)), w.falseDenial())
 			if p.second > 0 {
 				err = errors.Join(err, overLimit(co, 2*window.Span(p.span)))
 			}
@@ -174,7 +174,7 @@ func TestModelHealthy(t *testing.T) {
 // what was admitted in them.
 func (w *world) balance() error {
 	now := w.clock()
-	for key, stored := range w.counters {
+	for key, stored := range w.allStored() {
 		var span int64
 		if _, err := fmt.Sscanf(key[len("sluice:lim:1:"):], "l:%d:", &span); err != nil {
 			fmt.Sscanf(key[len("sluice:lim:1:"):], "co:%d:", &span)
@@ -182,7 +182,7 @@ func (w *world) balance() error {
 		span *= 1000
 		counts := stored.At(now / span)
 		used, before := int64(0), int64(0)
-		for _, a := range w.admitted {
+		for _, a := range w.admissions() {
 			if a.key == key && a.at/span == counts.Index {
 				used += a.cost
 			} else if a.key == key && a.at/span == counts.Index-1 {
@@ -205,7 +205,7 @@ func TestModelOutages(t *testing.T) {
 		err := p.run(t, func(w *world, gates []*instance) error {
 			span := window.Span(p.span)
 			admitted := map[string]map[int64]int64{}
-			for _, a := range w.admitted {
+			for _, a := range w.admissions() {
 				if a.limit != p.limit {
 					continue
 				}
@@ -238,7 +238,7 @@ func TestModelClockBack(t *testing.T) {
 			if n := w.degraded(gates); n > 0 {
 				return fmt.Errorf("%d degraded decisions", n)
 			}
-			for key, stored := range w.counters {
+			for key, stored := range w.allStored() {
 				index := w.clock() / window.Span(p.span)
 				if stored.Index > index+1 {
 					return fmt.Errorf("%s: stuck at window %d in window %d", key, stored.Index, index)

@@ -3,6 +3,7 @@ package limit
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand"
 	"sort"
 	"strconv"
@@ -85,6 +86,27 @@ func (w *world) setDown(down bool) {
 			l.engine.Ready()
 		}
 	}
+}
+
+// What happened so far; scenes ask while calls are still under way.
+func (w *world) callCount() int { w.mu.Lock(); defer w.mu.Unlock(); return w.calls }
+func (w *world) denials() int   { w.mu.Lock(); defer w.mu.Unlock(); return w.denied }
+func (w *world) admissions() []admission {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]admission(nil), w.admitted...)
+}
+func (w *world) falseDenial() error { w.mu.Lock(); defer w.mu.Unlock(); return w.falsely }
+func (w *world) stored(key string) window.Counts {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counters[key]
+}
+
+func (w *world) allStored() map[string]window.Counts {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.counters)
 }
 
 // forget is FLUSHALL.
