@@ -46,10 +46,12 @@ func (e *Engine) decideAloneLocked(b *bucket, limit, cost int64, o *Outcome, sha
 	b.advanceLocked(clock / w)
 	index := b.seen.Index
 	clock = later(clock, index*w)
+	// What Redis granted and nobody spent is not usage, though it could not be
+	// told so.
 	used := window.Counts{
 		Index:           index,
-		Granted:         part(b.seen.Current(), share, limit) + b.owed.Spent,
-		PreviousGranted: part(b.seen.Previous(), share, limit) + b.owed.PreviousSpent,
+		Granted:         part(later(0, b.seen.Current()-b.owed.Returned), share, limit) + b.owed.Spent,
+		PreviousGranted: part(later(0, b.seen.Previous()-b.owed.PreviousReturned), share, limit) + b.owed.PreviousSpent,
 	}
 	room := window.Room(used, w, share, clock)
 	o.Reset = time.Duration((index+1)*w-clock) * time.Microsecond

@@ -243,6 +243,32 @@ func TestI5Outage(t *testing.T) {
 	})
 }
 
+// Permits that lie in a lease when Redis goes, and cannot be given back, are
+// this instance's to spend: one gateway alone admits exactly the limit.
+func TestI5OutageWithAnUnspentLease(t *testing.T) {
+	const span, limit = time.Hour, 50
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		for n := 0; n < 30; n++ {
+			g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+			time.Sleep(time.Millisecond)
+		}
+		w.setDown(true)
+		time.Sleep(300 * time.Millisecond) // the lease is swept, with nobody to give it back to
+		for n := 0; n < 60; n++ {
+			g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+		}
+		if got := len(w.admissions()); got != limit {
+			t.Errorf("admitted %d through the outage, want exactly %d", got, limit)
+		}
+		w.setDown(false)
+		time.Sleep(settledAfter)
+		if used := w.stored(g.ask("l", span, "u", limit, 1).Limiter.redisKey("uu")).Current(); used != limit {
+			t.Errorf("Redis counts %d of %d", used, limit)
+		}
+	})
+}
+
 // Started while Redis is away, an instance that knows nobody takes a share of
 // minInstances.
 func TestI5StartedDuringTheOutage(t *testing.T) {
