@@ -327,3 +327,37 @@ func beatJSON(instance string) string {
 		`"redis_calls":5,"redis_errors":{"timeout":2},"breaker_open":0,"decision_hits":4,"decision_misses":6,"auth_errors":8,"events_lost":9,"keys":10},`+
 		`"limits":[{"name":"per-user","key":"user","window_ms":60000,"limit":100,"cost":1,"tiers":{"pro":1000},"ipv6_subnet":64}]}`, instance)
 }
+
+// The sample file names every option and says its default.
+func TestSampleFileIsComplete(t *testing.T) {
+	text, err := os.ReadFile("authsvc.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load([]string{"--configFile=authsvc.yml"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := NewConfig()
+	want.ConfigFile = "authsvc.yml"
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	var walk func(kind reflect.Type)
+	walk = func(kind reflect.Type) {
+		for i := range kind.NumField() {
+			field := kind.Field(i)
+			if field.Name != "ConfigFile" && !strings.Contains(strings.ToLower(string(text)), strings.ToLower(field.Name)+":") &&
+				!strings.Contains(strings.ToLower(string(text)), "or "+strings.ToLower(field.Name)) &&
+				!strings.Contains(strings.ToLower(string(text)), ", "+strings.ToLower(field.Name)) {
+				t.Errorf("authsvc.yml does not name %s", field.Name)
+			}
+			if kind := field.Type; kind.Kind() == reflect.Struct {
+				walk(kind)
+			} else if kind.Kind() == reflect.Slice && kind.Elem().Kind() == reflect.Struct {
+				walk(kind.Elem())
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config]())
+}

@@ -56,13 +56,11 @@ type identity struct {
 // voidedBy applies a user's mark (RULES 9). Own tokens carry iat in
 // milliseconds of the clock the mark was made with; a foreign iat is whole
 // seconds of another clock. A token without iat cannot prove that it is
-// younger than the mark.
+// younger: its zero time is before every mark.
 func (i *identity) voidedBy(mark int64, leeway time.Duration) bool {
 	switch {
 	case mark == 0:
 		return false
-	case i.issued.IsZero():
-		return true
 	case i.issuer.own:
 		return i.issued.UnixMilli() <= mark
 	}
@@ -239,6 +237,7 @@ func (v *verifier) identify(by *issuer, claims *token.Claims) (*identity, error)
 			who.headers = append(who.headers, [2]string{header, value})
 		}
 	}
+	claims.Trim()
 	return who, nil
 }
 

@@ -564,3 +564,77 @@ func TestAttacksOverHTTP(t *testing.T) {
 	}
 	t.Logf("%d attacks, 0 admitted", tried)
 }
+
+// An issuer's list of algorithms holds although its keys could do more.
+func TestIssuerAlgorithms(t *testing.T) {
+	redis := redistest.Start(t)
+	issuer := newForeign(t, "rsa", "RS256")
+	unbound := strings.Replace(issuer.jwk(), `"alg":"RS256",`, "", 1)
+	c := testConfig(t, redis.Addr)
+	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), `{"keys":[`+unbound+`]}`)
+	r := open(t, c)
+	r.wantStatus(issuer.token(nil), 200)
+	other, err := token.NewSigner("RS512", issuer.signer.Private())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantStatus((&foreign{name: "rsa", signer: other}).token(nil), 401)
+}
+
+// 42 and "42" may be two users at the issuer.
+func TestUserClaimIsText(t *testing.T) {
+	redis := redistest.Start(t)
+	issuer := newForeign(t, "ext", "ES256")
+	c := testConfig(t, redis.Addr)
+	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers[0].UserClaim = "https://ext.example/user"
+	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
+	r := open(t, c)
+	user := func(value any) string { return issuer.token(map[string]any{"https://ext.example/user": value}) }
+	if got := r.wantStatus(user("42"), 200).header.Get("X-User-ID"); got != "ext:42" {
+		t.Errorf("user %q", got)
+	}
+	for _, value := range []any{42, true, []string{"42"}, map[string]any{"id": "42"}, "", nil} {
+		r.wantStatus(user(value), 401)
+	}
+}
+
+// The answer's size is bounded though it would parse (RULES 45).
+func TestJWKSAnswerIsBounded(t *testing.T) {
+	a := newForeign(t, "a", "ES256")
+	large := keySet(a) + strings.Repeat(" ", jwksMaxSize)
+	keys := newRemoteKeys(newJWKSServer(t, large).URL, func() {}, slog.New(slog.DiscardHandler))
+	if err := keys.fetch(context.Background()); err == nil || keys.has(a) {
+		t.Errorf("an answer of %d bytes was taken: %v", len(large), err)
+	}
+}
+
+// Tenants of one provider have one key set and different names.
+func TestIssuersMayShareAKey(t *testing.T) {
+	redis := redistest.Start(t)
+	first := newForeign(t, "first", "ES256")
+	second := &foreign{name: "second", signer: first.signer}
+	path := writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(first))
+	c := testConfig(t, redis.Addr)
+	c.Issuers = []IssuerConfig{first.config(), second.config()}
+	c.Issuers[0].JWKSFile, c.Issuers[1].JWKSFile = path, path
+	r := open(t, c)
+	for _, issuer := range []*foreign{first, second} {
+		if got := r.wantStatus(issuer.token(nil), 200).header.Get("X-User-ID"); got != issuer.name+":42" {
+			t.Errorf("%s: user %q", issuer.name, got)
+		}
+	}
+	r.wantStatus((&foreign{name: "third", signer: first.signer}).token(nil), 401)
+}
+
+func TestJWKSRedirectIsNotFollowed(t *testing.T) {
+	a := newForeign(t, "a", "ES256")
+	elsewhere := newJWKSServer(t, keySet(a))
+	redirecting := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusFound))
+	t.Cleanup(redirecting.Close)
+	keys := newRemoteKeys(redirecting.URL, func() {}, slog.New(slog.DiscardHandler))
+	if err := keys.fetch(context.Background()); err == nil || keys.has(a) || elsewhere.requests.Load() != 0 {
+		t.Errorf("a redirect was followed: %v", err)
+	}
+}

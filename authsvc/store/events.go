@@ -113,13 +113,15 @@ func (t *stream) state() (generation uint64, alive bool) {
 	return t.generation, !t.heard.IsZero() && time.Since(t.heard) < streamSilence
 }
 
-// hear notes an event. It reports whether the event continues the stream and
-// whether Redis has forgotten the one before.
+// hear notes an event. It reports whether the event continues the stream, and
+// whether Redis has forgotten the one before: a new epoch comes from a server
+// without memory, a number that goes back from a replica that lagged behind
+// when it was promoted.
 func (t *stream) hear(e event, now time.Time) (continues, forgotten bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	continues = !t.heard.IsZero() && now.Sub(t.heard) < streamSilence && e.Epoch == t.epoch && e.Seq == t.seq+1
-	forgotten = t.epoch != "" && e.Epoch != t.epoch
+	forgotten = t.epoch != "" && (e.Epoch != t.epoch || e.Seq <= t.seq)
 	if !continues {
 		t.generation++
 	}

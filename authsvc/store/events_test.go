@@ -30,8 +30,8 @@ func TestStreamNoticesLoss(t *testing.T) {
 		{"a", 8, 0, true, false},
 		{"b", 9, 0, false, true}, // Redis lost its counter
 		{"b", 10, 0, true, false},
-		{"b", 10, 0, false, false}, // twice the same
-		{"b", 4, 0, false, false},  // back
+		{"b", 10, 0, false, true}, // twice the same
+		{"b", 4, 0, false, true},  // back: a replica that lagged
 	} {
 		at = at.Add(step.later)
 		before := s.generation

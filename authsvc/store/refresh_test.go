@@ -125,6 +125,11 @@ func TestSimultaneousUses(t *testing.T) {
 	if outcomes[Rotated] != 1 || outcomes[Repeated] != 1 || outcomes[Reused] != 1 || outcomes[Unknown] != 27 {
 		t.Errorf("outcomes: %v", outcomes)
 	}
+	client := redis.Client()
+	defer client.Close()
+	if client.HGet(ctx, "t:ref:s", "revoked").Val() != "1" { // for replicas that start later
+		t.Error("redis does not know that the session is revoked")
+	}
 }
 
 // RULES 9: in any order of issuing and revoking, on replicas that share

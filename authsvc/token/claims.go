@@ -138,6 +138,10 @@ func (c *Claims) Lookup(name string) (any, bool) {
 	return nil, false
 }
 
+// Trim drops all claims but those that have a field. What is kept of a token
+// for as long as it lives should be small.
+func (c *Claims) Trim() { c.all = nil }
+
 // Header renders a claim as a header value: text as it is, numbers and
 // booleans in JSON's form, a list of such joined by spaces. ok is false when
 // the token lacks the claim.

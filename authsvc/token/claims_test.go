@@ -74,6 +74,8 @@ func TestClaims(t *testing.T) {
 		{"nbf later", []string{at("nbf", 6)}, ErrClaims},
 		{"nbf within leeway", []string{at("nbf", 4)}, nil},
 		{"nbf 0", []string{"nbf=0"}, nil},
+		{"nbf -1", []string{"nbf=-1"}, ErrClaims},
+		{"nbf 1e308", []string{"nbf=1e308"}, ErrClaims},
 		{"nbf text", []string{`nbf="0"`}, ErrClaims},
 		{"nbf null", []string{"nbf=null"}, ErrClaims},
 		{"iat later", []string{at("iat", 6)}, ErrClaims},

@@ -135,8 +135,13 @@ func TestParsePEM(t *testing.T) {
 		"nothing": "", "no block": "abc", "private": encode("PRIVATE KEY", secret), "garbage": encode("PUBLIC KEY", []byte("x")),
 		"unknown block": encode("SOMETHING", public), "second is private": encode("PUBLIC KEY", public) + encode("PRIVATE KEY", secret),
 	} {
-		if _, err := ParsePEM([]byte(data)); err == nil {
+		_, err := ParsePEM([]byte(data))
+		if err == nil {
 			t.Errorf("%s: accepted", name)
+			continue
+		}
+		if told := strings.Contains(err.Error(), "private key"); told != strings.Contains(name, "private") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -149,6 +154,8 @@ func TestWeakness(t *testing.T) {
 		"c3f1b6b0e54d0a7a6f3d1b2c9e8877665544332a":  false,
 		strings.Repeat("a", 64):                     true,
 		strings.Repeat("0123456789abcdef", 4):       true,
+		strings.Repeat("qwzxcvbnmplkj!uy", 3):       true, // repeats itself
+		"abbabaabbaababbabaababbaabbabaab":          true, // few bytes, no period
 		"your-256-bit-secret-your-256-bit-secret":   true,
 		"this is my SuperSecret key for the tokens": true,
 		"correct horse battery changeme staple zyx": true,

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +24,7 @@ type Server struct {
 	port    string
 	dir     string
 	process *exec.Cmd
-	flags   []string
+	command []string // arguments beside port and folder
 }
 
 // Start runs a server until the test ends; without the binary the test is
@@ -50,6 +52,15 @@ func StartCluster(t testing.TB) *Server {
 
 func start(t testing.TB, flags ...string) *Server {
 	t.Helper()
+	s := newServer(t)
+	s.command = append([]string{"--save", "", "--appendonly", "no"}, flags...)
+	s.Restart()
+	return s
+}
+
+// newServer reserves a port.
+func newServer(t testing.TB) *Server {
+	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed (Debian package redis-server)")
 	}
@@ -57,21 +68,19 @@ func start(t testing.TB, flags ...string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Addr: listener.Addr().String(), t: t, dir: t.TempDir(), flags: flags}
+	s := &Server{Addr: listener.Addr().String(), t: t, dir: t.TempDir()}
 	_, s.port, _ = net.SplitHostPort(s.Addr)
 	listener.Close()
 	t.Cleanup(s.Kill)
-	s.Restart()
 	return s
 }
 
 // Restart runs the server on the same port again, empty.
 func (s *Server) Restart() {
 	s.t.Helper()
-	s.process = exec.Command("redis-server", append([]string{
-		"--port", s.port, "--bind", "127.0.0.1",
-		"--save", "", "--appendonly", "no", "--dir", s.dir, "--loglevel", "warning",
-	}, s.flags...)...)
+	arguments := append(slices.Clone(s.command),
+		"--port", s.port, "--bind", "127.0.0.1", "--dir", s.dir, "--loglevel", "warning")
+	s.process = exec.Command("redis-server", arguments...)
 	s.process.Stderr = os.Stderr
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
@@ -105,4 +114,28 @@ func Eventually(t testing.TB, within time.Duration, what string, holds func() bo
 			t.Fatal(fmt.Sprintf("not within %s: %s", within, what))
 		}
 	}
+}
+
+// StartSentinel runs a master, its replica and a Sentinel that watches both
+// under name, ready to fail over within seconds.
+func StartSentinel(t testing.TB, name string) (master, replica *Server, sentinel string) {
+	t.Helper()
+	master = start(t)
+	replica = start(t, "--replicaof", "127.0.0.1", master.port)
+	config := filepath.Join(t.TempDir(), "sentinel.conf")
+	content := fmt.Sprintf("sentinel monitor %[1]s 127.0.0.1 %[2]s 1\nsentinel down-after-milliseconds %[1]s 500\n"+
+		"sentinel failover-timeout %[1]s 3000\nsentinel resolve-hostnames no\n", name, master.port)
+	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	watcher := newServer(t)
+	watcher.command = []string{config, "--sentinel"}
+	watcher.Restart()
+	client := redis.NewSentinelClient(&redis.Options{Addr: watcher.Addr, DisableIdentity: true})
+	defer client.Close()
+	Eventually(t, 30*time.Second, "the Sentinel knows the replica", func() bool {
+		replicas, err := client.Replicas(context.Background(), name).Result()
+		return err == nil && len(replicas) == 1 && replicas[0]["master-link-status"] == "ok"
+	})
+	return master, replica, watcher.Addr
 }
