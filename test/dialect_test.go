@@ -13,12 +13,17 @@ import (
 
 	"github.com/traefik/yaegi/interp"
 	"github.com/traefik/yaegi/stdlib"
+
+	"github.com/sluice-gateway/sluice/test/harness"
 )
 
 // evaluate runs a program under Yaegi as Traefik sets it up and returns what its
 // run() string says, or how loading or running it failed.
 func evaluate(t *testing.T, program string) (said string, loadErr error, panicked any) {
 	t.Helper()
+	if harness.Race {
+		t.Skip("Yaegi itself does not pass the race detector")
+	}
 	i := interp.New(interp.Options{})
 	if err := i.Use(stdlib.Symbols); err != nil {
 		t.Fatal(err)
@@ -145,6 +150,70 @@ func TestDialect(t *testing.T) {
 				compiled: "known", interpreted: "unknown",
 			},
 			{
+				name: "an assignment inside a switch statement's head matches nothing",
+				program: `package p
+					import "strings"
+					func Run() string {
+						for _, name := range []string{" Close"} {
+							switch name = strings.TrimSpace(name); strings.ToLower(name) {
+							case "close":
+								return "hop by hop"
+							}
+						}
+						return "end to end"
+					}`,
+				compiled: "hop by hop", interpreted: "end to end",
+			},
+			{
+				name: "a parallel assignment with an expression in it loses a value",
+				program: `package p
+					import "strconv"
+					func tenfold(n int) int { return n * 10 }
+					func Run() string {
+						x, y := 1, 2
+						x, y = tenfold(x), y+1
+						return strconv.Itoa(x) + " " + strconv.Itoa(y)
+					}`,
+				compiled: "10 3", interpreted: "10 2",
+			},
+			{
+				name: "and with a call loses all but the call's",
+				program: `package p
+					import "fmt"
+					type stream struct { epoch string; seq, at int64 }
+					type event struct { epoch string; seq int64 }
+					func clock() int64 { return 99 }
+					func (h *stream) hear(e event) { h.epoch, h.seq, h.at = e.epoch, e.seq, clock() }
+					func Run() string {
+						h := &stream{}
+						h.hear(event{"e", 7})
+						return fmt.Sprintf("%q %d %d", h.epoch, h.seq, h.at)
+					}`,
+				compiled: `"e" 7 99`, interpreted: `"" 0 99`,
+			},
+			{
+				name: "goroutines started in a loop share their receiver, unless they are quick",
+				program: `package p
+					type node struct { n int; said chan int }
+					func (n *node) keep() { n.said <- n.n }
+					func Run() string {
+						for round := 0; round < 1000; round++ {
+							said := make(chan int, 2)
+							for i := 0; i < 2; i++ {
+								n := &node{i, said}
+								go n.keep()
+							}
+							first := <-said
+							second := <-said
+							if first == second {
+								return "one twice"
+							}
+						}
+						return "each"
+					}`,
+				compiled: "each", interpreted: "one twice",
+			},
+			{
 				name: "a named type is its underlying one",
 				program: `package p
 					type kind int
@@ -172,6 +241,12 @@ func TestDialect(t *testing.T) {
 
 	t.Run("panics", func(t *testing.T) {
 		for _, tt := range []struct{ name, program string }{
+			{"a return of what is received", `package p
+				func Run() string {
+					said := make(chan string, 1)
+					go func() { said <- "ran" }()
+					return <-said
+				}`},
 			{"errors.As on a type of the program", `package p
 				import "errors"
 				type refused struct{ code int }
@@ -183,6 +258,29 @@ func TestDialect(t *testing.T) {
 						return "found"
 					}
 					return "not found"
+				}`},
+			{"nil in a parallel assignment", `package p
+				type queue struct{ calls []int }
+				func Run() string {
+					q := &queue{calls: []int{1}}
+					var taken []int
+					taken, q.calls = q.calls, nil
+					return string(rune('0' + len(taken)))
+				}`},
+			{"a map of a type that comes back to itself through others", `package p
+				type name struct{ text string }
+				type engine struct { limiters map[name]*limiter; stop chan int }
+				type limiter struct { engine *engine; table table }
+				type table struct{ ring []*bucket }
+				type bucket struct{ limiter *limiter }
+				func open() *engine {
+					e := &engine{limiters: map[name]*limiter{}, stop: make(chan int)}
+					return e
+				}
+				func Run() string {
+					e := open()
+					e.limiters[name{"a"}] = &limiter{engine: e}
+					return "ran"
 				}`},
 			{"a method expression", `package p
 				type counter struct{ n int }
@@ -205,18 +303,19 @@ func TestDialect(t *testing.T) {
 
 	t.Run("does not load", func(t *testing.T) {
 		for name, body := range map[string]string{
-			"min":            `return fmt.Sprint(min(1, 2))`,
-			"max":            `return fmt.Sprint(max(1, 2))`,
-			"clear":          `m := map[int]int{1: 1}; clear(m); return fmt.Sprint(len(m))`,
-			"range over int": `n := 0; for range 3 { n++ }; return fmt.Sprint(n)`,
-			"maps":           `return fmt.Sprint(maps.Clone(map[int]int{1: 1}))`,
-			"atomic.Pointer": `var p atomic.Pointer[int]; return fmt.Sprint(p.Load() == nil)`,
-			"sync.OnceValue": `return fmt.Sprint(sync.OnceValue(func() int { return 1 })())`,
-			"unsafe.String":  `b := []byte("a"); return unsafe.String(&b[0], 1)`,
+			"min":                                `return fmt.Sprint(min(1, 2))`,
+			"max":                                `return fmt.Sprint(max(1, 2))`,
+			"clear":                              `m := map[int]int{1: 1}; clear(m); return fmt.Sprint(len(m))`,
+			"range over int":                     `n := 0; for range 3 { n++ }; return fmt.Sprint(n)`,
+			"maps":                               `return fmt.Sprint(maps.Clone(map[int]int{1: 1}))`,
+			"atomic.Pointer":                     `var p atomic.Pointer[int]; return fmt.Sprint(p.Load() == nil)`,
+			"sync.OnceValue":                     `return fmt.Sprint(sync.OnceValue(func() int { return 1 })())`,
+			"a method value in a struct literal": `d := &net.Dialer{}; t := &http.Transport{DialContext: d.DialContext}; return fmt.Sprint(t != nil)`,
+			"unsafe.String":                      `b := []byte("a"); return unsafe.String(&b[0], 1)`,
 		} {
 			t.Run(name, func(t *testing.T) {
 				var imports []string
-				for _, pkg := range []string{"fmt", "maps", "sync", "sync/atomic", "unsafe"} {
+				for _, pkg := range []string{"fmt", "maps", "net", "net/http", "sync", "sync/atomic", "unsafe"} {
 					base := pkg[strings.LastIndex(pkg, "/")+1:]
 					if strings.Contains(body, base+".") {
 						imports = append(imports, fmt.Sprintf("import %q", pkg))
@@ -227,6 +326,17 @@ func TestDialect(t *testing.T) {
 					t.Errorf("loaded, and said %q", said)
 				}
 			})
+		}
+	})
+
+	t.Run("does not load, append of a type that comes back to itself", func(t *testing.T) {
+		_, loadErr, _ := evaluate(t, `package p
+			type bucket struct{ limiter *limiter }
+			type limiter struct{ ring []*bucket }
+			func (l *limiter) all() []*bucket { return append([]*bucket(nil), l.ring...) }
+			func Run() string { return "ran" }`)
+		if loadErr == nil {
+			t.Error("loaded")
 		}
 	})
 
@@ -319,4 +429,59 @@ func TestDialect(t *testing.T) {
 			t.Errorf("said %q", said)
 		}
 	})
+}
+
+// TestSelectIsNotSafe shows the worst of the differences. A select statement keeps
+// one list of its cases for all goroutines: two that enter it at the same moment
+// may each wait on the other's channels. The plugin therefore lets no two
+// goroutines run one select statement. It takes luck to see, so the program runs
+// until it is seen.
+func TestSelectIsNotSafe(t *testing.T) {
+	const program = `package p
+		import ("sync"; "time")
+		func Run() string {
+			said := make(chan string, 20)
+			never := make(chan struct{})
+			var done sync.WaitGroup
+			for g := 0; g < 8; g++ {
+				g := g
+				mine := make(chan int, 1)
+				done.Add(1)
+				go func() {
+					defer done.Done()
+					for n := 0; n < 2000; n++ {
+						mine <- g
+						select {
+						case got := <-mine:
+							if got != g {
+								said <- "took what was another's"
+								return
+							}
+						case <-never:
+							return
+						}
+					}
+				}()
+			}
+			go func() {
+				done.Wait()
+				said <- ""
+			}()
+			go func() {
+				time.Sleep(time.Second)
+				said <- "waits for what is another's"
+			}()
+			first := <-said
+			return first
+		}`
+	for range 100 {
+		said, loadErr, panicked := evaluate(t, program)
+		if loadErr != nil || panicked != nil {
+			t.Fatal(loadErr, panicked)
+		}
+		if said != "" {
+			return
+		}
+	}
+	t.Error("a hundred rounds went right: does Yaegi keep the cases apart now?")
 }

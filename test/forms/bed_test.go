@@ -23,6 +23,9 @@ import (
 func both(t *testing.T, test func(t *testing.T, b *bed)) {
 	for _, form := range forms.All {
 		t.Run(form.String(), func(t *testing.T) {
+			if _, interpreted := form.(forms.Interpreted); interpreted && harness.Race {
+				t.Skip("Yaegi itself does not pass the race detector")
+			}
 			test(t, newBed(t, form))
 		})
 	}

@@ -58,6 +58,9 @@ func stderr(t *testing.T, run func()) string {
 // a fresh interpreter, the manifest's testData, ten seconds, and nobody to talk
 // to.
 func TestCatalogLoadsThePlugin(t *testing.T) {
+	if harness.Race {
+		t.Skip("Yaegi itself does not pass the race detector")
+	}
 	start := time.Now()
 	loaded, err := forms.Load(t.TempDir(), io.Discard)
 	if err != nil {

@@ -1,0 +1,372 @@
+package faults
+
+import (
+	"fmt"
+	"net/http"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/test/harness"
+)
+
+// State is what the gateways are doing when the fault begins.
+type State string
+
+// Cold gateways start into the fault. Warm ones have served, know the hot key
+// and are at rest; requests come once the fault is there. Under load they
+// never stop.
+const (
+	Cold  State = "cold"
+	Warm  State = "warm"
+	Under State = "under load"
+)
+
+// States are all three.
+var States = []State{Cold, Warm, Under}
+
+// Pace is how long a cell's phases last and how much traffic there is.
+type Pace struct {
+	Timeout time.Duration // redis.timeout
+	Before  time.Duration // load before the fault (under load)
+	Lasts   time.Duration // the fault
+	After   time.Duration // load after everything has recovered
+	Rate    int           // requests a second and gateway with a key each
+	Hot     int           // and of the hot key
+}
+
+// warmth is how often each gateway uses the hot key before a fault that finds
+// it warm: a little more than half of the limit in all.
+const warmth = 11
+
+// Outcome is what one cell showed.
+type Outcome struct {
+	Kind  *Kind
+	State State
+
+	Requests int
+	Lost     int // without answer, or 5xx
+
+	Usual time.Duration // median of the requests that met no fault
+	Worst time.Duration // longest of those that did, less what the machine stalled
+	Stall time.Duration // the longest stall of the machine in any gateway
+
+	Paid int // requests that waited for a timeout
+	Late int // of those, who arrived after the third timed-out call of their gateway's connection
+
+	Needs      int // reservations that Redis ran
+	Most       int // for one and the same request, at most
+	Unaccepted int // ran, and their gateway did not learn of it in time: counted twice, never too little
+
+	Seeded   bool
+	Outage   int // admitted of the hot key's limit until the fault ended
+	Admitted int // and until everything had recovered
+
+	Memory uint64 // allocated by a gateway for one request and its hostile reply
+
+	Recovery time.Duration // until every gateway reserves at Redis again
+	Reported bool          // all that was admitted counts in Redis
+	Exact    bool          // a fresh key admits exactly its limit
+	Remarks  []string
+}
+
+// Added is the worst that the fault added to a request.
+func (o *Outcome) Added() time.Duration { return max(0, o.Worst-o.Usual) }
+
+func (o *Outcome) remark(format string, args ...any) {
+	o.Remarks = append(o.Remarks, fmt.Sprintf(format, args...))
+}
+
+// run is one fault in one state.
+func run(t testing.TB, kind *Kind, state State, pace Pace) *Outcome {
+	b := newBed(t, pace.Timeout, kind)
+	b.lasts = pace.Lasts
+	o := &Outcome{Kind: kind, State: state, Seeded: state != Cold}
+
+	streams := func(g int) []Stream {
+		return []Stream{
+			{Route: routeOwn, Key: fmt.Sprintf("g%d-", g), EachOwn: true, Rate: pace.Rate},
+			{Route: routeHot, Key: hotKey, Rate: pace.Hot},
+		}
+	}
+	load := func() {
+		for i, g := range b.gateways {
+			g.Start(streams(i)...)
+		}
+	}
+	if state != Cold {
+		b.open()
+		b.connected()
+	}
+	warmed := 0
+	if state == Warm {
+		warmed = b.warm()
+	}
+	if state == Under {
+		load()
+		time.Sleep(pace.Before)
+	}
+	began := time.Now()
+	kind.start(b)
+	if state == Cold {
+		b.open()
+	}
+	if kind.Hostile && state == Warm {
+		// Alone, so that what is allocated is this one reply's doing.
+		o.Memory = b.gateways[0].Fire(Volley{Route: routeOwn, Key: "hostile", Count: 1}).Allocated
+	}
+	if state != Under {
+		load()
+	}
+	time.Sleep(pace.Lasts)
+	ended := time.Now()
+	b.ledger.awaitFirst()
+	if b.topology != nil {
+		b.topology.settle()
+		ended = time.Now()
+	}
+	kind.stop(b)
+	b.recover(o, ended)
+	time.Sleep(pace.After)
+
+	var all []Record
+	for i, g := range b.gateways {
+		traffic := g.End()
+		o.Stall = max(o.Stall, traffic.Longest)
+		o.Lost += traffic.Pending
+		o.judgePayers(b.ledger.links[i], traffic.Records, pace.Timeout, began)
+		all = append(all, traffic.Records...)
+	}
+	o.judge(all, began, ended, pace, warmed)
+	b.reported(o, all, warmed)
+	b.exact(o)
+	return o
+}
+
+// warm has every gateway use the hot key, and know of the others' use: each
+// asks once more when all is spent but that.
+func (b *bed) warm() int {
+	for round := range warmth {
+		for _, g := range b.gateways {
+			if h := g.Fire(Volley{Route: routeHot, Key: hotKey, Count: 1}); h.Admitted != 1 {
+				b.t.Errorf("request %d of the hot key while warming: %+v", round, h)
+			}
+		}
+	}
+	// Leases of this size hold nothing; what one held would be back by now.
+	key := b.redisKey(routeHot, hotKey)
+	harness.Eventually(b.t, 5*time.Second, "the hot key at rest", func() error {
+		if used := b.counters()[key].used(); used != warmth*gateways {
+			return fmt.Errorf("%d in use", used)
+		}
+		return nil
+	})
+	for _, g := range b.gateways {
+		g.Fire(Volley{Route: routeHot, Key: hotKey, Count: 1})
+	}
+	return warmth*gateways + gateways
+}
+
+// recover measures how long it takes until every gateway decides with Redis.
+func (b *bed) recover(o *Outcome, ended time.Time) {
+	deadline := ended.Add(30 * time.Second)
+	for time.Now().Before(deadline) {
+		if b.proxies == nil {
+			if b.settled() {
+				o.Recovery = time.Since(ended)
+				return
+			}
+		} else if took, ok := b.ledger.recovered(); ok {
+			o.Recovery = took
+			return
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	o.Recovery = -1
+	o.remark("not every gateway recovered within 30 s")
+}
+
+// settled asks each gateway for a request with a key of its own and looks
+// whether Redis has counted it at once, as a reservation would.
+func (b *bed) settled() bool {
+	at := time.Now().UnixNano()
+	for i, g := range b.gateways {
+		g.Fire(Volley{Route: routeOwn, Key: fmt.Sprintf("settled%d-%d", i, at), Count: 1})
+	}
+	counters := b.counters()
+	for i := range b.gateways {
+		if counters[b.redisKey(routeOwn, fmt.Sprintf("settled%d-%d", i, at))].granted == 0 {
+			return false
+		}
+	}
+	return b.beating() == gateways
+}
+
+// judgePayers counts who of one gateway waited for a timeout, and who of those
+// did though three calls on the same connection had timed out before. Every
+// request of the own keys is a call of its own.
+func (o *Outcome) judgePayers(links []time.Time, records []Record, timeout time.Duration, began time.Time) {
+	var payers []Record
+	for _, r := range records {
+		if r.Stream == 0 && r.End().After(began) && r.Net >= timeout*9/10 {
+			payers = append(payers, r)
+		}
+	}
+	o.Paid += len(payers)
+	sort.Slice(payers, func(i, k int) bool { return payers[i].End().Before(payers[k].End()) })
+	for i := range payers {
+		ended := 0 // before this one arrived, on the same connection
+		for k := 0; k < i; k++ {
+			if payers[k].End().Before(payers[i].Start) && !linkedBetween(links, payers[k].Start, payers[i].Start) {
+				ended++
+			}
+		}
+		if ended >= 3 {
+			o.Late++
+		}
+	}
+}
+
+func linkedBetween(links []time.Time, from, to time.Time) bool {
+	for _, at := range links {
+		if at.After(from) && at.Before(to) {
+			return true
+		}
+	}
+	return false
+}
+
+// judge adds up what the clients saw.
+func (o *Outcome) judge(all []Record, began, ended time.Time, pace Pace, warmed int) {
+	var usual []time.Duration
+	o.Requests = len(all)
+	o.Outage, o.Admitted = warmed, warmed
+	for _, r := range all {
+		if r.Status == 0 || r.Status >= 500 {
+			o.Lost++
+		}
+		if r.Stream == 0 && r.Status == http.StatusTooManyRequests {
+			o.remark("a key's first request was denied")
+		}
+		if r.Stream == 1 && r.Status == http.StatusOK {
+			o.Admitted++
+			if r.Start.Before(ended) {
+				o.Outage++
+			}
+		}
+		// What recovery costs is the fault's doing too.
+		over := ended.Add(max(o.Recovery, 0))
+		if r.End().Before(began) || r.Start.After(over) {
+			usual = append(usual, r.Took)
+		} else {
+			o.Worst = max(o.Worst, r.Net)
+		}
+	}
+	if len(usual) > 0 {
+		sort.Slice(usual, func(i, k int) bool { return usual[i] < usual[k] })
+		o.Usual = usual[len(usual)/2]
+	}
+	if len(o.Remarks) > 3 {
+		o.Remarks = append(o.Remarks[:3], fmt.Sprintf("and %d more", len(o.Remarks)-3))
+	}
+}
+
+// reported waits until Redis has counted what the gateways admitted, and
+// compares the executions of every request.
+func (b *bed) reported(o *Outcome, all []Record, warmed int) {
+	admitted := map[string]int64{}
+	for _, r := range all {
+		if r.Status == http.StatusOK {
+			route := routeOwn
+			if r.Stream == 1 {
+				route = routeHot
+			}
+			admitted[b.redisKey(route, r.Key)]++
+		}
+	}
+	admitted[b.redisKey(routeHot, hotKey)] += int64(warmed)
+	short := ""
+	deadline := time.Now().Add(10 * time.Second)
+	var counters map[string]counter
+	for {
+		counters, short = b.counters(), ""
+		missing := 0
+		for key, n := range admitted {
+			if c := counters[key]; c.used() < n {
+				missing++
+				short = fmt.Sprintf("%s: %d of %d admitted count", key, c.used(), n)
+			}
+		}
+		if missing == 0 {
+			o.Reported = true
+			break
+		}
+		if time.Now().After(deadline) {
+			o.remark("%d keys short, such as %s", missing, short)
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for key, n := range admitted {
+		if strings.Contains(key, ":"+routeOwn+":") && counters[key].used() > n {
+			o.Unaccepted++
+		}
+	}
+	b.ledger.mu.Lock()
+	defer b.ledger.mu.Unlock()
+	if b.proxies == nil {
+		o.Needs = len(admitted) - 1
+		for key, n := range admitted {
+			if strings.Contains(key, ":"+routeOwn+":") {
+				o.Most = max(o.Most, int(counters[key].granted/n))
+			}
+		}
+		return
+	}
+	for key, n := range b.ledger.executions {
+		if strings.Contains(key, ":"+routeOwn+":") {
+			o.Needs++
+			o.Most = max(o.Most, n)
+		}
+	}
+}
+
+// exact has all gateways fight for a fresh key: exactly its limit is admitted,
+// unless the machine is so busy that a decision was made without Redis.
+func (b *bed) exact(o *Outcome) {
+	const tries = 4
+	for try := range tries {
+		key := fmt.Sprintf("fresh%d", try)
+		before := b.degraded()
+		admitted := b.volley(Volley{Route: routeExact, Key: key, Count: hotLimit})
+		if o.Exact = admitted == hotLimit; o.Exact {
+			return
+		}
+		if after := b.degraded(); after == before {
+			o.remark("a fresh key admitted %d of %d with no decision degraded", admitted, hotLimit)
+			return
+		}
+	}
+	o.remark("a fresh key was never counted without a degraded decision")
+}
+
+// volley sends the same volley from every gateway at once and adds up who was
+// admitted.
+func (b *bed) volley(v Volley) int {
+	hits := make(chan Hits, gateways)
+	for _, g := range b.gateways {
+		go func() {
+			var h Hits
+			if err := g.try("Fire", v, &h); err != nil {
+				b.t.Error(err)
+			}
+			hits <- h
+		}()
+	}
+	admitted := 0
+	for range b.gateways {
+		admitted += (<-hits).Admitted
+	}
+	return admitted
+}

@@ -1,0 +1,19 @@
+// Package faults breaks Redis in every way that can be thought of, under
+// gateways that run the real plugin, and measures what their clients feel.
+//
+//	gateway.go   a gateway: a process of its own with the plugin compiled in,
+//	             since a process is what an instance is (plugin/shared.go)
+//	traffic.go   its clients, who write down every request
+//	proxy.go     the way from a gateway to Redis; it knows every command and
+//	             reply, and delays, cuts, answers or falsifies what a fault says
+//	bed.go       gateways, proxies and the redis-server behind them
+//	topology.go  the same over Sentinel and over a Cluster
+//	kinds.go     the faults
+//	cell.go      one fault in one state, measured
+//	report.go    RESULTS.md
+//
+// The tests of this package run a short form of all this and demand what does
+// not depend on the machine. The whole, with times, writes RESULTS.md:
+//
+//	cd test && go test ./faults -run '^TestCampaign$' -timeout 60m -campaign
+package faults

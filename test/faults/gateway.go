@@ -1,0 +1,219 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/rpc"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin"
+)
+
+// asGateway in the environment makes the test binary a gateway.
+const asGateway = "SLUICE_FAULTS_GATEWAY"
+
+// IsGateway tells whether this process was started by StartGateway.
+func IsGateway() bool { return os.Getenv(asGateway) != "" }
+
+// ServeGateway is the main function of a gateway process. It obeys the calls
+// that come through the inherited files 3 (in) and 4 (out), until they end.
+func ServeGateway() {
+	server := rpc.NewServer()
+	if err := server.RegisterName("Gateway", &gateway{}); err != nil {
+		panic(err)
+	}
+	server.ServeConn(pipe{os.NewFile(3, "commands"), os.NewFile(4, "answers")})
+}
+
+type pipe struct {
+	io.ReadCloser
+	io.WriteCloser
+}
+
+func (p pipe) Close() error { return errors.Join(p.ReadCloser.Close(), p.WriteCloser.Close()) }
+
+// Setup is what a gateway needs to know. Every limit has one long window that
+// began just now (LongWindow), so that none ends during a test (RULES 48).
+type Setup struct {
+	Addresses  []string
+	MasterName string
+	Cluster    bool
+	Password   string
+	Timeout    time.Duration
+	Prefix     string
+	Window     time.Duration
+	Limits     map[string]int64 // by route; the limit has the route's name
+	MaxKeys    int
+}
+
+// config is the plugin's configuration for one route. The shipped manifests
+// set minInstances: 3 for three gateways (RULES 17), and so does this.
+func (s *Setup) config(route string) *plugin.Config {
+	c := plugin.CreateConfig()
+	c.Redis = plugin.Redis{
+		Addresses: s.Addresses, MasterName: s.MasterName, Cluster: strconv.FormatBool(s.Cluster),
+		Password: s.Password, Timeout: s.Timeout.String(), KeyPrefix: s.Prefix,
+	}
+	c.MinInstances = strconv.Itoa(gateways)
+	if s.MaxKeys > 0 {
+		c.MaxKeys = strconv.Itoa(s.MaxKeys)
+	}
+	c.Limits = []plugin.Limit{{
+		Name: route, Key: "header:" + keyHeader, Limit: strconv.FormatInt(s.Limits[route], 10), Window: s.Window.String(),
+	}}
+	return c
+}
+
+// keyHeader carries the key that a limit counts.
+const keyHeader = "X-Key"
+
+// LongWindow is a window of about span of which less than a hundredth has
+// passed at the given time: any whole number of milliseconds is a window, and
+// all are aligned to the epoch.
+func LongWindow(now time.Time, span time.Duration) time.Duration {
+	windows := now.UnixMilli() / span.Milliseconds()
+	return time.Duration(now.UnixMilli()/windows) * time.Millisecond
+}
+
+// gateway is the process's side; its exported methods are what it can be asked.
+type gateway struct {
+	mu     sync.Mutex // protects routes and load
+	routes map[string]http.Handler
+	load   *load
+	cancel context.CancelFunc
+}
+
+// Nothing is an empty question or answer.
+type Nothing struct{}
+
+// Open builds the middlewares, as Traefik does at a configuration.
+func (g *gateway) Open(s Setup, _ *Nothing) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	earlier := g.cancel
+	ctx, cancel := context.WithCancel(context.Background())
+	g.cancel = cancel
+	g.routes = map[string]http.Handler{}
+	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	for route := range s.Limits {
+		handler, err := plugin.New(ctx, ok, s.config(route), route)
+		if err != nil {
+			return err
+		}
+		g.routes[route] = handler
+	}
+	if earlier != nil {
+		earlier()
+	}
+	return nil
+}
+
+// Usage is what the process uses.
+type Usage struct {
+	Heap       uint64 // bytes in use, after a collection
+	Allocated  uint64 // bytes ever
+	Goroutines int
+	Files      int // open descriptors
+}
+
+// Use answers what the process uses now.
+func (g *gateway) Use(_ Nothing, u *Usage) error {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	files, err := os.ReadDir("/proc/self/fd")
+	*u = Usage{Heap: m.HeapAlloc, Allocated: m.TotalAlloc, Goroutines: runtime.NumGoroutine(), Files: len(files)}
+	return err
+}
+
+// Gateway is the test's side of a gateway process.
+type Gateway struct {
+	t       testing.TB
+	process *exec.Cmd
+	client  *rpc.Client
+}
+
+// StartGateway starts a process; the test ends it.
+func StartGateway(t testing.TB) *Gateway {
+	t.Helper()
+	commandsOut, commandsIn, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answersOut, answersIn, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &Gateway{t: t, process: exec.Command(os.Args[0])}
+	g.process.Env = append(os.Environ(), asGateway+"=1")
+	g.process.ExtraFiles = []*os.File{commandsOut, answersIn}
+	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if testing.Verbose() && os.Getenv("SLUICE_FAULTS_LOG") != "" {
+		g.process.Stdout, g.process.Stderr = os.Stdout, os.Stderr
+	}
+	if err := g.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	commandsOut.Close()
+	answersIn.Close()
+	g.client = rpc.NewClient(pipe{answersOut, commandsIn})
+	t.Cleanup(g.Stop)
+	return g
+}
+
+// Stop ends the process as a crash does.
+func (g *Gateway) Stop() {
+	if g.process == nil {
+		return
+	}
+	g.client.Close()
+	_ = g.process.Process.Kill()
+	_ = g.process.Wait()
+	g.process = nil
+}
+
+// ask calls a method of the process; one that does not answer in time is dead,
+// and dead is a failure.
+func (g *Gateway) ask(method string, args, reply any) {
+	g.t.Helper()
+	if err := g.try(method, args, reply); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *Gateway) try(method string, args, reply any) error {
+	call := g.client.Go("Gateway."+method, args, reply, make(chan *rpc.Call, 1))
+	select {
+	case <-call.Done:
+		if call.Error != nil {
+			return fmt.Errorf("gateway: %s: %w", method, call.Error)
+		}
+		return nil
+	case <-time.After(10 * time.Minute):
+		return fmt.Errorf("gateway: %s: no answer", method)
+	}
+}
+
+// Open builds the middlewares.
+func (g *Gateway) Open(s Setup) {
+	g.t.Helper()
+	g.ask("Open", s, &Nothing{})
+}
+
+// Use tells what the process uses now.
+func (g *Gateway) Use() Usage {
+	g.t.Helper()
+	var u Usage
+	g.ask("Use", Nothing{}, &u)
+	return u
+}

@@ -1,0 +1,503 @@
+package faults
+
+import (
+	"bufio"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Behaviour is what a fault does on the way between gateway and Redis. It may
+// be looked at from many connections at once. Done is closed at its end.
+type Behaviour struct {
+	// Command sees a command before Redis does. It returns the words to
+	// forward, or none and an answer in Redis's stead. nil: forward all.
+	Command func(words []string, source string) (forward []string, answer string)
+
+	// Reply delivers Redis's reply to the gateway, or does not. nil: deliver.
+	Reply func(to *net.TCPConn, words []string, reply []byte)
+
+	// Late is by how much every reply comes later.
+	Late time.Duration
+
+	// Held commands are not forwarded before the end, as where packets are
+	// dropped and sent again; nil: none is.
+	Held func(words []string) bool
+
+	done chan struct{}
+}
+
+// Door is what becomes of new connections.
+type Door int
+
+// The doors: open, closed (connection refused), and gone (nobody answers the
+// SYN).
+const (
+	DoorOpen Door = iota
+	DoorClosed
+	DoorGone
+)
+
+// Ledger is what the proxies saw Redis do for keys whose every request is
+// counted, by Redis key.
+type Ledger struct {
+	mu         sync.Mutex     // protects what follows
+	executions map[string]int // scripts that reserved, by key: Redis ran them
+	delivered  map[string]int // of those, how many gave their reply to the gateway
+	first      map[int]time.Time
+	since      time.Time // first counts from here
+	links      map[int][]time.Time
+	resets     int
+}
+
+// Proxy is the way from one gateway to Redis.
+type Proxy struct {
+	Addr string
+
+	t        testing.TB
+	gateway  int // whose way
+	upstream string
+	now      *atomic.Pointer[Behaviour]
+	ledger   *Ledger
+	sources  *sync.Map // SHA-1 of a script -> its source, learned from EVAL
+
+	mu       sync.Mutex // protects what follows
+	listener net.Listener
+	hole     []io.Closer // what makes DoorGone
+	links    map[*proxied]bool
+}
+
+// proxied is one connection through a proxy.
+type proxied struct {
+	proxy  *Proxy
+	client *net.TCPConn
+	server *net.TCPConn
+	fifo   chan exchange // commands whose replies are to come, in order
+}
+
+// exchange is one command.
+type exchange struct {
+	words  []string
+	answer string // in Redis's stead; empty: Redis answers
+	at     time.Time
+}
+
+func startProxy(t testing.TB, gateway int, upstream string, now *atomic.Pointer[Behaviour], ledger *Ledger, sources *sync.Map) *Proxy {
+	t.Helper()
+	p := &Proxy{t: t, gateway: gateway, upstream: upstream, now: now, ledger: ledger, sources: sources, links: map[*proxied]bool{}}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Addr = listener.Addr().String()
+	p.listener = listener
+	go p.accept(listener)
+	t.Cleanup(func() {
+		p.Door(DoorClosed)
+		p.Cut(false)
+	})
+	return p
+}
+
+// Door opens or closes the way for new connections.
+func (p *Proxy) Door(d Door) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil {
+		p.listener.Close()
+		p.listener = nil
+	}
+	for _, c := range p.hole {
+		c.Close()
+	}
+	p.hole = nil
+	switch d {
+	case DoorOpen:
+		listener, err := net.Listen("tcp", p.Addr)
+		if err != nil {
+			p.t.Error(err)
+			return
+		}
+		p.listener = listener
+		go p.accept(listener)
+	case DoorGone:
+		if err := p.dig(); err != nil {
+			p.t.Error(err)
+		}
+	}
+}
+
+// dig makes a listener whose backlog is full: the kernel drops its SYNs.
+func (p *Proxy) dig() error {
+	_, text, err := net.SplitHostPort(p.Addr)
+	if err != nil {
+		return err
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return err
+	}
+	hole, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	p.hole = append(p.hole, closer(hole))
+	if err := syscall.SetsockoptInt(hole, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if err := syscall.Bind(hole, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return err
+	}
+	if err := syscall.Listen(hole, 0); err != nil {
+		return err
+	}
+	for range 16 {
+		filler, err := net.DialTimeout("tcp", p.Addr, 100*time.Millisecond)
+		if err != nil {
+			return nil
+		}
+		p.hole = append(p.hole, filler)
+	}
+	return errors.New("this kernel does not drop the SYNs of a full backlog")
+}
+
+type closer int
+
+func (fd closer) Close() error { return syscall.Close(int(fd)) }
+
+// Cut ends the connections there are, with RST or FIN.
+func (p *Proxy) Cut(reset bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		if reset {
+			_ = l.client.SetLinger(0)
+		}
+		l.client.Close()
+	}
+}
+
+func (p *Proxy) accept(listener net.Listener) {
+	for {
+		client, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go p.serve(client.(*net.TCPConn))
+	}
+}
+
+func (p *Proxy) serve(client *net.TCPConn) {
+	p.ledger.linked(p.gateway)
+	server, err := net.Dial("tcp", p.upstream)
+	if err != nil {
+		client.Close()
+		return
+	}
+	l := &proxied{proxy: p, client: client, server: server.(*net.TCPConn), fifo: make(chan exchange, 1<<16)}
+	p.mu.Lock()
+	p.links[l] = true
+	p.mu.Unlock()
+	go l.commands()
+	l.replies()
+	p.mu.Lock()
+	delete(p.links, l)
+	p.mu.Unlock()
+}
+
+// commands passes on what the gateway says. What has arrived here is executed
+// even if the gateway hangs up meanwhile, as with any network in between.
+func (l *proxied) commands() {
+	defer close(l.fifo)
+	in := bufio.NewReaderSize(l.client, 1<<16)
+	for {
+		words, err := readCommand(in)
+		if err != nil {
+			return
+		}
+		source := l.proxy.script(words)
+		forward, answer := words, ""
+		b := l.proxy.now.Load()
+		if b != nil && b.Held != nil && b.Held(words) {
+			<-b.done
+		}
+		if b != nil && b.Command != nil {
+			forward, answer = b.Command(words, source)
+		}
+		if answer != "" || !strings.EqualFold(words[0], "SUBSCRIBE") { // whose reply is a push
+			l.fifo <- exchange{words: words, answer: answer, at: time.Now()}
+		}
+		if answer != "" {
+			continue
+		}
+		if _, err := l.server.Write(encode(forward)); err != nil {
+			return
+		}
+	}
+}
+
+// replies passes on what Redis answers, in the order of the commands.
+func (l *proxied) replies() {
+	defer l.client.Close()
+	defer l.server.Close()
+	incoming := make(chan []byte, 1<<10)
+	go func() {
+		defer close(incoming)
+		in := bufio.NewReaderSize(l.server, 1<<16)
+		for {
+			reply, err := readReply(in)
+			if err != nil {
+				return
+			}
+			incoming <- reply
+		}
+	}()
+	defer func() { // lets the reader end
+		l.server.Close()
+		for range incoming {
+		}
+	}()
+	for fifo := l.fifo; fifo != nil; {
+		select {
+		case x, more := <-fifo:
+			switch {
+			case !more:
+				fifo = nil
+			case x.answer != "":
+				l.deliver(x, []byte(x.answer))
+			default:
+				reply, alive := l.next(incoming)
+				if !alive {
+					return
+				}
+				l.note(x, reply, l.deliver(x, reply))
+			}
+		case reply, alive := <-incoming:
+			if !alive {
+				return
+			}
+			for reply[0] != '>' {
+				x, more := <-fifo // Redis's farewell answers no command: then this is the end
+				if !more {
+					break
+				}
+				if x.answer == "" {
+					l.note(x, reply, l.deliver(x, reply))
+					reply = nil
+					break
+				}
+				l.deliver(x, []byte(x.answer))
+			}
+			if reply != nil {
+				l.client.Write(reply)
+			}
+		}
+	}
+}
+
+// next is Redis's next reply to a command; pushes before it pass through.
+func (l *proxied) next(incoming chan []byte) ([]byte, bool) {
+	for {
+		select {
+		case reply, alive := <-incoming:
+			if alive && reply[0] == '>' {
+				l.client.Write(reply)
+				continue
+			}
+			return reply, alive
+		case <-time.After(time.Minute):
+			return nil, false
+		}
+	}
+}
+
+// deliver gives the gateway a reply as the fault of the moment would have it.
+func (l *proxied) deliver(x exchange, reply []byte) bool {
+	b := l.proxy.now.Load()
+	if b != nil && b.Late > 0 {
+		time.Sleep(time.Until(x.at.Add(b.Late)))
+	}
+	if b != nil && b.Reply != nil && x.answer == "" {
+		b.Reply(l.client, x.words, reply)
+		return false
+	}
+	_, err := l.client.Write(reply)
+	return err == nil
+}
+
+// note writes down what Redis did.
+func (l *proxied) note(x exchange, reply []byte, delivered bool) {
+	key, need := reservation(x.words)
+	if need == 0 || reply[0] != '*' {
+		return
+	}
+	g := l.proxy.ledger
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.executions[key]++
+	if delivered {
+		g.delivered[key]++
+		if g.first[l.proxy.gateway].IsZero() && !g.since.IsZero() {
+			g.first[l.proxy.gateway] = time.Now()
+		}
+	}
+}
+
+func newLedger() *Ledger {
+	return &Ledger{executions: map[string]int{}, delivered: map[string]int{}, first: map[int]time.Time{}, links: map[int][]time.Time{}}
+}
+
+// linked notes a new connection.
+func (g *Ledger) linked(gateway int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.links[gateway] = append(g.links[gateway], time.Now())
+}
+
+// awaitFirst starts to look for each gateway's first reservation.
+func (g *Ledger) awaitFirst() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.since = time.Now()
+	g.first = map[int]time.Time{}
+}
+
+// recovered tells when the last of all gateways made its first reservation,
+// counted from awaitFirst; false while one has none.
+func (g *Ledger) recovered() (time.Duration, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.first) < gateways {
+		return 0, false
+	}
+	last := time.Duration(0)
+	for _, at := range g.first {
+		last = max(last, at.Sub(g.since))
+	}
+	return last, true
+}
+
+// script remembers the source of an EVAL and finds that of an EVALSHA.
+func (p *Proxy) script(words []string) string {
+	if len(words) < 2 {
+		return ""
+	}
+	switch strings.ToUpper(words[0]) {
+	case "EVAL":
+		sum := sha1.Sum([]byte(words[1]))
+		p.sources.Store(hex.EncodeToString(sum[:]), words[1])
+		return words[1]
+	case "EVALSHA":
+		if source, ok := p.sources.Load(strings.ToLower(words[1])); ok {
+			return source.(string)
+		}
+	}
+	return ""
+}
+
+// reservation is the Redis key and the need of a call of the limit's script:
+// EVALSHA hash 1 key window limit cost need ...; 0 of any other command.
+func reservation(words []string) (key string, need int) {
+	const before, arguments = 4, 16
+	if !isScript(words) || len(words) != before+arguments {
+		return "", 0
+	}
+	need, err := strconv.Atoi(words[before+3])
+	if err != nil {
+		return "", 0
+	}
+	return words[3], need
+}
+
+// isScript tells whether a command runs a script.
+func isScript(words []string) bool {
+	name := strings.ToUpper(words[0])
+	return name == "EVALSHA" || name == "EVAL"
+}
+
+// encode writes a command as RESP.
+func encode(words []string) []byte {
+	out := fmt.Appendf(nil, "*%d\r\n", len(words))
+	for _, w := range words {
+		out = fmt.Appendf(out, "$%d\r\n%s\r\n", len(w), w)
+	}
+	return out
+}
+
+// readCommand reads an array of bulk strings.
+func readCommand(in *bufio.Reader) ([]string, error) {
+	count, err := readCount(in, '*')
+	if err != nil {
+		return nil, err
+	}
+	words := make([]string, count)
+	for i := range words {
+		n, err := readCount(in, '$')
+		if err != nil {
+			return nil, err
+		}
+		body := make([]byte, n+2)
+		if _, err := io.ReadFull(in, body); err != nil {
+			return nil, err
+		}
+		words[i] = string(body[:n])
+	}
+	if len(words) == 0 {
+		return nil, errors.New("a command without words")
+	}
+	return words, nil
+}
+
+func readCount(in *bufio.Reader, kind byte) (int, error) {
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return 0, err
+	}
+	if line[0] != kind {
+		return 0, fmt.Errorf("want %q, got %q", kind, line)
+	}
+	return strconv.Atoi(strings.TrimSpace(line[1:]))
+}
+
+// readReply reads one reply as it came.
+func readReply(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return nil, err
+	}
+	reply := append([]byte(nil), line...)
+	n, _ := strconv.Atoi(strings.TrimSpace(string(line[1:])))
+	switch line[0] {
+	case '$', '=', '!':
+		if n < 0 {
+			return reply, nil
+		}
+		body := make([]byte, n+2)
+		if _, err := io.ReadFull(in, body); err != nil {
+			return nil, err
+		}
+		return append(reply, body...), nil
+	case '%', '|':
+		n *= 2
+		fallthrough
+	case '*', '~', '>':
+		for range n {
+			element, err := readReply(in)
+			if err != nil {
+				return nil, err
+			}
+			reply = append(reply, element...)
+		}
+	}
+	return reply, nil
+}
