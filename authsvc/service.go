@@ -184,7 +184,7 @@ func (c *Config) ownIssuer(keys keySource) *issuer {
 		algorithms: token.Algorithms,
 		policy: token.Policy{
 			Issuer: c.Own.Issuer, Audiences: []string{c.Own.Audience}, Type: token.AccessTokenType,
-			Leeway: c.ClockLeeway, MaxLifetime: c.Tokens.MaxLifetime,
+			Leeway: c.ClockLeeway, MaxLifetime: c.Tokens.MaxLifetime, OtherClock: true,
 		},
 	}
 }

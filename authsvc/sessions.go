@@ -119,6 +119,9 @@ func (s *Service) issue(ctx context.Context, user string, claims map[string]any,
 	if err != nil {
 		return nil, err
 	}
+	if skew := time.Until(issued).Abs(); skew > s.Config.ClockLeeway {
+		s.log.Warn("the clocks of redis and of this machine differ", "by", skew)
+	}
 	session := newSession()
 	answer, access, err := s.mint(user, session, claims, ttl, issued)
 	if err != nil {
@@ -150,14 +153,17 @@ func (s *Service) mint(user, session string, claims map[string]any, ttl time.Dur
 		return nil, store.Question{}, invalidRequest("These claims make no valid token.", err)
 	}
 	s.metrics.issued.Inc()
-	sum := sha256.Sum256([]byte(access))
+	question := store.Question{Expires: issued.Add(ttl + s.Config.ClockLeeway)}
+	question.ID, question.Sum = nameOf(access)
 	return &pair{
-			AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(ttl / time.Second),
-			RefreshToken: s.sessions.mint(session),
-		}, store.Question{
-			ID: token.ID(access), Sum: hex.EncodeToString(sum[:]),
-			Expires: issued.Add(ttl + s.Config.ClockLeeway),
-		}, nil
+		AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(ttl / time.Second),
+		RefreshToken: s.sessions.mint(session),
+	}, question, nil
+}
+
+func nameOf(compact string) (id, sum string) {
+	whole := sha256.Sum256([]byte(compact))
+	return token.ID(compact), hex.EncodeToString(whole[:])
 }
 
 // refresh turns a refresh token into a new pair (RULES 28).
@@ -217,7 +223,12 @@ func (s *Service) refresh(ctx context.Context, presented string) (*pair, error) 
 		if err != nil {
 			return nil, invalidGrant(err)
 		}
-		return answer, json.Unmarshal(plain, answer)
+		if err := json.Unmarshal(plain, answer); err != nil {
+			return nil, err
+		}
+		// The reply may have been lost because registering failed.
+		access.ID, access.Sum = nameOf(answer.AccessToken)
+		return answer, s.store.Register(ctx, access)
 	}
 	return nil, invalidGrant(fmt.Errorf("refresh token %s", outcome))
 }

@@ -54,6 +54,9 @@ func (s *Store) LoadFamily(ctx context.Context, session string) (Family, error) 
 		fields, err = s.redis.HGetAll(ctx, s.sessionKey(session)).Result()
 		return err
 	})
+	if err != nil && !errors.Is(err, ErrAway) { // a key of a foreign type
+		return Family{}, fmt.Errorf("%w: %w", ErrNoSession, err)
+	}
 	if err != nil {
 		return Family{}, err
 	}

@@ -19,12 +19,14 @@ import (
 //
 // Redis's clock decides, so replicas with different clocks agree; the mark
 // always moves, so a second revocation in one millisecond voids what was
-// issued between the two.
+// issued between the two. (pcall, because a key of a foreign type must not keep
+// anybody from being revoked; SET replaces it.)
 var revokeUser = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local before = now
-local previous = tonumber(redis.call('GET', KEYS[1]) or '')
+local previous = redis.pcall('GET', KEYS[1])
+previous = type(previous) == 'string' and tonumber(previous)
 if previous and previous + 1 > now then
   before = previous + 1
 end
@@ -43,7 +45,8 @@ return before
 var stamp = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local before = tonumber(redis.call('GET', KEYS[1]) or '') or 0
+local before = redis.pcall('GET', KEYS[1])
+before = type(before) == 'string' and tonumber(before) or 0
 return {string.format('%.0f', math.max(now, before + 1)), string.format('%.0f', before)}
 `)
 
@@ -137,7 +140,8 @@ func (s *Store) restore(ctx context.Context) {
 //	ARGV[1] the mark, unix ms
 //	ARGV[2] its life, ms
 var raiseMark = redis.NewScript(strings.TrimSpace(`
-local previous = tonumber(redis.call('GET', KEYS[1]) or '') or 0
+local previous = redis.pcall('GET', KEYS[1])
+previous = type(previous) == 'string' and tonumber(previous) or 0
 if previous < tonumber(ARGV[1]) and tonumber(ARGV[2]) > 0 then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end

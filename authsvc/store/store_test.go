@@ -126,6 +126,19 @@ func TestPoisonedEntriesOnlyRefuse(t *testing.T) {
 	if q.Session = "sid"; !ask(t, s, q).SessionRevoked {
 		t.Error("a session of a foreign type is not refused")
 	}
+	if _, err := s.LoadFamily(ctx, "sid"); !errors.Is(err, ErrNoSession) {
+		t.Errorf("a family of a foreign type: %v", err)
+	}
+	// Nor does a foreign type keep anybody from being revoked.
+	if _, err := s.RevokeUser(ctx, "utype1"); err != nil {
+		t.Errorf("user with a poisoned mark: %v", err)
+	}
+	if err := s.RevokeSession(ctx, "sid"); err != nil {
+		t.Errorf("poisoned session: %v", err)
+	}
+	if _, _, err := s.Stamp(ctx, "utype2"); err != nil {
+		t.Errorf("stamp: %v", err)
+	}
 	// Writing "active" over a revocation does not revive what was heard of.
 	dead := question("dead", "u")
 	if err := s.RevokeToken(ctx, dead.ID, dead.Expires); err != nil {
@@ -175,6 +188,9 @@ func TestEntriesLiveAsLongAsTheToken(t *testing.T) {
 	// RULES 9: a mark that is gone before the longest token resurrects it.
 	if ttl := client.PTTL(ctx, "t:usr:u").Val(); ttl < s.Session-time.Minute || ttl < s.Token-time.Minute {
 		t.Errorf("mark lives %s, tokens up to %s, refresh tokens %s", ttl, s.Token, s.Session)
+	}
+	if err := s.Register(ctx, q); err != nil || client.Get(ctx, "t:tok:a").Val() != "revoked" {
+		t.Errorf("registering undid a revocation: %v", err)
 	}
 	if err := s.RevokeToken(ctx, "past", time.Now().Add(-time.Second)); err != nil {
 		t.Errorf("revoking an expired token: %v", err)

@@ -156,10 +156,16 @@ func (s *Store) read(q Question, token, user, session *redis.StringCmd) Status {
 	return status
 }
 
-// Register writes a freshly issued token down as active.
+// Register writes a freshly issued token down as active, if nothing is written
+// of it yet: a revocation that was quicker stays.
 func (s *Store) Register(ctx context.Context, q Question) error {
 	return s.call(ctx, func(ctx context.Context) error {
-		return s.redis.SetArgs(ctx, s.tokenKey(q.ID), activeValue+q.Sum, redis.SetArgs{ExpireAt: q.Expires}).Err()
+		args := redis.SetArgs{Mode: "NX", ExpireAt: q.Expires}
+		err := s.redis.SetArgs(ctx, s.tokenKey(q.ID), activeValue+q.Sum, args).Err()
+		if errors.Is(err, redis.Nil) {
+			return nil
+		}
+		return err
 	})
 }
 

@@ -47,7 +47,7 @@ func ParseClaims(payload []byte) (*Claims, error) {
 	for name := range object {
 		for _, known := range registered {
 			if name != known && foldName(name) == foldName(known) {
-				return nil, fmt.Errorf("%w: %q imitates %q", ErrClaims, name, known)
+				return nil, fmt.Errorf("%w: %.40q imitates %q", ErrClaims, name, known)
 			}
 		}
 	}
@@ -245,22 +245,28 @@ type Policy struct {
 	Type        string        // header typ; empty: absent, "jwt" or "at+jwt"
 	Leeway      time.Duration // of clocks
 	MaxLifetime time.Duration // of exp - iat; revocation marks live that long (RULES 9)
+	// OtherClock accepts an iat ahead of this clock. Own tokens are stamped by
+	// Redis's clock, so that marks and iat can be compared; a replica whose own
+	// clock lags must not refuse what it has just issued.
+	OtherClock bool
 }
 
 // Check judges claims at the instant now.
 func (p Policy) Check(c *Claims, typ string, now time.Time) error {
 	if p.Type != "" && typ != p.Type || p.Type == "" && !slices.Contains([]string{"", "jwt", "at+jwt"}, typ) {
-		return fmt.Errorf("%w: typ %q (RFC 8725 section 3.11)", ErrClaims, typ)
+		return fmt.Errorf("%w: typ %.40q (RFC 8725 section 3.11)", ErrClaims, typ)
 	}
-	validator := jwt.NewValidator(
+	options := []jwt.ParserOption{
 		jwt.WithTimeFunc(func() time.Time { return now }),
 		jwt.WithLeeway(p.Leeway),
 		jwt.WithIssuer(p.Issuer),
 		jwt.WithAudience(p.Audiences...),
 		jwt.WithExpirationRequired(),
-		jwt.WithIssuedAt(),
-	)
-	switch err := validator.Validate(c); {
+	}
+	if !p.OtherClock {
+		options = append(options, jwt.WithIssuedAt())
+	}
+	switch err := jwt.NewValidator(options...).Validate(c); {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return fmt.Errorf("%w: %w", ErrExpired, err)
 	case err != nil:

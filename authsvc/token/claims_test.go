@@ -132,6 +132,28 @@ func TestClaims(t *testing.T) {
 	}
 }
 
+// Own tokens are stamped by another clock, and by that only their iat.
+func TestOtherClock(t *testing.T) {
+	for name, test := range map[string]struct {
+		claims string
+		want   error
+	}{
+		"iat ahead":  {fmt.Sprintf(`{"iss":"i","aud":"a","iat":%d,"exp":%d}`, noon.Unix()+600, noon.Unix()+900), nil},
+		"nbf ahead":  {fmt.Sprintf(`{"iss":"i","aud":"a","nbf":%d,"exp":%d}`, noon.Unix()+600, noon.Unix()+900), ErrClaims},
+		"exp passed": {fmt.Sprintf(`{"iss":"i","aud":"a","exp":%d}`, noon.Unix()-60), ErrExpired},
+	} {
+		c, err := ParseClaims([]byte(test.claims))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := policy
+		p.OtherClock = true
+		if err := p.Check(c, "jwt", noon); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+}
+
 // TestTypes: RFC 8725 section 3.11.
 func TestTypes(t *testing.T) {
 	c, err := ParseClaims(fmt.Appendf(nil, `{"iss":"i","aud":"a","sub":"u","exp":%d}`, noon.Unix()+60))

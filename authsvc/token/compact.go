@@ -53,7 +53,7 @@ func VerifyCompact(compact string, keys KeySet) (payload []byte, err error) {
 	}
 	candidates := keys.Candidates(c.Algorithm, c.KeyID)
 	if len(candidates) == 0 {
-		return nil, fmt.Errorf("%w: alg %q, kid %q", ErrNoKey, c.Algorithm, c.KeyID)
+		return nil, fmt.Errorf("%w: alg %q, kid %.40q", ErrNoKey, c.Algorithm, c.KeyID)
 	}
 	for _, key := range candidates {
 		if payload, err = c.Verify(key); err == nil {

@@ -114,7 +114,7 @@ func (c *Compact) readHeader(raw []byte) error {
 		}
 		for _, known := range []string{"alg", "kid", "typ", "crit", "jwk", "jku"} {
 			if name != known && foldName(name) == foldName(known) {
-				return fmt.Errorf("%w: header name %q imitates %q", ErrMalformed, name, known)
+				return fmt.Errorf("%w: header name %.40q imitates %q", ErrMalformed, name, known)
 			}
 		}
 	}
@@ -133,7 +133,7 @@ func (c *Compact) readHeader(raw []byte) error {
 	// not care about case.
 	c.Type = strings.TrimPrefix(strings.ToLower(c.Type), "application/")
 	if _, known := methods[c.Algorithm]; !known {
-		return fmt.Errorf("%w: %q", ErrAlgorithm, c.Algorithm)
+		return fmt.Errorf("%w: %.40q", ErrAlgorithm, c.Algorithm)
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func readObject(decoder *json.Decoder, depth int) (map[string]any, error) {
 		}
 		name := token.(string) // the decoder admits nothing else here
 		if twin, seen := folded[foldName(name)]; seen {
-			return nil, fmt.Errorf("names %q and %q are one name in two spellings", twin, name)
+			return nil, fmt.Errorf("names %.40q and %.40q are one name in two spellings", twin, name)
 		}
 		folded[foldName(name)] = name
 		if object[name], err = readValue(decoder, depth); err != nil {

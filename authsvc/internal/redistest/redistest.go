@@ -111,7 +111,7 @@ func Eventually(t testing.TB, within time.Duration, what string, holds func() bo
 	t.Helper()
 	for deadline := time.Now().Add(within); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal(fmt.Sprintf("not within %s: %s", within, what))
+			t.Fatalf("not within %s: %s", within, what)
 		}
 	}
 }
