@@ -12,7 +12,7 @@ import (
 )
 
 // decode reads YAML onto a Config as Traefik does.
-func decode(t *testing.T, text []byte) *Config {
+func decode(t testing.TB, text []byte) *Config {
 	t.Helper()
 	var raw map[string]interface{}
 	if err := yaml.Unmarshal(text, &raw); err != nil {
