@@ -2,6 +2,7 @@ package accuracy
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/sluice-gateway/sluice/traefik/build"
@@ -78,11 +79,11 @@ func (r *report) summarise() (s summary) {
 
 func (r *report) writeSummary(b *strings.Builder) {
 	s := r.summarise()
-	fmt.Fprintf(b, "**What this says.** Sluice decided %d requests here, on one gateway and on three. It admitted **%d** for which the "+
+	fmt.Fprintf(b, "**What this says.** Sluice decided %s requests here, on one gateway and on three. It admitted **%d** for which the "+
 		"sliding-window-counter rule had no room (I1), and at most %s more of a traffic than one machine that sees every request. %s "+
 		"Beside an exact log it is as good and as bad as the rule itself: their shares of decisions that differ from the log lie at most "+
 		"%.2f points apart. ",
-		s.requests, s.beyond, percent(s.over), s.shortfall(), 100*s.apart)
+		thousands(s.requests), s.beyond, percent(s.over), s.shortfall(), 100*s.apart)
 	b.WriteString("The rule is an approximation. Near the limit it often admits another request than the log does, though nearly as many; " +
 		"and it can be played: the window-edge attack gets almost twice the limit through in one window's length, and of honest bursts " +
 		"it refuses a large part. A token bucket as Traefik's makes another promise: a full bucket of `limit`, and `limit` a window, " +
@@ -187,3 +188,12 @@ Nothing here is measured in real time: two runs with one seed give the same file
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.2f%%", 100*share) }
+
+// thousands is 1,234,567 for 1234567.
+func thousands(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}

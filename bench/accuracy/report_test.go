@@ -22,7 +22,7 @@ func TestSummaryTellsTheTruth(t *testing.T) {
 		sluice score
 		says   []string
 	}{
-		{"all well", score{differ: 0.10}, []string{"decided 1000 requests", "admitted **0**", "at most 0.00% more", "No key was short", "at most 0.00 points apart"}},
+		{"all well", score{differ: 0.10}, []string{"decided 1,000 requests", "admitted **0**", "at most 0.00% more", "No key was short", "at most 0.00 points apart"}},
 		{"within", score{differ: 0.11, short: 0.004}, []string{"0.40% of its limit (20 a second, x, Sluice, 1 gateway), within the 0.50% that I2 allows", "at most 1.00 points"}},
 		{"short", score{differ: 0.09, short: 0.0065}, []string{"**0.65%** of its limit (20 a second, x, Sluice, 1 gateway), more than the 0.50% that I2 allows", "at most 1.00 points"}},
 		{"over", score{differ: 0.10, beyond: 3, rule: balance{over: 0.0123}}, []string{"admitted **3**", "at most 1.23% more"}},

@@ -96,7 +96,16 @@ func driver(ctx context.Context, progress io.Writer) (string, error) {
 	if complaints, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("compile Traefik's limiter: %w\n%s", err, complaints)
 	}
-	return binary, os.Rename(temporary, binary)
+	if err := os.Rename(temporary, binary); err != nil {
+		return "", fmt.Errorf("compile Traefik's limiter: %w", err)
+	}
+	former, err := filepath.Glob(filepath.Join(cache, "accuracy-*"))
+	for _, path := range former {
+		if path != binary {
+			os.Remove(path)
+		}
+	}
+	return binary, err
 }
 
 // drive has Traefik's limiter do the jobs.
