@@ -2,21 +2,12 @@ package authsvc
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,82 +15,6 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/store"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
-
-// sessions makes and checks refresh tokens: `<session>.<secret>.<mac>`. The
-// MAC keeps made-up tokens away from Redis, and it is what makes reuse
-// detection safe: the session stands readable in every access token, so
-// without the MAC anyone who saw one could present garbage for it and have the
-// session killed as "reused".
-type sessions struct{ key []byte }
-
-func openSessions(d *keyDir) (*sessions, error) {
-	text, err := d.secret("refresh.secret", 32)
-	return &sessions{key: []byte(text)}, err
-}
-
-func (s *sessions) mint(session string) string {
-	var random [32]byte
-	_, _ = rand.Read(random[:]) // never fails
-	body := session + "." + base64.RawURLEncoding.EncodeToString(random[:])
-	return body + "." + s.mac(body)
-}
-
-func (s *sessions) mac(body string) string {
-	h := hmac.New(sha256.New, s.key)
-	h.Write([]byte(body))
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
-}
-
-// session returns the session of a refresh token that was made here.
-func (s *sessions) session(refresh string) (string, bool) {
-	end := strings.LastIndexByte(refresh, '.')
-	if end < 0 || len(refresh) > 256 {
-		return "", false
-	}
-	session, _, found := strings.Cut(refresh[:end], ".")
-	return session, found && hmac.Equal([]byte(s.mac(refresh[:end])), []byte(refresh[end+1:]))
-}
-
-func refreshSum(refresh string) string {
-	sum := sha256.Sum256([]byte(refresh))
-	return hex.EncodeToString(sum[:])
-}
-
-// seal hides the answer of a rotation from everybody but the holder of the
-// token that was rotated: Redis keeps it for the grace period, and readers of
-// Redis must not find tokens there.
-func seal(refresh string, plain []byte) (string, error) {
-	aead, err := sealer(refresh)
-	if err != nil {
-		return "", err
-	}
-	nonce := make([]byte, aead.NonceSize())
-	_, _ = rand.Read(nonce) // never fails
-	return string(aead.Seal(nonce, nonce, plain, nil)), nil
-}
-
-func unseal(refresh, sealed string) ([]byte, error) {
-	aead, err := sealer(refresh)
-	if err != nil {
-		return nil, err
-	}
-	if len(sealed) < aead.NonceSize() {
-		return nil, errors.New("sealed pair is too short")
-	}
-	return aead.Open(nil, []byte(sealed[:aead.NonceSize()]), []byte(sealed[aead.NonceSize():]), nil)
-}
-
-func sealer(refresh string) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, []byte(refresh), nil, "sluice: pair of the last rotation", 32)
-	if err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
-}
 
 // pair is what issuing and refreshing answer (RFC 6749 section 5.1).
 type pair struct {
@@ -231,66 +146,4 @@ func (s *Service) refresh(ctx context.Context, presented string) (*pair, error) 
 		return answer, s.store.Register(ctx, access)
 	}
 	return nil, invalidGrant(fmt.Errorf("refresh token %s", outcome))
-}
-
-// secret is a bearer token of the admin interface. One that stands in a file
-// of its own may change without a restart (RULES 41).
-type secret struct {
-	path string // empty: fixed
-
-	mu    sync.Mutex // protects what follows
-	text  string
-	stamp time.Time
-	asked time.Time
-}
-
-func openSecret(d *keyDir, name, text, path string) (*secret, error) {
-	s := &secret{path: path, text: text}
-	if text != "" {
-		return s, nil
-	}
-	if path == "" {
-		var err error
-		s.text, err = d.secret(name, 24)
-		return s, err
-	}
-	err := s.read()
-	if err == nil && len(s.text) < minSecret {
-		err = fmt.Errorf("shorter than %d characters; make one with: openssl rand -hex 24", minSecret)
-	}
-	return s, err
-}
-
-func (s *secret) read() error {
-	info, err := os.Stat(s.path)
-	if err != nil {
-		return err
-	}
-	s.stamp = info.ModTime()
-	data, err := readFile(s.path)
-	if err == nil {
-		s.text = strings.TrimSpace(string(data))
-	}
-	return err
-}
-
-func (s *secret) value() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.path != "" && time.Since(s.asked) > fileCheck {
-		s.asked = time.Now()
-		if info, err := os.Stat(s.path); err == nil && !info.ModTime().Equal(s.stamp) {
-			before := s.text
-			if s.read() != nil || len(s.text) < minSecret {
-				s.text = before // half written, or emptied: never let "" in
-			}
-		}
-	}
-	return s.text
-}
-
-// matches compares in constant time, whatever the lengths.
-func (s *secret) matches(presented string) bool {
-	want, got := sha256.Sum256([]byte(s.value())), sha256.Sum256([]byte(presented))
-	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
 }

@@ -1,0 +1,104 @@
+package authsvc
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/sluice-gateway/sluice/authsvc/store"
+)
+
+// getLimit is GET /v1/limits/:name/:key.
+func (s *Service) getLimit(c echo.Context) error {
+	limits, key, err := s.limit(c)
+	if err != nil {
+		return err
+	}
+	usage, err := s.store.Usage(c.Request().Context(), limits[0], key)
+	if err != nil {
+		return refuseKey(err)
+	}
+	return c.JSON(http.StatusOK, usage)
+}
+
+// deleteLimit is DELETE /v1/limits/:name/:key. One name may have several
+// windows in several middlewares; all of them are reset.
+func (s *Service) deleteLimit(c echo.Context) error {
+	limits, key, err := s.limit(c)
+	if err != nil {
+		return err
+	}
+	for _, limit := range limits {
+		if err := s.store.Reset(c.Request().Context(), limit, key); err != nil {
+			return refuseKey(err)
+		}
+	}
+	return c.NoContent(http.StatusNoContent)
+}
+
+func refuseKey(err error) error {
+	if errors.Is(err, store.ErrBadKey) {
+		return invalidRequest("key: "+err.Error()+".", nil)
+	}
+	return err
+}
+
+// limit finds what living gateways mean by a limit's name.
+func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
+	name, err := pathParam(c, "name")
+	if err != nil {
+		return nil, "", err
+	}
+	key, err := pathParam(c, "key")
+	if err != nil {
+		return nil, "", err
+	}
+	gateways, err := s.store.Gateways(c.Request().Context())
+	if err != nil {
+		return nil, "", err
+	}
+	var limits []store.Limit
+	for _, gateway := range gateways {
+		for _, limit := range gateway.Limits {
+			known := slices.ContainsFunc(limits, func(l store.Limit) bool { return l.WindowMS == limit.WindowMS })
+			if limit.Name == name && limit.WindowMS > 0 && !known {
+				limits = append(limits, limit)
+			}
+		}
+	}
+	if len(limits) == 0 {
+		return nil, "", &refusal{status: http.StatusNotFound, detail: "No living gateway has a limit of this name."}
+	}
+	return limits, key, nil
+}
+
+// pathParam undoes percent-encoding exactly once. Echo matches on the raw path
+// where there is one and unescapes then itself.
+func pathParam(c echo.Context, name string) (string, error) {
+	value := c.Param(name)
+	if c.Request().URL.RawPath == "" {
+		return value, nil
+	}
+	text, err := url.PathUnescape(value)
+	if err != nil {
+		return "", invalidRequest("The path is not percent-encoded well.", err)
+	}
+	return text, nil
+}
+
+// getGateways is GET /v1/gateways: the heartbeats as the gateways wrote them.
+func (s *Service) getGateways(c echo.Context) error {
+	gateways, err := s.store.Gateways(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	raw := make([]json.RawMessage, len(gateways))
+	for i, gateway := range gateways {
+		raw[i] = gateway.Raw
+	}
+	return c.JSON(http.StatusOK, map[string]any{"gateways": raw})
+}

@@ -1,0 +1,184 @@
+package authsvc
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"github.com/sluice-gateway/sluice/authsvc/token"
+)
+
+func TestGatewaysAndLimits(t *testing.T) {
+	r, redis := start(t)
+	client := redis.Client()
+	defer client.Close()
+	beat(t, client, "0123456789abcdef")
+	if a := r.call("GET", "/v1/gateways", ""); a.status != 200 || a.body != `{"gateways":[`+beatJSON("0123456789abcdef")+"]}\n" {
+		t.Errorf("gateways: %s", a.body)
+	}
+	for path, want := range map[string]int{
+		"/v1/limits/per-user/user:u1":          200,
+		"/v1/limits/per-user/user:a%2Fb%20c":   200,
+		"/v1/limits/per-user/ip:2001:db8::1":   200,
+		"/v1/limits/per-user/header:x%25":      200,
+		"/v1/limits/per-user/global":           200,
+		"/v1/limits/per-user/nonsense":         400,
+		"/v1/limits/per-user/ip:nowhere":       400,
+		"/v1/limits/unknown/user:u1":           404,
+		"/v1/limits/per-user/user:a/b":         200,
+		"/v1/limits/..%2f..%2fgateways/user:x": 404,
+	} {
+		if a := r.call("GET", path, ""); a.status != want {
+			t.Errorf("GET %s: %d %s", path, a.status, a.body)
+		}
+		deleted := want
+		if want == 200 {
+			deleted = 204
+		}
+		if a := r.call("DELETE", path, ""); a.status != deleted {
+			t.Errorf("DELETE %s: %d %s", path, a.status, a.body)
+		}
+	}
+	if keys := client.Keys(context.Background(), "sluice:lim:1:per-user:60000:{ua%2Fb%20c}").Val(); len(keys) != 1 {
+		t.Error("the reset of user `a/b c` is not where gateways look")
+	}
+}
+
+// RFC 7662, as JSON and as a form.
+func TestIntrospection(t *testing.T) {
+	r, _ := start(t)
+	p := r.loginWith(`{"user_id":"u1","claims":{"scope":"a b"}}`)
+	var got introspection
+	a := r.call("POST", "/v1/tokens/introspect", `{"token":"`+p.AccessToken+`"}`)
+	a.json(t, &got)
+	if !got.Active || got.Subject != "u1" || got.Scope != "a b" || got.Issuer != "sluice" || got.TokenType != "Bearer" ||
+		got.Expires <= got.Issued || got.TokenID != token.ID(p.AccessToken) {
+		t.Errorf("%s", a.body)
+	}
+	form := func(path, body string) answer {
+		request, _ := http.NewRequest("POST", r.inner+path, strings.NewReader(body))
+		request.Header.Set("Authorization", "Bearer "+r.AdminToken())
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		return r.do(request)
+	}
+	for body, want := range map[string]string{
+		"token=" + p.AccessToken + "&token_type_hint=access_token":   `"active":true`,
+		"token=" + p.RefreshToken + "&token_type_hint=refresh_token": `"active":true`,
+		"token=" + p.AccessToken + "x":                               `{"active":false}`,
+		"token=" + p.RefreshToken + "x":                              `{"active":false}`,
+		"token=%00":                                                  `{"active":false}`,
+		"token=a&token=b":                                            `invalid_request`,
+		"":                                                           `invalid_request`,
+		"token=%zz":                                                  `invalid_request`,
+		"token=" + strings.Repeat("a", 70_000):                       `"status":413`,
+	} {
+		if a := form("/v1/tokens/introspect", body); !strings.Contains(a.body, want) {
+			t.Errorf("%.40s: %s, want %s", body, a.body, want)
+		}
+	}
+	if a := form("/v1/tokens/refresh", "grant_type=password&refresh_token=x"); !strings.Contains(a.body, "unsupported_grant_type") {
+		t.Errorf("other grant: %s", a.body)
+	}
+	if a := form("/v1/tokens/refresh", "grant_type=refresh_token&refresh_token="+p.RefreshToken); a.status != 200 {
+		t.Errorf("refresh by form: %s", a.body)
+	}
+	if a := form("/v1/tokens/revoke", "client_id=x&token="+p.AccessToken); a.status != 200 {
+		t.Errorf("revoke by form: %s", a.body)
+	}
+	a = r.call("POST", "/v1/tokens/introspect", `{"token":"`+p.AccessToken+`"}`)
+	if a.body != "{\"active\":false}\n" {
+		t.Errorf("revoked: %s", a.body)
+	}
+}
+
+// A secret in a file changes without a restart (RULES 41), and emptying the
+// file does not open the door.
+func TestSecretsChange(t *testing.T) {
+	redis := redistest.Start(t)
+	path := writeFile(t, filepath.Join(t.TempDir(), "admin"), "the-first-admin-token\n")
+	c := testConfig(t, redis.Addr)
+	c.AdminTokenFile = path
+	r := open(t, c)
+	works := func(secret string) bool { return r.callAs(secret, "GET", "/v1/gateways", "").status == 200 }
+	if !works("the-first-admin-token") {
+		t.Fatal("the first token does not work")
+	}
+	writeFile(t, path, "the-second-admin-token\n")
+	redistest.Eventually(t, 10*time.Second, "the second token works", func() bool { return works("the-second-admin-token") })
+	if works("the-first-admin-token") {
+		t.Error("the first token still works")
+	}
+	writeFile(t, path, "")
+	stamp := time.Now().Add(time.Hour)
+	if err := os.Chtimes(path, stamp, stamp); err != nil {
+		t.Fatal(err)
+	}
+	redistest.Eventually(t, 10*time.Second, "the empty file was looked at", func() bool {
+		works("x")
+		r.admin.mu.Lock()
+		defer r.admin.mu.Unlock()
+		return r.admin.stamp.Equal(stamp.Truncate(0)) || r.admin.stamp.After(time.Now())
+	})
+	if works("") || !works("the-second-admin-token") {
+		t.Error("an empty file changed who may enter")
+	}
+}
+
+func TestAdminInterfaceIsClosed(t *testing.T) {
+	r, _ := start(t)
+	for _, test := range []struct {
+		method, path, body string
+		admin, issuer      int
+	}{
+		{"POST", "/v1/tokens", `{"user_id":"u1","claims":{"plan":"pro"}}`, 200, 200},
+		{"POST", "/v1/tokens", `{"user_id":"u1","claims":{"role":"admin"}}`, 200, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","claims":{"sub":"u2"}}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","claims":{"EXP":1}}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","ttl":"25h"}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","ttl":"soon"}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":""}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"a\nb"}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"ü"}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1","admin":true}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"u1"} {}`, 400, 400},
+		{"POST", "/v1/tokens", `{"user_id":"` + strings.Repeat("a", 70_000) + `"}`, 413, 413},
+		{"POST", "/v1/tokens/revoke", `{"token":"nonsense"}`, 200, 200},
+		{"POST", "/v1/tokens/refresh", `{"refresh_token":"nonsense"}`, 400, 400},
+		{"POST", "/v1/tokens/introspect", `{"token":"nonsense"}`, 200, 403},
+		{"POST", "/v1/users/u9/revoke", ``, 200, 403},
+		{"GET", "/v1/gateways", ``, 200, 403},
+		{"GET", "/v1/limits/none/user:u1", ``, 404, 403},
+		{"POST", "/v1/keys/rotate", ``, 200, 403},
+		{"GET", "/v1/nothing", ``, 404, 403},
+	} {
+		name := fmt.Sprintf("%s %s %.40s", test.method, test.path, test.body)
+		if a := r.callAs(r.AdminToken(), test.method, test.path, test.body); a.status != test.admin {
+			t.Errorf("%s as admin: %d %s, want %d", name, a.status, a.body, test.admin)
+		}
+		if a := r.callAs(r.IssuerToken(), test.method, test.path, test.body); a.status != test.issuer {
+			t.Errorf("%s as issuer: %d %s, want %d", name, a.status, a.body, test.issuer)
+		}
+		for _, secret := range []string{"", "x", r.AdminToken() + "x", r.AdminToken()[1:]} {
+			if a := r.callAs(secret, test.method, test.path, test.body); a.status != 401 {
+				t.Errorf("%s with %q: %d, want 401", name, secret, a.status)
+			}
+		}
+	}
+	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
+		request, _ := http.NewRequest("GET", r.inner+path, nil)
+		if a := r.do(request); a.status != 200 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	request, _ := http.NewRequest("POST", r.public+"/v1/tokens", strings.NewReader("{}"))
+	request.Header.Set("Authorization", "Bearer "+r.AdminToken())
+	if a := r.do(request); a.status != 404 {
+		t.Errorf("admin interface on the public listener: %d", a.status)
+	}
+}

@@ -1,0 +1,209 @@
+package authsvc
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/sluice-gateway/sluice/authsvc/store"
+	"github.com/sluice-gateway/sluice/authsvc/token"
+)
+
+// postTokens is POST /v1/tokens {"user_id", "claims", "ttl"}.
+func (s *Service) postTokens(c echo.Context) error {
+	var request struct {
+		UserID string         `json:"user_id"`
+		Claims map[string]any `json:"claims"`
+		TTL    string         `json:"ttl"`
+	}
+	if err := readJSON(c, &request); err != nil {
+		return err
+	}
+	if err := s.checkUser(request.UserID); err != nil {
+		return err
+	}
+	ttl := s.Config.Own.TTL
+	if request.TTL != "" {
+		var err error
+		ttl, err = time.ParseDuration(request.TTL)
+		if err != nil || ttl < time.Second || ttl > s.Config.Tokens.MaxLifetime {
+			return invalidRequest(fmt.Sprintf("ttl: write a duration from 1s to %s.", s.Config.Tokens.MaxLifetime), err)
+		}
+	}
+	fromIssuer, _ := c.Get(issuingKey).(bool)
+	for claim := range request.Claims {
+		if token.ReservedClaim(claim) {
+			return invalidRequest(fmt.Sprintf("claims: %q is set by authsvc itself.", claim), nil)
+		}
+		if fromIssuer && !slices.Contains(s.Config.Tokens.IssuerClaims, claim) {
+			return invalidRequest(fmt.Sprintf("claims: %q is not among tokens.issuerClaims.", claim), nil)
+		}
+	}
+	answer, err := s.issue(c.Request().Context(), request.UserID, request.Claims, ttl)
+	if err != nil {
+		return err
+	}
+	return sendPair(c, answer)
+}
+
+func (s *Service) checkUser(user string) error {
+	if user == "" || len(s.Config.Own.UserPrefix+user) > maxUser {
+		return invalidRequest(fmt.Sprintf("user_id: write 1 to %d bytes.", maxUser), nil)
+	}
+	if err := token.CheckHeaderText(user); err != nil {
+		return invalidRequest("user_id: "+err.Error()+".", nil)
+	}
+	return nil
+}
+
+func sendPair(c echo.Context, answer *pair) error {
+	c.Response().Header().Set("Cache-Control", "no-store") // RFC 6749 section 5.1
+	return c.JSON(http.StatusOK, answer)
+}
+
+// postRefresh is POST /v1/tokens/refresh, as JSON or as the form of RFC 6749
+// section 6.
+func (s *Service) postRefresh(c echo.Context) error {
+	fields, err := readFields(c)
+	if err != nil {
+		return err
+	}
+	if grant := fields["grant_type"]; grant != "" && grant != "refresh_token" {
+		return &refusal{status: http.StatusBadRequest, code: "unsupported_grant_type", detail: "Only refresh_token is supported."}
+	}
+	if fields["refresh_token"] == "" {
+		return invalidRequest("refresh_token is missing.", nil)
+	}
+	answer, err := s.refresh(c.Request().Context(), fields["refresh_token"])
+	if err != nil {
+		return err
+	}
+	return sendPair(c, answer)
+}
+
+// postRevoke is RFC 7009. A token that is no good needs no revocation and gets
+// 200 as well; one that could not be written down gets 503, because a
+// revocation must never be lost in silence.
+//
+// Whoever throws away an access token of ours means the session: its refresh
+// token goes with it (section 2.1), or "log out" would last until the next
+// refresh.
+func (s *Service) postRevoke(c echo.Context) error {
+	fields, err := readFields(c)
+	if err != nil {
+		return err
+	}
+	presented := fields["token"]
+	if presented == "" {
+		return invalidRequest("token is missing.", nil)
+	}
+	ctx := c.Request().Context()
+	if session, ours := s.sessions.session(presented); ours {
+		if err := s.store.RevokeSession(ctx, session); err != nil {
+			return err
+		}
+		s.metrics.revoked.WithLabelValues("session").Inc()
+		return c.NoContent(http.StatusOK)
+	}
+	who, err := s.bearer(ctx, presented, time.Now())
+	if errors.Is(err, errKeysPending) {
+		return err
+	}
+	if err != nil {
+		return c.NoContent(http.StatusOK)
+	}
+	if err := s.store.RevokeToken(ctx, who.tokenID, who.expires.Add(s.Config.ClockLeeway)); err != nil {
+		return err
+	}
+	s.metrics.revoked.WithLabelValues("token").Inc()
+	if who.issuer.own && who.session != "" {
+		if err := s.store.RevokeSession(ctx, who.session); err != nil {
+			return err
+		}
+	}
+	return c.NoContent(http.StatusOK)
+}
+
+// introspection is RFC 7662 section 2.2.
+type introspection struct {
+	Active    bool     `json:"active"`
+	Scope     string   `json:"scope,omitempty"`
+	TokenType string   `json:"token_type,omitempty"`
+	Username  string   `json:"username,omitempty"` // as services see it: with the issuer's prefix
+	Subject   string   `json:"sub,omitempty"`
+	Issuer    string   `json:"iss,omitempty"`
+	Audience  []string `json:"aud,omitempty"`
+	ID        string   `json:"jti,omitempty"`
+	Session   string   `json:"sid,omitempty"`
+	Expires   int64    `json:"exp,omitempty"`
+	Issued    int64    `json:"iat,omitempty"`
+	NotBefore int64    `json:"nbf,omitempty"`
+	TokenID   string   `json:"token_id,omitempty"`
+}
+
+// postIntrospect is RFC 7662. Every reason for a token not to be good is the
+// same answer, so that the interface cannot be used to learn which it is.
+func (s *Service) postIntrospect(c echo.Context) error {
+	fields, err := readFields(c)
+	if err != nil {
+		return err
+	}
+	if fields["token"] == "" {
+		return invalidRequest("token is missing.", nil)
+	}
+	answer, err := s.introspect(c, fields["token"])
+	if err != nil {
+		return err
+	}
+	c.Response().Header().Set("Cache-Control", "no-store")
+	return c.JSON(http.StatusOK, answer)
+}
+
+func (s *Service) introspect(c echo.Context, presented string) (introspection, error) {
+	ctx, now := c.Request().Context(), time.Now()
+	if session, ours := s.sessions.session(presented); ours {
+		family, err := s.store.LoadFamily(ctx, session)
+		if errors.Is(err, store.ErrNoSession) {
+			return introspection{}, nil
+		}
+		active := err == nil && family.Current == refreshSum(presented)
+		if !active {
+			return introspection{}, err
+		}
+		_, mark, err := s.store.Stamp(ctx, s.Config.Own.UserPrefix+family.User)
+		if err != nil || family.Issued.UnixMilli() <= mark {
+			return introspection{}, err
+		}
+		return introspection{
+			Active: true, TokenType: "refresh_token", Subject: family.User, Session: session,
+			Username: s.Config.Own.UserPrefix + family.User, Issuer: s.Config.Own.Issuer, Issued: family.Issued.Unix(),
+		}, nil
+	}
+	who, err := s.bearer(ctx, presented, now)
+	if err == nil {
+		err = s.checkStatus(ctx, who)
+	}
+	if no := refuse(err); err != nil && no.status != http.StatusUnauthorized {
+		return introspection{}, err
+	}
+	if err != nil {
+		return introspection{}, nil
+	}
+	answer := introspection{
+		Active: true, Scope: strings.Join(who.scopes, " "), TokenType: "Bearer", Username: who.user,
+		Subject: who.claims.Subject, Issuer: who.claims.Issuer, Audience: who.claims.Audiences,
+		ID: who.claims.ID, Session: who.session, Expires: who.expires.Unix(), TokenID: who.tokenID,
+	}
+	if !who.issued.IsZero() {
+		answer.Issued = who.issued.Unix()
+	}
+	if !who.claims.NotBefore.IsZero() {
+		answer.NotBefore = who.claims.NotBefore.Unix()
+	}
+	return answer, nil
+}

@@ -1,0 +1,73 @@
+package authsvc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+
+	"github.com/labstack/echo/v4"
+)
+
+// readJSON reads a body that must be one JSON object of known members.
+func readJSON(c echo.Context, into any) error {
+	if kind, _, _ := mime.ParseMediaType(c.Request().Header.Get("Content-Type")); kind != "application/json" {
+		return &refusal{status: http.StatusUnsupportedMediaType, detail: "Send application/json."}
+	}
+	return refuseBody(decodeJSON(c.Request().Body, into))
+}
+
+func decodeJSON(r io.Reader, into any) error {
+	decoder := json.NewDecoder(r)
+	decoder.DisallowUnknownFields()
+	decoder.UseNumber()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("data after the JSON object")
+	}
+	return nil
+}
+
+func refuseBody(err error) error {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &tooLarge):
+		return &refusal{status: http.StatusRequestEntityTooLarge, detail: "The body is too large.", cause: err}
+	}
+	return invalidRequest("The body is not the JSON object or form that this takes.", err)
+}
+
+// readFields reads text members of a JSON object, or of a form as the OAuth
+// RFCs have it. Per RFC 6749 section 3.2 a member that comes twice is refused,
+// and unknown ones (client_id, token_type_hint) are ignored.
+func readFields(c echo.Context) (map[string]string, error) {
+	request, fields := c.Request(), make(map[string]string)
+	if kind, _, _ := mime.ParseMediaType(request.Header.Get("Content-Type")); kind == "application/json" {
+		if err := readJSON(c, &fields); err != nil {
+			return nil, err
+		}
+	} else {
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			return nil, refuseBody(err)
+		}
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			return nil, refuseBody(err)
+		}
+		for name, values := range form {
+			if len(values) != 1 {
+				return nil, invalidRequest(fmt.Sprintf("%q is there more than once.", name), nil)
+			}
+			fields[name] = values[0]
+		}
+	}
+	return fields, nil
+}

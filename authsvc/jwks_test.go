@@ -1,0 +1,203 @@
+package authsvc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"github.com/sluice-gateway/sluice/authsvc/token"
+)
+
+// jwksServer is an issuer's key server that counts and can misbehave.
+type jwksServer struct {
+	*httptest.Server
+	requests atomic.Int64
+
+	mu      sync.Mutex // protects what follows
+	body    string
+	status  int
+	holding chan struct{} // requests wait for it to be closed
+}
+
+func newJWKSServer(t testing.TB, body string) *jwksServer {
+	s := &jwksServer{body: body, status: 200}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests.Add(1)
+		s.mu.Lock()
+		body, status, holding := s.body, s.status, s.holding
+		s.mu.Unlock()
+		if holding != nil {
+			select {
+			case <-holding:
+			case <-r.Context().Done():
+			}
+		}
+		w.Header().Set("Location", "/elsewhere")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *jwksServer) set(status int, body string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status, s.body = status, body
+}
+
+// remote opens a key source on a server, with short intervals.
+func remote(t *testing.T, server *jwksServer, every, unknown time.Duration) *remoteKeys {
+	t.Helper()
+	keys := newRemoteKeys(server.URL, func() {}, slog.New(slog.DiscardHandler))
+	keys.every, keys.unknown = every, unknown
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := keys.fetch(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var task sync.WaitGroup
+	task.Go(func() { keys.watch(ctx) })
+	t.Cleanup(func() { cancel(); task.Wait() })
+	return keys
+}
+
+func (k *remoteKeys) has(f *foreign) bool {
+	set, _ := k.keys()
+	return len(set.Candidates(f.signer.Algorithm, f.signer.KeyID)) > 0
+}
+
+// RULES 45: a key that is absent from two good answers in a row is dead; an
+// outage, however long, kills none.
+func TestRemovedKeysDie(t *testing.T) {
+	a, b := newForeign(t, "a", "ES256"), newForeign(t, "b", "ES256")
+	server := newJWKSServer(t, keySet(a, b))
+	keys := remote(t, server, 20*time.Millisecond, time.Hour)
+	redistest.Eventually(t, 5*time.Second, "keys arrive", func() bool { return keys.has(a) && keys.has(b) })
+
+	for _, bad := range []struct {
+		status int
+		body   string
+	}{
+		{500, keySet(b)}, {404, ""}, {302, keySet(b)}, {200, ""}, {200, "{}"}, {200, `{"keys":[]}`}, {200, keySet(b) + "x"},
+		{200, `{"keys":[{"kty":"oct","k":"` + strings.Repeat("A", 64) + `"}]}`},
+		{200, `{"keys":[],"x":"` + strings.Repeat("a", jwksMaxSize) + `"}`},
+	} {
+		server.set(bad.status, bad.body)
+		n := server.requests.Load()
+		redistest.Eventually(t, 5*time.Second, "a few fetches", func() bool { return server.requests.Load() > n+3 })
+		if !keys.has(a) || !keys.has(b) {
+			t.Errorf("answer %d %.30q killed a key", bad.status, bad.body)
+		}
+	}
+	server.set(200, keySet(b))
+	redistest.Eventually(t, 5*time.Second, "the removed key dies", func() bool { return !keys.has(a) })
+	if !keys.has(b) {
+		t.Error("the other key died as well")
+	}
+	server.set(200, keySet(a, b))
+	redistest.Eventually(t, 5*time.Second, "a key that returns counts", func() bool { return keys.has(a) })
+}
+
+func TestMergeKeepsAKeyForOneAbsence(t *testing.T) {
+	a, b := newForeign(t, "a", "ES256").signer.Key(), newForeign(t, "b", "ES256").signer.Key()
+	both, onlyB := token.NewKeySet(a, b), token.NewKeySet(b)
+	set, missing := merge(both, onlyB, nil)
+	if set.Len() != 2 {
+		t.Error("dead after one absence")
+	}
+	if set, missing = merge(set, onlyB, missing); set.Len() != 1 || len(missing) != 0 {
+		t.Error("alive after two absences")
+	}
+	replaced := a
+	replaced.ID = b.ID
+	if set, _ := merge(onlyB, token.NewKeySet(replaced), nil); set.Len() != 1 {
+		t.Error("a kid that was given to another key still means the old one, too")
+	}
+}
+
+// RULES 45: a flood of unknown kids causes one fetch, holds one request, and
+// that for a second at most.
+func TestUnknownKidFlood(t *testing.T) {
+	a, b := newForeign(t, "a", "ES256"), newForeign(t, "b", "ES256")
+	server := newJWKSServer(t, keySet(a))
+	keys := remote(t, server, time.Hour, time.Hour)
+	redistest.Eventually(t, 5*time.Second, "keys arrive", func() bool { return keys.has(a) })
+	before := server.requests.Load()
+
+	release := make(chan struct{})
+	server.mu.Lock()
+	server.holding = release
+	server.mu.Unlock()
+	var looked, quick atomic.Int64
+	var all sync.WaitGroup
+	for i := range 200 {
+		all.Go(func() {
+			started := time.Now()
+			if keys.refresh(context.Background(), fmt.Sprint("unknown", i)) {
+				looked.Add(1)
+			}
+			took := time.Since(started)
+			if took < jwksWait/2 {
+				quick.Add(1)
+			}
+			if took > jwksWait+2*time.Second {
+				t.Errorf("a token waited %s", took)
+			}
+		})
+	}
+	all.Wait()
+	if got := server.requests.Load() - before; got != 1 {
+		t.Errorf("%d fetches for a flood, want 1", got)
+	}
+	if looked.Load() != 0 || quick.Load() != 199 {
+		t.Errorf("%d looked, %d were told at once; want 0 and 199", looked.Load(), quick.Load())
+	}
+	close(release)
+
+	// With an honest server the one that asks gets the new key.
+	server.set(200, keySet(a, b))
+	keys.mu.Lock()
+	keys.asked, server.holding = time.Time{}, nil
+	keys.mu.Unlock()
+	redistest.Eventually(t, 5*time.Second, "the fetch in flight ends", func() bool {
+		keys.mu.Lock()
+		defer keys.mu.Unlock()
+		return keys.done == nil
+	})
+	if !keys.refresh(context.Background(), b.signer.KeyID) || !keys.has(b) {
+		t.Error("a new key is not found by the token that needs it")
+	}
+	if keys.refresh(context.Background(), b.signer.KeyID) {
+		t.Error("a known kid was looked for")
+	}
+}
+
+// The answer's size is bounded though it would parse (RULES 45).
+func TestJWKSAnswerIsBounded(t *testing.T) {
+	a := newForeign(t, "a", "ES256")
+	large := keySet(a) + strings.Repeat(" ", jwksMaxSize)
+	keys := newRemoteKeys(newJWKSServer(t, large).URL, func() {}, slog.New(slog.DiscardHandler))
+	if err := keys.fetch(context.Background()); err == nil || keys.has(a) {
+		t.Errorf("an answer of %d bytes was taken: %v", len(large), err)
+	}
+}
+
+func TestJWKSRedirectIsNotFollowed(t *testing.T) {
+	a := newForeign(t, "a", "ES256")
+	elsewhere := newJWKSServer(t, keySet(a))
+	redirecting := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusFound))
+	t.Cleanup(redirecting.Close)
+	keys := newRemoteKeys(redirecting.URL, func() {}, slog.New(slog.DiscardHandler))
+	if err := keys.fetch(context.Background()); err == nil || keys.has(a) || elsewhere.requests.Load() != 0 {
+		t.Errorf("a redirect was followed: %v", err)
+	}
+}

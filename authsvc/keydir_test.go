@@ -1,0 +1,127 @@
+package authsvc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"github.com/sluice-gateway/sluice/authsvc/token"
+)
+
+// Rotation with overlap: the new key is published before it signs, tokens of
+// the old one live on, and other replicas follow by the folder alone.
+func TestKeyRotation(t *testing.T) {
+	redis := redistest.Start(t)
+	all := replicas(t, redis.Addr, 2, func(c *Config) { c.Own.PublishAhead = 2 * time.Second })
+	old := all[0].login("u1")
+	if a := all[0].call("POST", "/v1/keys/rotate", ""); a.status != 200 {
+		t.Fatal(a)
+	}
+	published := func(r *replica) (kids []string) {
+		request, _ := http.NewRequest("GET", r.public+"/.well-known/jwks.json", nil)
+		var set struct{ Keys []map[string]string }
+		a := r.do(request)
+		a.json(t, &set)
+		for _, key := range set.Keys {
+			if key["d"] != "" || key["alg"] != "ES256" || key["use"] != "sig" {
+				t.Errorf("published: %v", key)
+			}
+			kids = append(kids, key["kid"])
+		}
+		return kids
+	}
+	kidOf := func(p pair) string {
+		c, err := token.Parse(p.AccessToken)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.KeyID
+	}
+	for i, r := range all {
+		redistest.Eventually(t, 5*time.Second, fmt.Sprintf("replica %d publishes both keys", i), func() bool { return len(published(r)) == 2 })
+	}
+	if kid := kidOf(all[1].login("u1")); kid != kidOf(old) {
+		t.Log("the new key was published for less than publishAhead on a slow machine")
+	}
+	for i, r := range all {
+		redistest.Eventually(t, 10*time.Second, fmt.Sprintf("replica %d signs with the new key", i), func() bool {
+			return kidOf(r.login("u1")) != kidOf(old)
+		})
+	}
+	fresh := all[1].login("u2")
+	for _, r := range all {
+		r.wantStatus(old.AccessToken, 200)
+		r.wantStatus(fresh.AccessToken, 200)
+	}
+	// Redis knows the public half and the schedule (RULES 26), and nothing else.
+	client := redis.Client()
+	defer client.Close()
+	value := ""
+	redistest.Eventually(t, 15*time.Second, "the schedule is in Redis", func() bool {
+		value = client.Get(context.Background(), "sluice:key:"+kidOf(old)).Val()
+		return strings.Contains(value, `"retires"`)
+	})
+	if strings.Contains(value, `"d"`) {
+		t.Errorf("private key in redis: %s", value)
+	}
+}
+
+// A key whose successor's tokens are all that can be alive is deleted by the
+// next rotation, and its tokens are refused.
+func TestRetiredKeysDie(t *testing.T) {
+	d, err := openKeyDir(&keyDir{path: t.TempDir(), algorithm: "ES256", longest: time.Minute, log: slog.New(slog.DiscardHandler), changed: func() {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _ := d.signer(time.Now())
+	if err := d.rotate(time.Now().Add(-time.Hour)); err != nil { // an hour ago: the first retired since
+		t.Fatal(err)
+	}
+	for _, key := range d.living() {
+		if key.KeyID == first.KeyID {
+			t.Error("a retired key is alive")
+		}
+	}
+	if err := d.rotate(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(d.path, first.KeyID+".pem")); !os.IsNotExist(err) {
+		t.Errorf("the file of a retired key: %v", err)
+	}
+	for _, name := range []string{"admin.token"} {
+		if _, err := d.secret(name, 24); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, _ := os.ReadDir(d.path)
+	for _, entry := range entries {
+		if info, _ := entry.Info(); info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s is readable by others: %s", entry.Name(), info.Mode())
+		}
+	}
+}
+
+func TestEveryOwnAlgorithm(t *testing.T) {
+	redis := redistest.Start(t)
+	for _, algorithm := range []string{"ES384", "EdDSA", "PS256", "HS256"} {
+		c := testConfig(t, redis.Addr)
+		c.Own.Algorithm = algorithm
+		r := open(t, c)
+		r.wantStatus(r.login("u1").AccessToken, 200)
+		request, _ := http.NewRequest("GET", r.public+"/.well-known/jwks.json", nil)
+		var set struct{ Keys []any }
+		a := r.do(request)
+		a.json(t, &set)
+		// RULES 26: a symmetric key is never published.
+		if want := map[bool]int{true: 0, false: 1}[algorithm == "HS256"]; len(set.Keys) != want {
+			t.Errorf("%s: %s", algorithm, a.body)
+		}
+	}
+}

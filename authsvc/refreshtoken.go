@@ -1,0 +1,90 @@
+package authsvc
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"strings"
+)
+
+// sessions makes and checks refresh tokens: `<session>.<secret>.<mac>`. The
+// MAC keeps made-up tokens away from Redis, and it is what makes reuse
+// detection safe: the session stands readable in every access token, so
+// without the MAC anyone who saw one could present garbage for it and have the
+// session killed as "reused".
+type sessions struct{ key []byte }
+
+func openSessions(d *keyDir) (*sessions, error) {
+	text, err := d.secret("refresh.secret", 32)
+	return &sessions{key: []byte(text)}, err
+}
+
+func (s *sessions) mint(session string) string {
+	var random [32]byte
+	_, _ = rand.Read(random[:]) // never fails
+	body := session + "." + base64.RawURLEncoding.EncodeToString(random[:])
+	return body + "." + s.mac(body)
+}
+
+func (s *sessions) mac(body string) string {
+	h := hmac.New(sha256.New, s.key)
+	h.Write([]byte(body))
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// session returns the session of a refresh token that was made here.
+func (s *sessions) session(refresh string) (string, bool) {
+	end := strings.LastIndexByte(refresh, '.')
+	if end < 0 || len(refresh) > 256 {
+		return "", false
+	}
+	session, _, found := strings.Cut(refresh[:end], ".")
+	return session, found && hmac.Equal([]byte(s.mac(refresh[:end])), []byte(refresh[end+1:]))
+}
+
+func refreshSum(refresh string) string {
+	sum := sha256.Sum256([]byte(refresh))
+	return hex.EncodeToString(sum[:])
+}
+
+// seal hides the answer of a rotation from everybody but the holder of the
+// token that was rotated: Redis keeps it for the grace period, and readers of
+// Redis must not find tokens there.
+func seal(refresh string, plain []byte) (string, error) {
+	aead, err := sealer(refresh)
+	if err != nil {
+		return "", err
+	}
+	nonce := make([]byte, aead.NonceSize())
+	_, _ = rand.Read(nonce) // never fails
+	return string(aead.Seal(nonce, nonce, plain, nil)), nil
+}
+
+func unseal(refresh, sealed string) ([]byte, error) {
+	aead, err := sealer(refresh)
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) < aead.NonceSize() {
+		return nil, errors.New("sealed pair is too short")
+	}
+	return aead.Open(nil, []byte(sealed[:aead.NonceSize()]), []byte(sealed[aead.NonceSize():]), nil)
+}
+
+func sealer(refresh string) (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, []byte(refresh), nil, "sluice: pair of the last rotation", 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}

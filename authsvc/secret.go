@@ -1,0 +1,73 @@
+package authsvc
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// secret is a bearer token of the admin interface. One that stands in a file
+// of its own may change without a restart (RULES 41).
+type secret struct {
+	path string // empty: fixed
+
+	mu    sync.Mutex // protects what follows
+	text  string
+	stamp time.Time
+	asked time.Time
+}
+
+func openSecret(d *keyDir, name, text, path string) (*secret, error) {
+	s := &secret{path: path, text: text}
+	if text != "" {
+		return s, nil
+	}
+	if path == "" {
+		var err error
+		s.text, err = d.secret(name, 24)
+		return s, err
+	}
+	err := s.read()
+	if err == nil && len(s.text) < minSecret {
+		err = fmt.Errorf("shorter than %d characters; make one with: openssl rand -hex 24", minSecret)
+	}
+	return s, err
+}
+
+func (s *secret) read() error {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return err
+	}
+	s.stamp = info.ModTime()
+	data, err := readFile(s.path)
+	if err == nil {
+		s.text = strings.TrimSpace(string(data))
+	}
+	return err
+}
+
+func (s *secret) value() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.path != "" && time.Since(s.asked) > fileCheck {
+		s.asked = time.Now()
+		if info, err := os.Stat(s.path); err == nil && !info.ModTime().Equal(s.stamp) {
+			before := s.text
+			if s.read() != nil || len(s.text) < minSecret {
+				s.text = before // half written, or emptied: never let "" in
+			}
+		}
+	}
+	return s.text
+}
+
+// matches compares in constant time, whatever the lengths.
+func (s *secret) matches(presented string) bool {
+	want, got := sha256.Sum256([]byte(s.value())), sha256.Sum256([]byte(presented))
+	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
+}
