@@ -76,8 +76,8 @@ func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
 	return limits, key, nil
 }
 
-// pathParam undoes percent-encoding exactly once. Echo matches on the raw path
-// where there is one and unescapes then itself.
+// pathParam undoes percent-encoding exactly once: Echo matches on the raw path
+// where there is one, and on the decoded path else.
 func pathParam(c echo.Context, name string) (string, error) {
 	value := c.Param(name)
 	if c.Request().URL.RawPath == "" {

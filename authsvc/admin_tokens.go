@@ -188,11 +188,11 @@ func (s *Service) introspect(c echo.Context, presented string) (introspection, e
 	if err == nil {
 		err = s.checkStatus(ctx, who)
 	}
-	if no := refuse(err); err != nil && no.status != http.StatusUnauthorized {
-		return introspection{}, err
-	}
 	if err != nil {
-		return introspection{}, nil
+		if refuse(err).status == http.StatusUnauthorized {
+			err = nil
+		}
+		return introspection{}, err
 	}
 	answer := introspection{
 		Active: true, Scope: strings.Join(who.scopes, " "), TokenType: "Bearer", Username: who.user,

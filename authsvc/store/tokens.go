@@ -24,6 +24,7 @@ type Question struct {
 type Status struct {
 	Present        bool // Redis knew the token before this question
 	Revoked        bool
+	Unreadable     bool // an entry was not written by authsvc
 	SessionRevoked bool
 	VoidBefore     int64 // unix ms; 0: no mark
 }
@@ -78,7 +79,7 @@ func (s *Store) ask(ctx context.Context, q Question, register bool) (Status, err
 
 	var token, user, session *redis.StringCmd
 	err := s.call(ctx, func(ctx context.Context) error {
-		_, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 			token = s.askToken(ctx, p, q, register)
 			user = p.Get(ctx, s.userKey(q.User))
 			if q.Session != "" {
@@ -86,28 +87,39 @@ func (s *Store) ask(ctx context.Context, q Question, register bool) (Status, err
 			}
 			return nil
 		})
-		// One reply that is an error (a key of a foreign type) must not hide
-		// the others: each is judged below.
-		if !away(err) {
-			return nil
-		}
-		return err
+		return firstAway(cmds, err)
 	})
 	if err != nil {
 		return Status{}, err
 	}
-	status := s.read(q, token, user, session)
+	status := read(token, user, session)
 	s.remember(q, status)
 	s.statuses.Add(q.ID, cachedStatus{status: status, generation: generation, asked: asked})
 	return status, nil
 }
 
-// remember keeps refusals beyond the cache entry they came with.
+// firstAway is the error of a pipeline if any of its replies is missing. The
+// error that go-redis returns is the first one, and that may be the harmless
+// "no such key" of a reply that came before the connection broke.
+func firstAway(cmds []redis.Cmder, err error) error {
+	for _, cmd := range cmds {
+		if away(cmd.Err()) {
+			return cmd.Err()
+		}
+	}
+	if away(err) {
+		return err
+	}
+	return nil
+}
+
+// remember keeps refusals beyond the cache entry they came with. What was not
+// readable is none: memory is written back to a Redis that has forgotten.
 func (s *Store) remember(q Question, status Status) {
 	if status.Revoked {
 		s.memory.revokeToken(q.ID, q.Expires)
 	}
-	if status.SessionRevoked {
+	if status.SessionRevoked && !status.Unreadable {
 		s.memory.revokeSession(q.Session, time.Now().Add(s.Token))
 	}
 	if status.VoidBefore > 0 {
@@ -130,30 +142,31 @@ func (s *Store) askToken(ctx context.Context, p redis.Pipeliner, q Question, reg
 // read turns three replies into a status. What cannot be read refuses: an
 // entry of a wrong type or with an unknown text was not written by authsvc,
 // and treating it as "active" would let whoever wrote it revive a token.
-func (s *Store) read(q Question, token, user, session *redis.StringCmd) Status {
+func read(token, user, session *redis.StringCmd) Status {
 	var status Status
-	switch value, err := token.Result(); {
-	case errors.Is(err, redis.Nil):
-	case err != nil:
-		status.Revoked = true
-	default:
+	if value, written := status.text(token); written {
 		status.Present = true
-		status.Revoked = !strings.HasPrefix(value, activeValue)
+		status.Revoked = value == revokedValue
+		status.Unreadable = !status.Revoked && !strings.HasPrefix(value, activeValue)
 	}
-	switch value, err := user.Result(); {
-	case errors.Is(err, redis.Nil):
-	case err != nil:
-		status.Revoked = true
-	default:
+	if value, written := status.text(user); written {
 		before, err := strconv.ParseInt(value, 10, 64)
 		status.VoidBefore = before
-		status.Revoked = status.Revoked || err != nil
+		status.Unreadable = status.Unreadable || err != nil
 	}
 	if session != nil {
-		_, err := session.Result()
-		status.SessionRevoked = !errors.Is(err, redis.Nil)
+		_, status.SessionRevoked = status.text(session)
 	}
 	return status
+}
+
+// text is the value of a reply, if there is one.
+func (s *Status) text(reply *redis.StringCmd) (value string, written bool) {
+	value, err := reply.Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		s.Unreadable = true
+	}
+	return value, err == nil
 }
 
 // Register writes a freshly issued token down as active, if nothing is written
