@@ -19,7 +19,7 @@ import (
 
 // evaluate runs a program under Yaegi as Traefik sets it up and returns what its
 // run() string says, or how loading or running it failed.
-func evaluate(t *testing.T, program string) (said string, loadErr error, panicked any) {
+func evaluate(t *testing.T, program string) (said string, panicked any, loadErr error) {
 	t.Helper()
 	if harness.Race {
 		t.Skip("Yaegi itself does not pass the race detector")
@@ -50,7 +50,7 @@ func evaluate(t *testing.T, program string) (said string, loadErr error, panicke
 	}()
 	select {
 	case got := <-done:
-		return got.said, got.loadErr, got.panicked
+		return got.said, got.panicked, got.loadErr
 	case <-time.After(30 * time.Second):
 		t.Fatal("the program does not end")
 		return
@@ -231,7 +231,7 @@ func TestDialect(t *testing.T) {
 			},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				said, loadErr, panicked := evaluate(t, tt.program)
+				said, panicked, loadErr := evaluate(t, tt.program)
 				if loadErr != nil || panicked != nil || said != tt.interpreted {
 					t.Errorf("said %q, load error %v, panic %v; want %q (compiled: %q)", said, loadErr, panicked, tt.interpreted, tt.compiled)
 				}
@@ -293,7 +293,7 @@ func TestDialect(t *testing.T) {
 				}`},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				said, loadErr, panicked := evaluate(t, tt.program)
+				said, panicked, loadErr := evaluate(t, tt.program)
 				if loadErr == nil && panicked == nil {
 					t.Errorf("ran and said %q", said)
 				}
@@ -322,7 +322,7 @@ func TestDialect(t *testing.T) {
 					}
 				}
 				program := "package p\n" + strings.Join(imports, "\n") + "\nfunc Run() string { " + body + " }"
-				if said, loadErr, panicked := evaluate(t, program); loadErr == nil && panicked == nil {
+				if said, panicked, loadErr := evaluate(t, program); loadErr == nil && panicked == nil {
 					t.Errorf("loaded, and said %q", said)
 				}
 			})
@@ -330,7 +330,7 @@ func TestDialect(t *testing.T) {
 	})
 
 	t.Run("does not load, append of a type that comes back to itself", func(t *testing.T) {
-		_, loadErr, _ := evaluate(t, `package p
+		_, _, loadErr := evaluate(t, `package p
 			type bucket struct{ limiter *limiter }
 			type limiter struct{ ring []*bucket }
 			func (l *limiter) all() []*bucket { return append([]*bucket(nil), l.ring...) }
@@ -394,7 +394,7 @@ func TestDialect(t *testing.T) {
 				type word struct{ s string }`, "hello"},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				said, loadErr, panicked := evaluate(t, tt.program)
+				said, panicked, loadErr := evaluate(t, tt.program)
 				if loadErr != nil || panicked != nil || said != tt.want {
 					t.Errorf("said %q, load error %v, panic %v; want %q", said, loadErr, panicked, tt.want)
 				}
@@ -475,7 +475,7 @@ func TestSelectIsNotSafe(t *testing.T) {
 			return first
 		}`
 	for range 100 {
-		said, loadErr, panicked := evaluate(t, program)
+		said, panicked, loadErr := evaluate(t, program)
 		if loadErr != nil || panicked != nil {
 			t.Fatal(loadErr, panicked)
 		}

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -247,54 +246,65 @@ func webLog(s *site) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := s.degraded()
-	s.redis.FreshWindow(weblogWindow)
+	for round := 1; round <= 2; round++ {
+		before := s.degraded()
+		visits := s.replay(hits, fmt.Sprintf("round-%d-", round))
+		if degraded := s.degraded() - before; degraded != 0 {
+			t.Logf("round %d: %d decisions without Redis", round, degraded)
+			continue
+		}
+		var admitted, byRule int
+		for _, line := range visits {
+			neverMore(t, line)
+			admitted += count(line)
+			byRule += plainRule(line)
+		}
+		refused := len(hits) - admitted
+		t.Logf("%d lines of %d clients: %d admitted, %d refused; one machine that sees all would have admitted %d", len(hits), len(visits), admitted, refused, byRule)
+		if refused < len(hits)/10 {
+			t.Fatalf("only %d of %d requests were refused: the log does not meet the limit", refused, len(hits))
+		}
+		// A denial is remembered for up to a second (I3) and an admitted request
+		// shifts the ones after it, so a few may differ either way.
+		if diff := admitted - byRule; diff < -byRule/50 || diff > byRule/50 {
+			t.Errorf("%d admitted, %d by the rule", admitted, byRule)
+		}
+		return
+	}
+	t.Error("no round in which the gateway had Redis all the time")
+}
 
-	// One worker a client, as its requests come one after the other.
+// replay sends every line of a log at its time, from a fresh window on: one
+// worker a client, as a client's requests come one after the other.
+func (s *site) replay(hits []harness.Hit, prefix string) [][]visit {
 	lines := map[netip.Addr][]harness.Hit{}
 	for _, hit := range hits {
 		lines[hit.Client] = append(lines[hit.Client], hit)
 	}
+	s.redis.FreshWindow(weblogWindow)
 	offset := s.redisOffset()
 	start := time.Now()
 	results := make(chan []visit, len(lines))
-	var wait sync.WaitGroup
 	for client, line := range lines {
-		wait.Go(func() {
+		go func() {
 			var visits []visit
 			for _, hit := range line {
-				time.Sleep(time.Until(start.Add(hit.At.Sub(hits[0].At)))) // the log's own pace
+				time.Sleep(time.Until(start.Add(hit.At.Sub(hits[0].At))))
 				sent := time.Now().Add(offset)
-				got, err := s.try("GET", s.url("/weblog"+hit.Path), nil, header("X-Client", client.String()))
+				got, err := s.try("GET", s.url("/weblog"+hit.Path), nil, header("X-Client", prefix+client.String()))
 				if err != nil || (got.status != 200 && got.status != 429) {
-					t.Errorf("%s: %s %v", client, got, err)
+					s.t.Errorf("%s: %s %v", client, got, err)
 				}
 				visits = append(visits, visit{sent.UnixMicro(), time.Now().Add(offset).UnixMicro(), got.status == 200})
 			}
 			results <- visits
-		})
+		}()
 	}
-	wait.Wait()
-	close(results)
-	if degraded := s.degraded() - before; degraded != 0 {
-		t.Skipf("%d decisions without Redis: the machine was too busy for the count to prove anything", degraded)
+	var all [][]visit
+	for range lines {
+		all = append(all, <-results)
 	}
-	var admitted, byRule, refused int
-	for visits := range results {
-		neverMore(t, visits)
-		admitted += count(visits)
-		refused += len(visits) - count(visits)
-		byRule += plainRule(visits)
-	}
-	t.Logf("%d lines of %d clients: %d admitted, %d refused; one machine that sees all would have admitted %d", len(hits), len(lines), admitted, refused, byRule)
-	if refused < len(hits)/10 {
-		t.Fatalf("only %d of %d requests were refused: the log does not meet the limit", refused, len(hits))
-	}
-	// A denial is remembered for up to a second (I3) and an admitted request
-	// shifts the ones after it, so a few may differ either way.
-	if diff := admitted - byRule; diff < -byRule/50 || diff > byRule/50 {
-		t.Errorf("%d admitted, %d by the rule", admitted, byRule)
-	}
+	return all
 }
 
 // visit is one request: when it was sent and answered, by Redis's clock in

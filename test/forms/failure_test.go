@@ -199,7 +199,7 @@ func TestNextAuthAddress(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				b := *b
 				b.t = t
-				gate := b.gate(fmt.Sprintf("redis: REDIS\nauth: {addresses: [\"http://%s/auth\", \"AUTH\"], timeout: 400ms}", first))
+				gate := b.gate(fmt.Sprintf("redis: REDIS\nauth: {addresses: [\"http://%s/auth\", \"AUTH\"], timeout: 3s}", first))
 				for i := range 4 {
 					if got := statuses(gate, 1, as(fmt.Sprintf("%s-%d", b.form, i))); got != "200" {
 						t.Errorf("request %d: %s", i, got)
