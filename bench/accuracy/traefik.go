@@ -90,7 +90,7 @@ func driver(ctx context.Context, progress io.Writer) (string, error) {
 	fmt.Fprintln(progress, "Compiling Traefik's rateLimit middleware from its module.")
 	temporary := binary + ".new"
 	defer os.Remove(temporary)
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-overlay", overlay, "-o", temporary, "./accuracy")
+	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", "-s -w", "-overlay", overlay, "-o", temporary, "./accuracy")
 	command.Dir = module
 	command.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "CGO_ENABLED=0")
 	if complaints, err := command.CombinedOutput(); err != nil {
