@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"errors"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -63,16 +62,13 @@ func (s *Store) Gateways(ctx context.Context) ([]Gateway, error) {
 	}
 	beats := make([]*redis.StringCmd, len(instances))
 	err = s.call(ctx, func(ctx context.Context) error {
-		_, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, instance := range instances {
 				beats[i] = p.Get(ctx, s.gatewayKey(instance))
 			}
 			return nil
 		})
-		if errors.Is(err, redis.Nil) { // one died in between
-			return nil
-		}
-		return err
+		return firstAway(cmds, err) // one may have died in between
 	})
 	if err != nil {
 		return nil, err

@@ -118,13 +118,13 @@ func (s *Store) restore(ctx context.Context) {
 	for len(writes) > 0 && ctx.Err() == nil {
 		batch := writes[:min(len(writes), 200)]
 		err := s.breaker.do(ctx, func(ctx context.Context) error {
-			_, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+			cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 				for _, write := range batch {
 					write(p)
 				}
 				return nil
 			})
-			return err
+			return firstAway(cmds, err)
 		})
 		if err != nil {
 			s.Log.Warn("revocations were not written back", "left", len(writes), "error", err)
