@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -72,7 +73,7 @@ func newBed(t testing.TB, timeout time.Duration, kind *Kind) *bed {
 	case overCluster:
 		b.overCluster()
 	default:
-		b.overOne()
+		b.overOne(kind)
 	}
 	for range gateways {
 		b.gateways = append(b.gateways, StartGateway(t))
@@ -81,7 +82,7 @@ func newBed(t testing.TB, timeout time.Duration, kind *Kind) *bed {
 	return b
 }
 
-func (b *bed) overOne() {
+func (b *bed) overOne(kind *Kind) {
 	b.server = redistest.Start(b.t)
 	b.admin = redis.NewClient(&redis.Options{
 		Addr: b.server.Addr, PoolSize: 1, ContextTimeoutEnabled: true, DialTimeout: time.Second, ReadTimeout: 10 * time.Second,
@@ -89,6 +90,10 @@ func (b *bed) overOne() {
 	b.t.Cleanup(func() { b.admin.Close() })
 	b.clock() // connects
 	b.counters = func() map[string]counter { return readCounters(b.t, b.admin) }
+	if kind.Over == straight {
+		b.setup.Addresses = []string{b.server.Addr}
+		return
+	}
 	var sources sync.Map
 	for i := range gateways {
 		b.proxies = append(b.proxies, startProxy(b.t, i, b.server.Addr, &b.now, b.ledger, &sources))
@@ -148,27 +153,38 @@ func (b *bed) alive() map[int]time.Time {
 	return all
 }
 
-// live waits until heartbeats have told every gateway how many there are.
+// live waits until heartbeats have told every gateway how many there are: each
+// has to beat once more after the last of them appeared.
 func (b *bed) live() {
+	b.t.Helper()
+	var complete float64 // ms
 	harness.Eventually(b.t, 20*time.Second, "heartbeats of all gateways", func() error {
-		n := b.beating()
-		if n != gateways {
-			return fmt.Errorf("%d beat", n)
+		beats, err := b.beats()
+		if err != nil {
+			return err
+		}
+		if len(beats) != gateways {
+			return fmt.Errorf("%d gateways live", len(beats))
+		}
+		oldest, newest := beats[0].Score, beats[0].Score
+		for _, beat := range beats {
+			oldest, newest = min(oldest, beat.Score), max(newest, beat.Score)
+		}
+		if complete == 0 {
+			complete = newest
+		}
+		if oldest <= complete {
+			return errors.New("not every gateway has heard of the others")
 		}
 		return nil
 	})
-	// Each has been counted by the others once one more beat of all has passed.
-	time.Sleep(1100 * time.Millisecond)
 }
 
-func (b *bed) beating() int64 {
+// beats are the live gateways and when they were heard last.
+func (b *bed) beats() ([]redis.Z, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	n, err := b.anyone().ZCard(ctx, prefix+":gw:live").Result()
-	if err != nil {
-		return 0
-	}
-	return n
+	return b.anyone().ZRangeWithScores(ctx, prefix+":gw:live", 0, -1).Result()
 }
 
 // anyone answers plain reads, whatever the topology.
@@ -296,9 +312,7 @@ func (b *bed) degraded() int64 {
 	first := map[string]float64{}
 	sum := int64(0)
 	harness.Eventually(b.t, 20*time.Second, "heartbeats", func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		live, err := b.anyone().ZRangeWithScores(ctx, prefix+":gw:live", 0, -1).Result()
+		live, err := b.beats()
 		if err != nil {
 			return err
 		}
@@ -317,7 +331,7 @@ func (b *bed) degraded() int64 {
 			if beat.Score == first[instance] {
 				return fmt.Errorf("%s has one heartbeat to go", instance)
 			}
-			text, err := b.anyone().Get(ctx, prefix+":gw:"+instance).Bytes()
+			text, err := b.anyone().Get(context.Background(), prefix+":gw:"+instance).Bytes()
 			if err != nil {
 				return err
 			}

@@ -53,6 +53,7 @@ type Setup struct {
 	Prefix     string
 	Window     time.Duration
 	Limits     map[string]int64 // by route; the limit has the route's name
+	Rename     string           // and this behind it
 	MaxKeys    int
 }
 
@@ -69,7 +70,7 @@ func (s *Setup) config(route string) *plugin.Config {
 		c.MaxKeys = strconv.Itoa(s.MaxKeys)
 	}
 	c.Limits = []plugin.Limit{{
-		Name: route, Key: "header:" + keyHeader, Limit: strconv.FormatInt(s.Limits[route], 10), Window: s.Window.String(),
+		Name: route + s.Rename, Key: "header:" + keyHeader, Limit: strconv.FormatInt(s.Limits[route], 10), Window: s.Window.String(),
 	}}
 	return c
 }

@@ -18,9 +18,9 @@ type Kind struct {
 	begin func(b *bed) // the fault acts when it returns
 	end   func(b *bed) // nil: the proxies' behaviour ends, nothing else to do
 
-	Hostile   bool // replies ask for memory
-	Forgets   bool // Redis loses counts that no gateway knows in full
-	Untouched bool // no outage: nothing is decided without Redis
+	Hostile  bool // replies ask for memory
+	Forgets  bool // Redis loses counts that no gateway knows in full
+	Doubtful bool // calls fail in ways that prove nothing about their execution
 }
 
 type over int
@@ -29,6 +29,7 @@ const (
 	overOne over = iota
 	overSentinel
 	overCluster
+	straight // one server, no proxy
 )
 
 // Kinds are all faults of the campaign.
@@ -38,10 +39,11 @@ var Kinds = []Kind{
 	{Name: "handshake silence", How: "connections cut; new ones silent", begin: func(b *bed) { b.begin(silence()); b.cut(false) }},
 	{Name: "established silence", How: "nothing forwarded, delivered afterwards", begin: func(b *bed) { b.begin(silence()) }},
 	{Name: "stopped server", How: "SIGSTOP", begin: func(b *bed) { b.stop() }, end: func(b *bed) { b.resume() }},
-	{Name: "slow", How: "each reply four timeouts late", begin: func(b *bed) { b.begin(slow(4 * b.timeout)) }},
-	{Name: "half reply", How: "script replies stop half way", begin: func(b *bed) { b.begin(halfReply()) }},
-	{Name: "FIN before reply", How: "executed, then FIN", begin: func(b *bed) { b.begin(scripts(finish)) }},
-	{Name: "RST mid-reply", How: "executed, half the reply, then RST", begin: func(b *bed) { b.begin(scripts(resetHalfWay)) }},
+	{Name: "slow", How: "each reply four timeouts late", begin: func(b *bed) { b.begin(slow(4 * b.timeout)) }, Doubtful: true},
+	{Name: "half reply", How: "script replies stop half way", begin: func(b *bed) { b.begin(halfReply()) }, Doubtful: true},
+	{Name: "FIN before reply", How: "executed, then FIN", begin: func(b *bed) { b.begin(scripts(finish)) }, Doubtful: true},
+	{Name: "RST mid-reply", How: "executed, half the reply, then RST", begin: func(b *bed) { b.begin(scripts(resetHalfWay)) }, Doubtful: true},
+	{Name: "RST before execution", How: "script read, not forwarded, RST", begin: func(b *bed) { b.begin(&Behaviour{Swallowed: isScript}) }, Doubtful: true},
 	{Name: "LOADING", How: "answered by the proxy", begin: refusing("LOADING Redis is loading the dataset in memory", all)},
 	{Name: "MASTERDOWN", How: "replica of nobody, stale reads off", begin: func(b *bed) {
 		b.do("CONFIG", "SET", "replica-serve-stale-data", "no")
@@ -49,7 +51,7 @@ var Kinds = []Kind{
 	}, end: func(b *bed) { b.do("REPLICAOF", "NO", "ONE"); b.do("CONFIG", "SET", "replica-serve-stale-data", "yes") }},
 	{Name: "CLUSTERDOWN", How: "answered by the proxy", begin: refusing("CLUSTERDOWN The cluster is down", keyed)},
 	{Name: "READONLY", How: "REPLICAOF", begin: func(b *bed) { b.do("REPLICAOF", "127.0.0.1", "1") }, end: func(b *bed) { b.do("REPLICAOF", "NO", "ONE") }},
-	{Name: "OOM", How: "maxmemory 1, noeviction", begin: func(b *bed) { b.do("CONFIG", "SET", "maxmemory", "1") }, end: func(b *bed) { b.do("CONFIG", "SET", "maxmemory", "0") }},
+	{Name: "OOM", How: "maxmemory 1, noeviction", begin: func(b *bed) { b.do("CONFIG", "SET", "maxmemory", "1") }, end: func(b *bed) { b.do("CONFIG", "SET", "maxmemory", "0") }, Doubtful: true},
 	{Name: "BUSY", How: "an endless script", begin: busy, end: func(b *bed) { b.do("SCRIPT", "KILL") }},
 	{Name: "NOAUTH", How: "answered by the proxy", begin: refusing("NOAUTH Authentication required.", all)},
 	{Name: "WRONGPASS", How: "requirepass changed, connections killed", begin: func(b *bed) {
@@ -67,21 +69,20 @@ var Kinds = []Kind{
 		b.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 		b.do("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
 	}, end: func(b *bed) { b.do("CONFIG", "SET", "maxclients", "10000") }},
-	{Name: "garbage", How: "executed, reply falsified", begin: falsify("SSH-2.0-OpenSSH_9.2\r\n"), Hostile: true},
-	{Name: "$1000000000", How: "executed, reply falsified", begin: falsify("$1000000000\r\n"), Hostile: true},
-	{Name: "*100000000", How: "executed, reply falsified", begin: falsify("*100000000\r\n"), Hostile: true},
-	{Name: "wrong type of reply", How: "executed, reply falsified", begin: falsify("$5\r\nhello\r\n"), Hostile: true},
+	{Name: "garbage", How: "executed, reply falsified", begin: falsify("SSH-2.0-OpenSSH_9.2\r\n"), Hostile: true, Doubtful: true},
+	{Name: "$1000000000", How: "executed, reply falsified", begin: falsify("$1000000000\r\n"), Hostile: true, Doubtful: true},
+	{Name: "*100000000", How: "executed, reply falsified", begin: falsify("*100000000\r\n"), Hostile: true, Doubtful: true},
+	{Name: "wrong type of reply", How: "executed, reply falsified", begin: falsify("$5\r\nhello\r\n"), Hostile: true, Doubtful: true},
 	{Name: "wrong type of value", How: "the hot key holds a list", begin: func(b *bed) {
-		b.do("DEL", b.redisKey(routeHot, hotKey))
-		b.do("RPUSH", b.redisKey(routeHot, hotKey), "x")
-	}, end: func(b *bed) { b.do("DEL", b.redisKey(routeHot, hotKey)) }},
-	{Name: "TIME steps back", How: "scripts see Redis's clock 10 min early", begin: func(b *bed) { b.begin(&Behaviour{Command: stepBack}) }, Untouched: true},
+		b.do("EVAL", "redis.call('DEL', KEYS[1]) return redis.call('RPUSH', KEYS[1], 'x')", 1, b.redisKey(routeHot, hotKey))
+	}, end: func(b *bed) { b.do("DEL", b.redisKey(routeHot, hotKey)) }, Doubtful: true},
+	{Name: "TIME steps back", How: "scripts see Redis's clock 10 min early", begin: func(b *bed) { b.begin(&Behaviour{Command: stepBack}) }},
 	{Name: "restart empty", How: "kill -9, started anew after the fault's time", begin: func(b *bed) { b.server.Kill() }, end: func(b *bed) { b.server.Run() }, Forgets: true},
-	{Name: "FLUSHALL", How: "once", begin: func(b *bed) { b.do("FLUSHALL") }, end: nothing, Forgets: true, Untouched: true},
-	{Name: "SCRIPT FLUSH", How: "every 20 ms", begin: func(b *bed) { b.repeat(20*time.Millisecond, "SCRIPT", "FLUSH") }, Untouched: true},
+	{Name: "FLUSHALL", How: "once", begin: func(b *bed) { b.do("FLUSHALL") }, end: nothing, Forgets: true},
+	{Name: "SCRIPT FLUSH", How: "every 20 ms", begin: func(b *bed) { b.repeat(20*time.Millisecond, "SCRIPT", "FLUSH") }},
 	{Name: "eviction", How: "maxmemory 1, allkeys-random, for a moment", begin: evict, end: nothing, Forgets: true},
 	{Name: "CLIENT PAUSE", How: "ALL, for the fault's time", begin: func(b *bed) { b.do("CLIENT", "PAUSE", b.lasts.Milliseconds(), "ALL") }, end: func(b *bed) { b.do("PING") }},
-	{Name: "CLIENT PAUSE WRITE", How: "reads are answered, scripts are not", begin: func(b *bed) { b.do("CLIENT", "PAUSE", 60000, "WRITE") }, end: func(b *bed) { b.do("CLIENT", "UNPAUSE") }},
+	{Name: "CLIENT PAUSE WRITE", How: "reads are answered, scripts are not", begin: func(b *bed) { b.do("CLIENT", "PAUSE", 60000, "WRITE") }, end: func(b *bed) { b.do("CLIENT", "UNPAUSE") }, Doubtful: true},
 	{Name: "Sentinel failover", How: "master killed, replica promoted", Over: overSentinel, Forgets: true},
 	{Name: "Cluster resharding", How: "1,200 slots moved under way", Over: overCluster},
 }

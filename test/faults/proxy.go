@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -26,6 +27,10 @@ type Behaviour struct {
 
 	// Reply delivers Redis's reply to the gateway, or does not. nil: deliver.
 	Reply func(to *net.TCPConn, words []string, reply []byte)
+
+	// Swallowed commands never reach Redis, and their connection is reset;
+	// nil: none is.
+	Swallowed func(words []string) bool
 
 	// Late is by how much every reply comes later.
 	Late time.Duration
@@ -48,16 +53,17 @@ const (
 	DoorGone
 )
 
-// Ledger is what the proxies saw Redis do for keys whose every request is
-// counted, by Redis key.
+// Ledger is what the proxies saw Redis do.
+//
+// A key of its own is asked for by one request. Should its lease die unused,
+// since the machine slept for a second, a second reservation says in its
+// arguments that it knows of the first; one that was sent twice does not.
 type Ledger struct {
 	mu         sync.Mutex     // protects what follows
-	executions map[string]int // scripts that reserved, by key: Redis ran them
-	delivered  map[string]int // of those, how many gave their reply to the gateway
+	executions map[string]int // reservations that Redis ran, by key and all arguments
 	first      map[int]time.Time
 	since      time.Time // first counts from here
 	links      map[int][]time.Time
-	resets     int
 }
 
 // Proxy is the way from one gateway to Redis.
@@ -95,7 +101,12 @@ type exchange struct {
 func startProxy(t testing.TB, gateway int, upstream string, now *atomic.Pointer[Behaviour], ledger *Ledger, sources *sync.Map) *Proxy {
 	t.Helper()
 	p := &Proxy{t: t, gateway: gateway, upstream: upstream, now: now, ledger: ledger, sources: sources, links: map[*proxied]bool{}}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	// Below the ports that the kernel gives to connections: while the door is
+	// closed, none of them must take this one.
+	listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+rand.IntN(10000)))
+	for try := 0; err != nil && try < 100; try++ {
+		listener, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+rand.IntN(10000)))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +135,10 @@ func (p *Proxy) Door(d Door) {
 	switch d {
 	case DoorOpen:
 		listener, err := net.Listen("tcp", p.Addr)
+		for try := 0; err != nil && try < 100; try++ { // the hole's last connection may be on its way out
+			time.Sleep(10 * time.Millisecond)
+			listener, err = net.Listen("tcp", p.Addr)
+		}
 		if err != nil {
 			p.t.Error(err)
 			return
@@ -231,6 +246,11 @@ func (l *proxied) commands() {
 		if b != nil && b.Held != nil && b.Held(words) {
 			<-b.done
 		}
+		if b != nil && b.Swallowed != nil && b.Swallowed(words) {
+			_ = l.client.SetLinger(0)
+			l.client.Close()
+			return
+		}
 		if b != nil && b.Command != nil {
 			forward, answer = b.Command(words, source)
 		}
@@ -337,24 +357,20 @@ func (l *proxied) deliver(x exchange, reply []byte) bool {
 
 // note writes down what Redis did.
 func (l *proxied) note(x exchange, reply []byte, delivered bool) {
-	key, need := reservation(x.words)
-	if need == 0 || reply[0] != '*' {
+	if !reserves(x.words) || reply[0] != '*' {
 		return
 	}
 	g := l.proxy.ledger
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.executions[key]++
-	if delivered {
-		g.delivered[key]++
-		if g.first[l.proxy.gateway].IsZero() && !g.since.IsZero() {
-			g.first[l.proxy.gateway] = time.Now()
-		}
+	g.executions[strings.Join(x.words[3:], " ")]++
+	if delivered && !g.since.IsZero() && g.first[l.proxy.gateway].IsZero() {
+		g.first[l.proxy.gateway] = time.Now()
 	}
 }
 
 func newLedger() *Ledger {
-	return &Ledger{executions: map[string]int{}, delivered: map[string]int{}, first: map[int]time.Time{}, links: map[int][]time.Time{}}
+	return &Ledger{executions: map[string]int{}, first: map[int]time.Time{}, links: map[int][]time.Time{}}
 }
 
 // linked notes a new connection.
@@ -405,18 +421,11 @@ func (p *Proxy) script(words []string) string {
 	return ""
 }
 
-// reservation is the Redis key and the need of a call of the limit's script:
-// EVALSHA hash 1 key window limit cost need ...; 0 of any other command.
-func reservation(words []string) (key string, need int) {
+// reserves tells whether a command is a call of the limit's script that needs
+// something: EVALSHA hash 1 key window limit cost need ...
+func reserves(words []string) bool {
 	const before, arguments = 4, 16
-	if !isScript(words) || len(words) != before+arguments {
-		return "", 0
-	}
-	need, err := strconv.Atoi(words[before+3])
-	if err != nil {
-		return "", 0
-	}
-	return words[3], need
+	return isScript(words) && len(words) == before+arguments && words[before+3] != "0"
 }
 
 // isScript tells whether a command runs a script.

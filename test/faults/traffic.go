@@ -16,8 +16,9 @@ import (
 type Stream struct {
 	Route   string
 	Key     string
-	EachOwn bool // each request has a key of its own: Key and its number
-	Rate    int  // requests a second
+	EachOwn bool          // each request has a key of its own: Key and its number
+	Rate    int           // requests a second
+	Delay   time.Duration // before the first
 }
 
 // key of the n-th request.
@@ -84,6 +85,13 @@ func (g *gateway) Start(streams []Stream, _ *Nothing) error {
 // it missed with a burst.
 func (l *load) run(handler http.Handler, stream int, s *Stream) {
 	defer l.running.Done()
+	if s.Delay > 0 {
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(s.Delay):
+		}
+	}
 	tick := time.NewTicker(time.Second / time.Duration(s.Rate))
 	defer tick.Stop()
 	for n := 0; ; n++ {

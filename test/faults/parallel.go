@@ -1,0 +1,44 @@
+package faults
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// Parallel is what rounds of a stampede on a fresh key showed.
+type Parallel struct {
+	Rounds, Exact int
+	Limit         int64
+	Requests      int // a round
+	Timeout       time.Duration
+	Degraded      int64
+	Took          time.Duration
+	Wrong         []string
+}
+
+// stampede has 50 times as many requests as a limit admits arrive at once over
+// three gateways, each round on a key of its own, in the first hundredth of a
+// window of ten hours (RULES 48).
+func stampede(t testing.TB, rounds int, timeout time.Duration) *Parallel {
+	b := newBed(t, timeout, &Kind{Over: straight})
+	b.setup.Limits[routeExact] = 10
+	b.open()
+	b.connected()
+	p := &Parallel{Rounds: rounds, Limit: b.setup.Limits[routeExact], Timeout: timeout}
+	each := (50*int(p.Limit) + gateways - 1) / gateways
+	p.Requests = each * gateways
+	before := b.degraded()
+	began := time.Now()
+	for round := range rounds {
+		admitted := b.volley(Volley{Route: routeExact, Key: fmt.Sprintf("round%d", round), Count: each})
+		if int64(admitted) == p.Limit {
+			p.Exact++
+		} else {
+			p.Wrong = append(p.Wrong, fmt.Sprintf("round %d: %d", round, admitted))
+		}
+	}
+	p.Took = time.Since(began)
+	p.Degraded = b.degraded() - before
+	return p
+}

@@ -1,0 +1,169 @@
+package faults
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// Results are all that RESULTS.md tells.
+type Results struct {
+	Pace     Pace
+	Cells    []*Outcome
+	Parallel []*Parallel
+	Flood    *FloodOutcome
+	HotKeys  []*HotKey
+	Reloads  []*Reloads
+}
+
+const head = `# What faults of Redis do to the gateways' clients
+
+Written by ` + "`make faults`" + ` (cd test && go test ./faults -run '^TestCampaign$' -timeout 60m -campaign).
+
+%s
+
+## Fault x state
+
+Three gateway processes with the compiled plugin, a redis-server, and in the way of each gateway a proxy that makes the fault.
+redis.timeout is %v; every fault lasts %v (Sentinel and Cluster: until they are done). Each gateway gets %d requests a second
+with a key of their own each (so each one is a call) and %d a second of one key that all share, limit %d, minInstances 3. Cold
+gateways start into the fault; warm ones have used %d of the shared key's limit and are at rest until the fault is there; under
+load they have used as much and never rest.
+
+- **lost**: requests without answer, or with 5xx.
+- **added**: the longest any request took from the fault's beginning to recovery, over the median of the others, less what the
+  machine stalled that gateway process meanwhile (a goroutine that wants to run every 2 ms sees it; the longest stall is in the
+  last column). At most one redis.timeout is due.
+- **paid**: requests that waited for a timeout; **late**: those of them that arrived after the third timed-out call of their
+  gateway's connection. None is due (RULES 35).
+- **executed**: runs in Redis a reservation, over so many reservations. In brackets: reservations that ran while their gateway could
+  not learn of it; the request was decided alone and is counted twice, never too little.
+- **admitted**: of the shared key's limit of %d, until the fault ended / until all had recovered; **due** is the bound of RULES 17:
+  the limit where every gateway knew the key (and %d permits taken after a gateway asked last), else limit by Redis and limit by
+  shares. In brackets: admitted, and not counted in Redis even afterwards; possible where an error does not tell whether a call ran.
+- **recovery**: from the end of the fault until every gateway reserves at Redis again. Afterwards all that was admitted without Redis
+  was found counted there, and a fresh key admitted exactly its limit over the three gateways.
+- **memory**: bytes that one request and its hostile reply made a gateway allocate; at most %d are due.
+
+| fault | made by | state | lost | added | paid | late | executed | admitted | due | recovery | memory | stall |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|
+`
+
+// Write writes RESULTS.md.
+func (r *Results) Write(to io.Writer) error {
+	w := bufio.NewWriter(to)
+	fmt.Fprintf(w, head, machine(), r.Pace.Timeout, r.Pace.Lasts, r.Pace.Rate, r.Pace.Hot, hotLimit, warmth*gateways+gateways, hotLimit, unseen, memoryBound)
+	for _, o := range r.Cells {
+		o.row(w)
+	}
+	fmt.Fprintf(w, "\n%d cells. Promises broken: %s.\n", len(r.Cells), r.broken())
+	fmt.Fprintf(w, "\n## A stampede on a fresh key\n\n50 x limit requests at once over three gateways, straight to Redis; each round on a key of its own, in the first hundredth of a\nwindow of ten hours (RULES 48).\n\n| redis.timeout | limit | requests a round | rounds | exactly the limit admitted | decisions without Redis |\n|---|---|---|---|---|---|\n")
+	for _, p := range r.Parallel {
+		fmt.Fprintf(w, "| %v | %d | %d | %d | %d | %d |\n", p.Timeout, p.Limit, p.Requests, p.Rounds, p.Exact, p.Degraded)
+	}
+	if f := r.Flood; f != nil {
+		fmt.Fprintf(w, "\n## A flood of distinct keys while Redis is away\n\nOne gateway, maxKeys %d, limit 10. One victim used its limit up before the outage, one its share during it; both were asked\nafter each tenth of the flood.\n\n", f.MaxKeys)
+		fmt.Fprintf(w, "| distinct keys | heap before | heap, table full | heap after | bytes a tracked key | victims' requests admitted | requests/s |\n|---|---|---|---|---|---|---|\n")
+		fmt.Fprintf(w, "| %d | %s | %s | %s | %.0f | %d of %d | %.0f |\n", f.Keys, bytes(f.Empty), bytes(f.Full), bytes(f.After), f.PerKey(), f.Victims, f.Asked, float64(f.Keys)/f.Took.Seconds())
+		fmt.Fprintf(w, "\nThe bound is maxKeys x bytes a key = %s a limit; keys beyond it share 256 buckets.\n", bytes(uint64(f.PerKey()*float64(f.MaxKeys))))
+	}
+	fmt.Fprintf(w, "\n## One hot key at full speed (I4)\n\nThree gateways, each with two clients that never wait; calls counted by INFO commandstats, heartbeats left out.\n\n| case | limit | requests | admitted | Redis calls | calls a request | calls a second and gateway | bound |\n|---|---|---|---|---|---|---|---|\n")
+	for _, h := range r.HotKeys {
+		fmt.Fprintf(w, "| %s | %d in %v | %d | %d | %d | %.6f | %.1f | %.0f: %s |\n", h.Name, h.Limit, h.Window, h.Requests, h.Admitted, h.Calls, h.PerRequest(), h.PerSecond(), h.Bound, h.BoundText)
+	}
+	fmt.Fprintf(w, "\n## Reloads under traffic\n\nOne gateway with 200 requests a second takes up so many configurations, one after the other, and is looked at before, at the last one\nand once what nobody uses has been closed (a minute). Traffic's own records are part of the heap.\n\n| edited each time | reloads | goroutines | connections | heap | heartbeat | lost |\n|---|---|---|---|---|---|---|\n")
+	for _, l := range r.Reloads {
+		fmt.Fprintf(w, "| %s | %d | %d, %d, %d | %d, %d, %d | %s, %s, %s | %s | %d of %d |\n", l.Edit, l.Times,
+			l.Before.Goroutines, l.Peak.Goroutines, l.After.Goroutines, l.Links[0], l.Links[1], l.Links[2],
+			bytes(l.Before.Heap), bytes(l.Peak.Heap), bytes(l.After.Heap), bytes(uint64(l.Heartbeat)), l.Lost, l.Requests)
+	}
+	return w.Flush()
+}
+
+func (o *Outcome) row(w io.Writer) {
+	outage, total := o.MostAdmitted()
+	executed := fmt.Sprintf("%d.000 / %d", o.Most, o.Needs)
+	if o.Kind.Over == overSentinel {
+		executed = fmt.Sprintf("- / %d", o.Needs) // the counters of the lost master are lost too
+	}
+	if o.Unaccepted > 0 {
+		executed += fmt.Sprintf(" (%d)", o.Unaccepted)
+	}
+	admitted := fmt.Sprintf("%d / %d", o.Outage, o.Admitted)
+	if o.Short > 0 {
+		admitted += fmt.Sprintf(" (%d)", o.Short)
+	}
+	memory := ""
+	if o.Memory > 0 {
+		memory = fmt.Sprint(o.Memory)
+	}
+	recovery := "never"
+	if o.Recovery >= 0 {
+		recovery = ms(o.Recovery)
+	}
+	fmt.Fprintf(w, "| %s | %s | %s | %d of %d | %s | %d | %d | %s | %s | %d / %d | %s | %s | %s |\n", o.Kind.Name, o.Kind.How, o.State,
+		o.Lost, o.Requests, ms(o.Added()), o.Paid, o.Late, executed, admitted, outage, total, recovery, memory, ms(o.Stall))
+}
+
+// broken lists the cells that kept less than was promised.
+func (r *Results) broken() string {
+	var all []string
+	for _, o := range r.Cells {
+		for _, promise := range append(o.Broken(), o.slow(r.Pace)...) {
+			all = append(all, fmt.Sprintf("%s, %s: %s", o.Kind.Name, o.State, promise))
+		}
+	}
+	if len(all) == 0 {
+		return "none"
+	}
+	return strings.Join(all, "; ")
+}
+
+// slow is the promise that a busy machine can break: one redis.timeout and no
+// more. The cell's longest stall is allowed for, since the meter sees stalls of
+// the process and not those of a single thread.
+func (o *Outcome) slow(p Pace) []string {
+	if allowed := p.Timeout + o.Stall + jitter; o.Added() > allowed {
+		return []string{fmt.Sprintf("a request took %v longer than usual; %v are allowed", o.Added(), allowed)}
+	}
+	return nil
+}
+
+// jitter is what a timer may be late on a machine at rest.
+const jitter = 5 * time.Millisecond
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond)) }
+
+func bytes(n uint64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
+
+// machine says where the figures come from.
+func machine() string {
+	model := "unknown processor"
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(info)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	server := "redis-server of unknown version"
+	if out, err := exec.Command("redis-server", "--version").Output(); err == nil {
+		for _, field := range strings.Fields(string(out)) {
+			if version, ok := strings.CutPrefix(field, "v="); ok {
+				server = "Redis " + version
+			}
+		}
+	}
+	return fmt.Sprintf("Machine: %s, %d CPUs, %s/%s, %s, %s, all on loopback.", model, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), server)
+}
