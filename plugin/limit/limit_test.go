@@ -269,6 +269,31 @@ func TestI5OutageWithAnUnspentLease(t *testing.T) {
 	})
 }
 
+// A grant whose reply comes after its window's end is dead, and so is what it
+// said of the room: those who wait for it are served by the next window.
+func TestI2ReplyAfterTheWindowsEnd(t *testing.T) {
+	const span, limit = 10 * time.Second, 20
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		w.mu.Lock()
+		w.latency = func(*rand.Rand) time.Duration { return 8 * time.Millisecond }
+		w.mu.Unlock()
+		time.Sleep(2*span - time.Duration(w.clock()%window.Span(span))*time.Microsecond - 5*time.Millisecond)
+		var all sync.WaitGroup
+		for n := 0; n < 29; n++ { // asked in this window, granted 20 of it, answered in the next
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+			}()
+		}
+		all.Wait()
+		if got := len(w.admissions()); got != limit {
+			t.Errorf("admitted %d of 29, want the %d of the window they were answered in", got, limit)
+		}
+	})
+}
+
 // Started while Redis is away, an instance that knows nobody takes a share of
 // minInstances.
 func TestI5StartedDuringTheOutage(t *testing.T) {

@@ -169,6 +169,7 @@ func (e *Engine) distributeLocked(b *bucket, f *flight, grant window.Grant, now 
 		// those who wait for them ask once more while their budget lasts.
 		b.oweReturnLocked(h.generation, h.index, h.left)
 		h.left = 0
+		b.denial.until = 0 // it counts those permits, which are coming back
 		for _, w := range f.waiters {
 			if !w.released {
 				w.limitWait(b, now)
