@@ -278,11 +278,12 @@ func TestI2ReplyAfterTheWindowsEnd(t *testing.T) {
 		w.mu.Lock()
 		w.latency = func(*rand.Rand) time.Duration { return 8 * time.Millisecond }
 		w.mu.Unlock()
-		edge := 2*span - time.Duration(w.clock()%window.Span(span))*time.Microsecond
+		toEdge := func() time.Duration { return span - time.Duration(w.clock()%window.Span(span))*time.Microsecond }
+		time.Sleep(toEdge())
 		for n := 0; n < 7; n++ {
 			g.request([]Ask{g.ask("l", span, "u", limit, 1)})
 		}
-		time.Sleep(edge - 7*8*time.Millisecond - 13*time.Millisecond)
+		time.Sleep(toEdge() - 13*time.Millisecond)
 		// The first asks 13 ms before the edge and is answered 5 ms before it.
 		// The others wait for that answer, ask together, are granted 12 in this
 		// window and answered in the next.
