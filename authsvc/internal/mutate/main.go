@@ -8,7 +8,7 @@
 //	go run ./internal/mutate [word]
 //
 // With a word only guards whose description holds it are tried. The exit status
-// is 1 if any guard can be removed unnoticed.
+// is 1 if any guard can be removed unnoticed. result.txt keeps the last output.
 package main
 
 import (
