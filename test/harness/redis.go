@@ -15,6 +15,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// go-redis would write to standard error whenever a test takes Redis away.
+func init() { redis.SetLogger(quiet{}) }
+
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
 // Redis is a redis-server process of the test's own, which the test may kill,
 // freeze and start again on the same port.
 type Redis struct {
