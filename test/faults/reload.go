@@ -51,7 +51,7 @@ type Reloads struct {
 	Links               [3]int // connections at Redis: before, peak, after
 	Lost                int    // requests
 	Requests            int
-	Heartbeat           int // bytes, after
+	Heartbeat           int // bytes, after the last reload
 }
 
 // reload has a gateway under traffic take up so many configurations, as
@@ -73,12 +73,16 @@ func reload(t testing.TB, edit Edit, times int) *Reloads {
 		return nil
 	})
 	r := &Reloads{Edit: edit, Times: times}
-	g.Start(Stream{Route: routeOwn, Key: "client-", EachOwn: true, Rate: 100}, Stream{Route: routeHot, Key: hotKey, Rate: 100})
+	g.Start(Stream{Route: routeOwn, Key: "client-", EachOwn: true, Cycle: 25, Rate: 100}, Stream{Route: routeHot, Key: hotKey, Rate: 100})
 	r.Before, r.Links[0] = g.Use(), b.links()
+	tick := time.NewTicker(3 * time.Millisecond) // so that traffic meets every one
+	defer tick.Stop()
 	for n := 1; n <= times; n++ {
 		g.Open(s.edited(edit, n))
+		<-tick.C
 	}
 	r.Peak, r.Links[1] = g.Use(), b.links()
+	r.Heartbeat = b.heartbeat()
 	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(time.Second) {
 		r.After, r.Links[2] = g.Use(), b.links()
 		if len(r.Broken()) == 0 || time.Now().After(deadline) {
@@ -94,8 +98,14 @@ func reload(t testing.TB, edit Edit, times int) *Reloads {
 		}
 	}
 	r.After, r.Links[2] = g.Use(), b.links() // without traffic's own
-	r.Heartbeat = b.heartbeat()
 	return r
+}
+
+// String is the figures in one line.
+func (r *Reloads) String() string {
+	return fmt.Sprintf("%d x %s: goroutines %d, %d, %d; connections %d, %d, %d; heap %s, %s, %s; heartbeat %d; lost %d of %d", r.Times, r.Edit,
+		r.Before.Goroutines, r.Peak.Goroutines, r.After.Goroutines, r.Links[0], r.Links[1], r.Links[2],
+		bytes(r.Before.Heap), bytes(r.Peak.Heap), bytes(r.After.Heap), r.Heartbeat, r.Lost, r.Requests)
 }
 
 // few is how many goroutines or connections may be under way at any moment.
@@ -135,19 +145,33 @@ func (b *bed) links() int {
 	return strings.Count(list, "\n")
 }
 
-// heartbeat is the length of the longest.
+// heartbeat is the length of the longest that is made from now on.
 func (b *bed) heartbeat() int {
+	b.t.Helper()
+	now := float64(b.clock().UnixMilli())
+	beyond := map[string]float64{} // the first beat after now; with the next one its report is in Redis
 	longest := 0
-	beats, err := b.beats()
-	if err != nil {
-		b.t.Error(err)
-	}
-	for _, beat := range beats {
-		text, err := b.admin.Get(context.Background(), prefix+":gw:"+beat.Member.(string)).Result()
+	harness.Eventually(b.t, 10*time.Second, "new heartbeats", func() error {
+		beats, err := b.beats()
 		if err != nil {
-			b.t.Error(err)
+			return err
 		}
-		longest = max(longest, len(text))
-	}
+		longest = 0
+		for _, beat := range beats {
+			instance := beat.Member.(string)
+			if beat.Score > now && beyond[instance] == 0 {
+				beyond[instance] = beat.Score
+			}
+			if beat.Score <= now || beat.Score == beyond[instance] {
+				return fmt.Errorf("%s has a heartbeat to go", instance)
+			}
+			text, err := b.admin.Get(context.Background(), prefix+":gw:"+instance).Result()
+			if err != nil {
+				return err
+			}
+			longest = max(longest, len(text))
+		}
+		return nil
+	})
 	return longest
 }

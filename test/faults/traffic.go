@@ -23,6 +23,9 @@ type Stream struct {
 
 // key of the n-th request.
 func (s *Stream) key(n int) string {
+	if s.EachOwn && s.Cycle > 0 {
+		n %= s.Cycle
+	}
 	if s.EachOwn {
 		return s.Key + strconv.Itoa(n)
 	}
@@ -136,6 +139,9 @@ func (g *gateway) Stop(_ Nothing, t *Traffic) error {
 		r := &l.records[i]
 		r.Net = r.Took - l.meter.within(r.Start, r.End())
 	}
+	g.mu.Lock()
+	g.load = nil
+	g.mu.Unlock()
 	*t = Traffic{Records: l.records, Longest: l.meter.longest(), Pending: int(l.pending.Load())}
 	return nil
 }

@@ -1,0 +1,120 @@
+package plugin
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/internal/redistest"
+)
+
+// TestMain lets what nobody uses close soon, rather than after a minute.
+func TestMain(m *testing.M) {
+	idleFor = 10 * time.Millisecond
+	os.Exit(m.Run())
+}
+
+// Traefik calls New again at every reload and cancels the context of the
+// configuration before. A thousand reloads under traffic, of an unchanged
+// configuration and of one whose redis section changes each time, end with the
+// connections and goroutines they began with; the count of a limit lives
+// through all of them (RULES 22).
+func TestReloadsLeakNothing(t *testing.T) {
+	const limit = 50
+	for _, c := range []struct {
+		name    string
+		reloads int
+		edit    func(c *Config, n int)
+	}{
+		{"unchanged", 1000, func(*Config, int) {}},
+		{"redis edited", 200, func(c *Config, n int) { c.Redis.Timeout = (time.Second + time.Duration(n)*time.Microsecond).String() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := redistest.Start(t)
+			links := func() int { return strings.Count(server.Do("CLIENT", "LIST"), "\n") }
+			before, linksBefore := runtime.NumGoroutine(), links()
+
+			var current atomic.Value // *gate
+			open := func(n int) context.CancelFunc {
+				config := CreateConfig()
+				config.Redis.Addresses = []string{server.Addr}
+				config.Redis.Timeout = "1s"
+				config.Limits = []Limit{{Name: "all", Key: keyGlobal, Limit: "50", Window: "240h"}}
+				c.edit(config, n)
+				ctx, cancel := context.WithCancel(context.Background())
+				handler, err := New(ctx, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), config, "gate")
+				if err != nil {
+					t.Fatal(err)
+				}
+				current.Store(handler.(*gate))
+				return cancel
+			}
+			cancel := open(0)
+			engine := current.Load().(*gate).engine
+			await(t, "the first connection", func() bool { return current.Load().(*gate).backend.client.Healthy() })
+
+			var admitted, failed atomic.Int64
+			stop := make(chan struct{})
+			var clients sync.WaitGroup
+			for range 4 {
+				clients.Add(1)
+				go func() {
+					defer clients.Done()
+					for {
+						select {
+						case <-stop:
+							return
+						case <-time.After(time.Millisecond):
+						}
+						w := httptest.NewRecorder()
+						current.Load().(*gate).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+						switch w.Code {
+						case http.StatusOK:
+							admitted.Add(1)
+						case http.StatusTooManyRequests:
+						default:
+							failed.Add(1)
+						}
+					}
+				}()
+			}
+			for n := 1; n <= c.reloads; n++ {
+				next := open(n)
+				cancel()
+				cancel = next
+			}
+			await(t, "the limit to be used up", func() bool { return admitted.Load() >= limit })
+			if c.name == "unchanged" && current.Load().(*gate).engine != engine {
+				t.Error("an unchanged configuration got a new engine")
+			}
+			close(stop)
+			clients.Wait()
+			if failed.Load() > 0 {
+				t.Errorf("%d requests failed", failed.Load())
+			}
+			if c.name == "unchanged" && admitted.Load() != limit {
+				t.Errorf("%d admitted, the limit is %d", admitted.Load(), limit)
+			}
+			cancel()
+			await(t, "goroutines and connections of old configurations to end", func() bool {
+				return runtime.NumGoroutine() <= before+2 && links() <= linksBefore
+			})
+		})
+	}
+}
+
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
