@@ -16,7 +16,8 @@ import (
 type Stream struct {
 	Route   string
 	Key     string
-	EachOwn bool          // each request has a key of its own: Key and its number
+	EachOwn bool          // each request has a key of its own: Key and its number,
+	Cycle   int           // which begins anew after so many; 0: never
 	Rate    int           // requests a second
 	Delay   time.Duration // before the first
 }
