@@ -51,7 +51,7 @@ type RedisConfig struct {
 	SentinelPassword string        `description:"Password of the Sentinels."`
 	Cluster          bool          `description:"The addresses are nodes of a Redis Cluster."`
 	TLS              TLSConfig     `description:"-"`
-	Timeout          time.Duration `description:"Budget of one call; nothing waits longer for Redis."`
+	Timeout          time.Duration `description:"Budget of a check; /auth never waits longer for Redis. Issuing and revoking wait up to 1s."`
 	DialTimeout      time.Duration `description:"Time for one new connection, in the background."`
 	KeyPrefix        string        `description:"First part of every key and of the event channel."`
 }

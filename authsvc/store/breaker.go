@@ -17,12 +17,14 @@ type counter = atomic.Int64
 // tripAfter failures in a row open the breaker: one slow reply is no outage.
 const tripAfter = 3
 
+// probeBudget is how quick a Redis must be to count as back.
+const probeBudget = 250 * time.Millisecond
+
 // breaker keeps requests from waiting for a Redis that does not answer. Closed,
-// it lets calls through with the budget as their deadline; after tripAfter
+// it lets calls through with their budget as the deadline; after tripAfter
 // failures in a row it opens and refuses at once; a probe in the background,
 // never a request, finds out when Redis is back.
 type breaker struct {
-	budget   time.Duration
 	ping     func(context.Context) error
 	log      *slog.Logger
 	failures atomic.Int32
@@ -30,17 +32,17 @@ type breaker struct {
 	open     atomic.Bool
 }
 
-func newBreaker(budget time.Duration, ping func(context.Context) error, log *slog.Logger) *breaker {
-	return &breaker{budget: budget, ping: ping, log: log, opened: make(chan struct{}, 1)}
+func newBreaker(ping func(context.Context) error, log *slog.Logger) *breaker {
+	return &breaker{ping: ping, log: log, opened: make(chan struct{}, 1)}
 }
 
 func (b *breaker) isOpen() bool { return b.open.Load() }
 
-func (b *breaker) do(ctx context.Context, f func(context.Context) error) error {
+func (b *breaker) do(ctx context.Context, budget time.Duration, f func(context.Context) error) error {
 	if b.isOpen() {
 		return ErrAway
 	}
-	bounded, cancel := context.WithTimeout(ctx, b.budget)
+	bounded, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	err := f(bounded)
 	if !away(err) {
@@ -81,7 +83,7 @@ func (b *breaker) probe(ctx context.Context) {
 				return
 			case <-time.After(pause):
 			}
-			bounded, cancel := context.WithTimeout(ctx, max(b.budget, 250*time.Millisecond))
+			bounded, cancel := context.WithTimeout(ctx, probeBudget)
 			err := b.ping(bounded)
 			cancel()
 			if !away(err) {

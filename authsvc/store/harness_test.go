@@ -65,6 +65,7 @@ func ask(t testing.TB, s *Store, q Question) Status {
 type line struct {
 	addr     string
 	silent   atomic.Bool
+	delay    atomic.Int64 // nanoseconds before every reply and request is passed on
 	listener net.Listener
 	tasks    sync.WaitGroup
 
@@ -112,6 +113,7 @@ func (l *line) pump(to, from net.Conn) {
 		if l.silent.Load() {
 			continue
 		}
+		time.Sleep(time.Duration(l.delay.Load()))
 		if _, err := to.Write(buffer[:n]); err != nil {
 			return
 		}

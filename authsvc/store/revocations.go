@@ -117,7 +117,7 @@ func (s *Store) restore(ctx context.Context) {
 	}
 	for len(writes) > 0 && ctx.Err() == nil {
 		batch := writes[:min(len(writes), 200)]
-		err := s.breaker.do(ctx, func(ctx context.Context) error {
+		err := s.breaker.do(ctx, s.patience(), func(ctx context.Context) error {
 			cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 				for _, write := range batch {
 					write(p)

@@ -21,8 +21,8 @@
 // refuse a token, but never admit one: claims and signatures are judged
 // elsewhere, by keys that do not live here.
 //
-// Every call goes through the breaker (breaker.go): bounded by one timeout
-// while Redis is slow, and by nothing at all once it is known to be away.
+// Every call goes through the breaker (breaker.go): a check waits for one
+// timeout while Redis is slow, and not at all once it is known to be away.
 package store
 
 import (
@@ -53,7 +53,7 @@ type Options struct {
 	SentinelUsername, SentinelPassword string
 	Cluster                            bool
 	TLS                                *tls.Config
-	Timeout                            time.Duration // budget of one call
+	Timeout                            time.Duration // budget of a check
 	DialTimeout                        time.Duration
 	Prefix                             string
 
@@ -101,7 +101,7 @@ func Open(o Options) (*Store, error) {
 		statuses: statuses,
 		memory:   newMemory(),
 	}
-	s.breaker = newBreaker(o.Timeout, func(ctx context.Context) error { return s.redis.Ping(ctx).Err() }, o.Log)
+	s.breaker = newBreaker(func(ctx context.Context) error { return s.redis.Ping(ctx).Err() }, o.Log)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
@@ -139,9 +139,9 @@ func (o Options) client() *redis.UniversalOptions {
 		MaxRetries:               -1,
 		DialerRetries:            1,
 		DialTimeout:              o.DialTimeout,
-		ReadTimeout:              o.Timeout,
-		WriteTimeout:             o.Timeout,
-		PoolTimeout:              o.Timeout,
+		ReadTimeout:              o.patience(), // the context of each call is stricter
+		WriteTimeout:             o.patience(),
+		PoolTimeout:              o.patience(),
 		MinIdleConns:             2,
 		PipelinePoolSize:         -1,
 		DisableIdentity:          true,
@@ -155,10 +155,22 @@ func (s *Store) RoundTrips() int64 { return s.trips.Load() }
 // Away says whether the breaker is open.
 func (s *Store) Away() bool { return s.breaker.isOpen() }
 
-// call runs one round trip under the breaker.
+// check runs a round trip that a request to /auth waits for.
+func (s *Store) check(ctx context.Context, f func(ctx context.Context) error) error {
+	return s.within(ctx, s.Timeout, f)
+}
+
+// call runs any other round trip. Refusing a login or a revocation because of
+// one slow reply is worse than waiting for it, so these have patience.
 func (s *Store) call(ctx context.Context, f func(ctx context.Context) error) error {
-	return s.breaker.do(ctx, func(ctx context.Context) error {
+	return s.within(ctx, s.patience(), f)
+}
+
+func (s *Store) within(ctx context.Context, budget time.Duration, f func(ctx context.Context) error) error {
+	return s.breaker.do(ctx, budget, func(ctx context.Context) error {
 		s.trips.Add(1)
 		return f(ctx)
 	})
 }
+
+func (o Options) patience() time.Duration { return max(o.Timeout, time.Second) }

@@ -292,6 +292,28 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
+// A slow Redis makes checks go without it, but loses no revocation.
+func TestSlowRedis(t *testing.T) {
+	redis := redistest.Start(t)
+	line := newLine(t, redis.Addr)
+	o := options(line.addr)
+	o.Timeout = 100 * time.Millisecond
+	s := listening(t, open(t, o))
+	ctx := context.Background()
+	q := question("q", "u")
+	line.delay.Store(int64(75 * time.Millisecond)) // 150 ms there and back
+	if _, err := s.Status(ctx, q, true); !errors.Is(err, ErrAway) {
+		t.Errorf("a check waited for a slow Redis: %v", err)
+	}
+	if err := s.RevokeToken(ctx, q.ID, q.Expires); err != nil {
+		t.Errorf("a revocation was refused: %v", err)
+	}
+	line.delay.Store(0)
+	if status, _ := s.Status(ctx, q, true); !status.Revoked {
+		t.Error("the revocation is lost")
+	}
+}
+
 // A caller who hangs up says nothing about Redis.
 func TestBreakerIgnoresImpatientCallers(t *testing.T) {
 	redis := redistest.Start(t)

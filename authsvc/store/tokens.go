@@ -78,7 +78,7 @@ func (s *Store) ask(ctx context.Context, q Question, register bool) (Status, err
 	generation, _ := s.stream.state()
 
 	var token, user, session *redis.StringCmd
-	err := s.call(ctx, func(ctx context.Context) error {
+	err := s.check(ctx, func(ctx context.Context) error {
 		cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 			token = s.askToken(ctx, p, q, register)
 			user = p.Get(ctx, s.userKey(q.User))
