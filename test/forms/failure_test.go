@@ -1,6 +1,7 @@
 package forms_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -269,6 +270,35 @@ limits:
 			if got := statuses(gate, 3, step.request...); got != step.want {
 				t.Errorf("%s, want %s", got, step.want)
 			}
+		}
+	})
+}
+
+// TestManyBackendsComeBack drops the connections of many backends at the same
+// moment, again and again. Interpreted, goroutines that meet in one select
+// statement could take each other's channels (TestSelectIsNotSafe); one that did
+// would wait for a stranger's connection and never mend its own.
+func TestManyBackendsComeBack(t *testing.T) {
+	const backends, rounds = 16, 30
+	both(t, func(t *testing.T, b *bed) {
+		prefixes := make([]string, backends)
+		for i := range prefixes {
+			prefixes[i] = fmt.Sprintf("%s-%d", b.prefix, i)
+			b.form.New(t, forms.FromFile(t, fmt.Sprintf("redis: {addresses: [%q], keyPrefix: %s}\nlimits: [{name: l, key: ip, limit: 1, window: 1h}]", b.redis.Addr, prefixes[i])), b.up)
+		}
+		for round := range rounds {
+			for _, prefix := range prefixes {
+				b.redis.AwaitGateways(prefix, 1)
+			}
+			if round == rounds-1 {
+				return
+			}
+			for _, kind := range []string{"NORMAL", "PUBSUB"} {
+				if err := b.redis.Client.Do(context.Background(), "CLIENT", "KILL", "TYPE", kind, "SKIPME", "YES").Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.redis.Flush() // whoever stays away is missed
 		}
 	})
 }
