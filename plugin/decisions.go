@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
 // decisions keeps the auth service's answers for as long as they allow, as a
@@ -28,25 +30,29 @@ type decisions struct {
 	stream     *eventStream
 	clock      func() int64
 
-	entries sync.Map // credentialKey -> *decision; read without a lock on the hot path
-
 	mu    sync.Mutex
 	ring  []*decision             // in order of arrival; full at cacheSize, then the oldest leaves
 	hand  int                     // the oldest of a full ring
 	named map[string][]*decision  // by what an event may name: token, session and user
 	calls map[credentialKey]*call // under way
 
+	// Written under mu as well, so that whoever holds mu may read it without.
+	known   sync.RWMutex
+	entries map[credentialKey]*decision
+
 	hits, misses, errors atomic.Int64
 }
 
-// credentialKey is the SHA-256 of the whole credential and of the section that
-// judges it: a decision for one address or scope is never used for another.
+// credentialKey is the SHA-256 of the whole credential. Each auth section has
+// decisions of its own (shared.go), so one for an address or a scope is never
+// used for another.
 type credentialKey [sha256.Size]byte
 
 // decision is one 2xx answer.
 type decision struct {
 	key     credentialKey
 	user    string
+	limited string      // the user as a limit's key
 	headers http.Header // for the service: auth.responseHeaders
 	names   []string    // as events.go writes them
 
@@ -76,7 +82,7 @@ type verdict struct {
 func newDecisions(auth *authSettings, userHeader string, client *authClient, stream *eventStream, clock func() int64) *decisions {
 	d := &decisions{
 		auth: auth, userHeader: userHeader, client: client, stream: stream, clock: clock,
-		named: map[string][]*decision{},
+		named: map[string][]*decision{}, entries: map[credentialKey]*decision{},
 		calls: map[credentialKey]*call{},
 	}
 	stream.onRevoke(d.revoke)
@@ -85,16 +91,15 @@ func newDecisions(auth *authSettings, userHeader string, client *authClient, str
 
 // judge is the decision on a credential, or the refusal.
 func (d *decisions) judge(r *http.Request, credential string) (*decision, *refusal) {
-	key := credentialKey(sha256.Sum256([]byte(d.auth.identity + credential)))
-	var kept *decision
-	if found, ok := d.entries.Load(key); ok {
-		kept = found.(*decision)
-		if d.usable(kept, d.clock()) {
-			d.hits.Add(1)
-			return kept, nil
-		}
+	if kept := remembered(d, credential, d.clock()); kept != nil {
+		d.hits.Add(1)
+		return kept, nil
 	}
 	d.misses.Add(1)
+	key := credentialKey(sha256.Sum256([]byte(credential)))
+	d.known.RLock()
+	kept := d.entries[key]
+	d.known.RUnlock()
 	v := d.ask(r, key, credential)
 	if v.away {
 		d.errors.Add(1)
@@ -105,16 +110,23 @@ func (d *decisions) judge(r *http.Request, credential string) (*decision, *refus
 	return v.decision, v.no
 }
 
-// usable tells whether a decision stands without asking again.
-func (d *decisions) usable(kept *decision, now int64) bool {
-	if now >= kept.fresh.Load() {
-		return false
+// remembered is the decision on a credential that stands without asking again;
+// nil if there is none. (A function, for the interpreter's sake: limit.Spend.)
+func remembered(d *decisions, credential string, now int64) *decision {
+	key := credentialKey(sha256.Sum256([]byte(credential)))
+	d.known.RLock()
+	kept := d.entries[key]
+	d.known.RUnlock()
+	if kept == nil || now >= kept.fresh.Load() {
+		return nil
 	}
 	state := d.stream.state.Load()
-	if whole(state) {
-		return kept.since == state
+	if kept.since != state || !whole(state) {
+		if whole(state) || now-kept.sent >= lostFreshness {
+			return nil
+		}
 	}
-	return now-kept.sent < lostFreshness
+	return kept
 }
 
 // ask calls the service, or waits for the call that is under way.
@@ -158,7 +170,7 @@ func (d *decisions) decide(r *http.Request, key credentialKey, credential string
 	if len(users) != 1 || users[0] == "" {
 		return verdict{no: unavailable("The authentication service did not say who you are.", 0)}
 	}
-	kept := &decision{key: key, user: users[0], headers: http.Header{}, sent: sent, since: since}
+	kept := &decision{key: key, user: users[0], limited: limit.Key(limit.UserKey, users[0]), headers: http.Header{}, sent: sent, since: since}
 	for _, name := range d.auth.responseHeaders {
 		if values := answer.header[name]; values != nil {
 			kept.headers[name] = values
@@ -188,8 +200,8 @@ func (d *decisions) keep(kept *decision, position int64) {
 	if d.stream.revokedSince(position, kept.names) {
 		return
 	}
-	if old, ok := d.entries.Load(kept.key); ok {
-		d.forgetLocked(old.(*decision))
+	if old := d.entries[kept.key]; old != nil {
+		d.forgetLocked(old)
 	}
 	if len(d.ring) < d.auth.cacheSize {
 		d.ring = append(d.ring, kept)
@@ -198,7 +210,9 @@ func (d *decisions) keep(kept *decision, position int64) {
 		d.ring[d.hand] = kept
 		d.hand = (d.hand + 1) % len(d.ring)
 	}
-	d.entries.Store(kept.key, kept)
+	d.known.Lock()
+	d.entries[kept.key] = kept
+	d.known.Unlock()
 	for _, name := range kept.names {
 		d.named[name] = append(d.named[name], kept)
 	}
@@ -207,8 +221,10 @@ func (d *decisions) keep(kept *decision, position int64) {
 // forgetLocked takes a decision out of the maps; its place in the ring is
 // taken in turn.
 func (d *decisions) forgetLocked(old *decision) {
-	if current, ok := d.entries.Load(old.key); ok && current.(*decision) == old {
-		d.entries.Delete(old.key)
+	if d.entries[old.key] == old {
+		d.known.Lock()
+		delete(d.entries, old.key)
+		d.known.Unlock()
 	}
 	for _, name := range old.names {
 		all := d.named[name]

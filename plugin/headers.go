@@ -59,7 +59,7 @@ func strippedHeaders(s *settings) []string {
 }
 
 // strip removes what only the auth step may set.
-func (g *gate) strip(h http.Header) {
+func strip(g *gate, h http.Header) {
 	for _, name := range g.stripped {
 		delete(h, name)
 	}

@@ -1,11 +1,21 @@
 package plugin
 
-import "net/http"
+import (
+	"net/http"
 
-// identify finds out which user sends the request ("" is anonymous), or why it
-// must not pass. What the service is told of the user is on the request when
-// it returns.
-func (g *gate) identify(r *http.Request) (user string, no *refusal) {
+	"github.com/sluice-gateway/sluice/plugin/limit"
+)
+
+// visitor is the user that a request comes from; both are "" for an anonymous
+// one.
+type visitor struct {
+	user    string
+	limited string // as a limit's key
+}
+
+// identify finds out who sends the request, or why it must not pass. What the
+// service is told of the user is on the request when it returns.
+func (g *gate) identify(r *http.Request) (visitor, *refusal) {
 	if g.auth == nil {
 		return g.vouchedUser(r.Header)
 	}
@@ -15,31 +25,31 @@ func (g *gate) identify(r *http.Request) (user string, no *refusal) {
 	}
 	switch {
 	case len(credentials) > 1:
-		return "", twoCredentials()
+		return visitor{}, twoCredentials()
 	case len(credentials) == 0 && g.auth.optional:
-		return "", nil
+		return visitor{}, nil
 	case len(credentials) == 0:
-		return "", noCredential()
+		return visitor{}, noCredential()
 	}
 	d, no := g.decisions.judge(r, credentials[0])
 	if no != nil {
-		return "", no
+		return visitor{}, no
 	}
 	for name, values := range d.headers {
 		r.Header[name] = values
 	}
-	return d.user, nil
+	return visitor{user: d.user, limited: d.limited}, nil
 }
 
 // vouchedUser is the user that forwardAuth has just written (classic wiring).
 // Without trustUserHeader nobody vouches for the header, which is gone already.
-func (g *gate) vouchedUser(h http.Header) (user string, no *refusal) {
+func (g *gate) vouchedUser(h http.Header) (visitor, *refusal) {
 	switch values := h[g.userHeader]; {
-	case !g.trustUserHeader || len(values) == 0:
-		return "", nil
+	case !g.trustUserHeader || len(values) == 0 || len(values) == 1 && values[0] == "":
+		return visitor{}, nil
 	case len(values) > 1:
-		return "", unavailable("The authentication service named more than one user.", 0)
+		return visitor{}, unavailable("The authentication service named more than one user.", 0)
 	default:
-		return values[0], nil
+		return visitor{user: values[0], limited: limit.Key(limit.UserKey, values[0])}, nil
 	}
 }

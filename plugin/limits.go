@@ -41,6 +41,7 @@ type limitRule struct {
 
 	position int // in the configuration, which orders the RateLimit headers
 	limiter  *limit.Limiter
+	varies   bool   // the limit depends on the user
 	policy   string // RateLimit-Policy for the plain limit
 	quoted   string // `"name"`, with what follows it in RateLimit
 }
@@ -94,7 +95,8 @@ type hold struct {
 	held *limit.Hold
 }
 
-// demand asks the given limits, all of them or none (I7).
+// demand asks the given limits, all of them or none (I7). The user comes as the
+// limit's key; "" is anonymous.
 func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal {
 	g := t.gate
 	from := len(t.rules)
@@ -104,7 +106,7 @@ func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal
 		switch rule.key {
 		case keyUser:
 			if user != "" {
-				key = limit.Key(limit.UserKey, user)
+				key = user
 			}
 		case keyHeader:
 			if values := r.Header[rule.keyHeader]; len(values) > 0 && values[0] != "" {

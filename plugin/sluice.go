@@ -57,6 +57,11 @@ type gate struct {
 
 	dryRun        bool
 	legacyHeaders bool
+
+	// What serveSteady needs; steady is whether it can ever serve.
+	steady      bool
+	steadyRules []*limitRule
+	policies    []string // RateLimit-Policy where every limit is the plain one
 }
 
 // New builds the middleware. It never needs the network, and fails for no
@@ -90,6 +95,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	for i, rule := range s.limits {
 		rule.position = i
 		rule.limiter = g.engine.Limiter(rule.name, rule.window, s.maxKeys)
+		rule.varies = rule.tierHeader != "" || rule.limitHeader != ""
 		rule.policy = rule.describe(rule.limit)
 		rule.quoted = `"` + rule.name + `";r=`
 		g.backend.define(rule, s.address.subnet)
@@ -99,13 +105,17 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 			g.clientLimits = append(g.clientLimits, rule)
 		}
 	}
+	g.prepareSteady()
 	return g, nil
 }
 
 // ServeHTTP is the pipeline.
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := g.requestID(w, r)
-	g.strip(r.Header)
+	id := requestID(g, w, r)
+	strip(g, r.Header)
+	if g.steady && serveSteady(g, w, r) {
+		return
+	}
 	t := toll{gate: g}
 	no := g.admit(&t, r)
 	t.announce(w.Header())
@@ -124,13 +134,13 @@ func (g *gate) admit(t *toll, r *http.Request) *refusal {
 			return no
 		}
 	}
-	user, no := g.identify(r)
+	who, no := g.identify(r)
 	if no != nil {
 		t.settle(no.status)
 		return no
 	}
-	if len(g.userLimits) > 0 && !exempt && !g.exemptUsers[user] {
-		if no := t.demand(g.userLimits, r, user); no != nil {
+	if len(g.userLimits) > 0 && !exempt && !g.exemptUsers[who.user] {
+		if no := t.demand(g.userLimits, r, who.limited); no != nil {
 			t.giveBack()
 			return no
 		}

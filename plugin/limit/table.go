@@ -24,9 +24,8 @@ const (
 )
 
 type table struct {
-	buckets sync.Map // key -> *bucket; read without a lock on the hot path
-
-	mu       sync.Mutex
+	mu       sync.RWMutex
+	buckets  map[string]interface{} // *bucket, by key
 	capacity int
 	ring     list.List     // every bucket in the table, in order of arrival
 	hand     *list.Element // where it stopped last; nil before the first round
@@ -40,6 +39,7 @@ func (t *table) allow(keys int) {
 	defer t.mu.Unlock()
 	if t.capacity == 0 {
 		t.seed = maphash.MakeSeed()
+		t.buckets = map[string]interface{}{}
 	}
 	if keys > t.capacity {
 		t.capacity = keys
@@ -54,15 +54,23 @@ func (t *table) size() int {
 
 // each calls do for every bucket that is in the table now and then.
 func (t *table) each(do func(b *bucket)) {
-	t.buckets.Range(func(_, b interface{}) bool {
+	t.mu.RLock()
+	all := make([]interface{}, 0, len(t.buckets))
+	for _, b := range t.buckets {
+		all = append(all, b)
+	}
+	t.mu.RUnlock()
+	for _, b := range all {
 		do(b.(*bucket))
-		return true
-	})
+	}
 }
 
 // find returns the key's bucket, made if need be.
 func (t *table) find(l *Limiter, key string) *bucket {
-	if b, ok := t.buckets.Load(key); ok {
+	t.mu.RLock()
+	b, ok := t.buckets[key]
+	t.mu.RUnlock()
+	if ok {
 		return b.(*bucket)
 	}
 	return t.place(l, key)
@@ -72,13 +80,13 @@ func (t *table) place(l *Limiter, key string) *bucket {
 	healthy := l.engine.redis.Healthy()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if b, ok := t.buckets.Load(key); ok {
+	if b, ok := t.buckets[key]; ok {
 		return b.(*bucket)
 	}
 	b := &bucket{limiter: l, name: key}
 	if t.ring.Len() < t.capacity {
 		t.ring.PushBack(b)
-		t.buckets.Store(key, b)
+		t.buckets[key] = b
 		return b
 	}
 	for i := 0; i < probes; i++ {
@@ -86,9 +94,9 @@ func (t *table) place(l *Limiter, key string) *bucket {
 			break
 		}
 		if old := t.hand.Value.(*bucket); old.leave(l.engine, healthy) {
-			t.buckets.Delete(old.name)
+			delete(t.buckets, old.name)
 			t.hand.Value = b
-			t.buckets.Store(key, b)
+			t.buckets[key] = b
 			return b
 		}
 	}
