@@ -48,8 +48,8 @@ type Outcome struct {
 	Requests int
 	Lost     int // without answer, or 5xx
 
-	Usual time.Duration // median of the requests that met no fault
-	Worst time.Duration // longest of those that did, less what the machine stalled
+	Usual time.Duration // median of the requests before the fault and after recovery
+	Worst time.Duration // longest of all since the fault began, less what the machine stalled
 	Stall time.Duration // the longest stall of the machine in any gateway
 
 	Paid int // requests that waited for a timeout
@@ -73,8 +73,8 @@ type Outcome struct {
 
 // String is the outcome in one line.
 func (o *Outcome) String() string {
-	return fmt.Sprintf("lost %d of %d, worst %v over %v, stall %v; paid %d, late %d; %d needs, executed at most %d times, %d unaccepted; hot key %d, then %d, %d not counted; memory %d; recovery %v",
-		o.Lost, o.Requests, o.Worst, o.Usual, o.Stall, o.Paid, o.Late, o.Needs, o.Most, o.Unaccepted, o.Outage, o.Admitted, o.Short, o.Memory, o.Recovery)
+	return fmt.Sprintf("%s, %s: lost %d of %d, worst %v over %v, stall %v; paid %d, late %d; %d needs, executed at most %d times, %d unaccepted; hot key %d, then %d, %d not counted; memory %d; recovery %v",
+		o.Kind.Name, o.State, o.Lost, o.Requests, o.Worst, o.Usual, o.Stall, o.Paid, o.Late, o.Needs, o.Most, o.Unaccepted, o.Outage, o.Admitted, o.Short, o.Memory, o.Recovery)
 }
 
 // Added is the worst that the fault added to a request.
@@ -83,9 +83,13 @@ func (o *Outcome) Added() time.Duration { return max(0, o.Worst-o.Usual) }
 // MostAdmitted is what may be admitted of the hot key's limit (RULES 17): the
 // limit by Redis's count and the limit by the shares, whatever happens; and
 // the limit alone while the fault lasts, where every gateway knew the key.
+//
+// A Redis that answers but has forgotten is told again by one gateway after
+// the other. What it grants until the best informed has spoken is absorbed by
+// that one's larger number: the general bound holds then (RULES 12).
 func (o *Outcome) MostAdmitted() (outage, total int) {
 	outage, total = 2*hotLimit, 2*hotLimit
-	if o.State == Warm {
+	if o.State == Warm && !o.Kind.Forgets {
 		outage = hotLimit + unseen
 	}
 	return outage, total
@@ -306,12 +310,11 @@ func (o *Outcome) judge(all []Record, began, ended time.Time, pace Pace, warmed 
 				o.Outage++
 			}
 		}
-		// What recovery costs is the fault's doing too.
-		over := ended.Add(max(o.Recovery, 0))
-		if r.End().Before(began) || r.Start.After(over) {
-			usual = append(usual, r.Took)
-		} else {
+		if !r.End().Before(began) { // what recovery costs is the fault's doing too
 			o.Worst = max(o.Worst, r.Net)
+		}
+		if r.End().Before(began) || r.Start.After(ended.Add(max(o.Recovery, 0))) {
+			usual = append(usual, r.Took)
 		}
 	}
 	if len(usual) > 0 {

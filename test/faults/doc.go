@@ -10,6 +10,10 @@
 //	topology.go  the same over Sentinel and over a Cluster
 //	kinds.go     the faults
 //	cell.go      one fault in one state, measured
+//	parallel.go  a stampede on a fresh key
+//	flood.go     millions of keys while Redis is away
+//	hotkey.go    what one key at full speed costs
+//	reload.go    a thousand configurations, one after the other
 //	report.go    RESULTS.md
 //
 // The tests of this package run a short form of all this and demand what does
