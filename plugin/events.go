@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 // eventStream hears of revocations on Redis's channel <prefix>:events and
@@ -89,10 +90,8 @@ func (s *eventStream) watch(log func(level, message string)) {
 	ticker := time.NewTicker(250 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		select {
-		case <-s.stop:
+		if wait.First(ticker.C, s.stop) == 1 {
 			return
-		case <-ticker.C:
 		}
 		s.mu.Lock()
 		silent := s.clock()-s.heard > longestSilence

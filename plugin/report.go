@@ -81,6 +81,16 @@ func (b *backend) report() string {
 	return string(text)
 }
 
+// undefine takes a limit out of the heartbeat, unless its name has another
+// window by now.
+func (b *backend) undefine(rule *limitRule) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.limits[rule.name].WindowMS == int64(rule.window/time.Millisecond) {
+		delete(b.limits, rule.name)
+	}
+}
+
 // define notes a limit for the heartbeat.
 func (b *backend) define(rule *limitRule, subnet int) {
 	b.mu.Lock()

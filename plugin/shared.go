@@ -22,6 +22,7 @@ import (
 //	process    who we are                     one a Traefik process
 //	backends   Redis client, limits, events   one a `redis` section
 //	decisions  answers of authsvc             one an `auth` section and backend
+//	limiters   leases and denials             one a limit's name and window, and backend
 //
 // A handler holds what it uses for as long as the context that New was given:
 // Traefik cancels it when the next configuration takes over. What nobody holds
@@ -32,6 +33,7 @@ var (
 	process   = newIdentity()
 	backends  = &registry{entries: map[string]*entry{}}
 	deciders  = &registry{entries: map[string]*entry{}}
+	limiters  = &registry{entries: map[string]*entry{}}
 	idleFor   = 60 * time.Second
 	startedAt = time.Now()
 )
@@ -137,6 +139,7 @@ func openBackend(s *redisSettings) *backend {
 		Redis: b.client, Timeout: s.timeout, Instance: process, Prefix: s.keyPrefix,
 		Report: b.report, Clock: clock, Log: logLine,
 	})
+	b.engine.Start()
 	b.client.OnReady(b.engine.Ready)
 	b.stream.follow(b.client, s.keyPrefix+":events", logLine)
 	return b
@@ -161,6 +164,20 @@ func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 			d.client.close()
 		}
 	}).(*decisions)
+}
+
+// holdLimiter is the state of one limit.
+func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subnet int) *limit.Limiter {
+	l := limiters.hold(ctx, b.identity+"\n"+rule.name+"\n"+rule.window.String(), func() (interface{}, func()) {
+		l := b.engine.Limiter(rule.name, rule.window, maxKeys)
+		return l, func() {
+			b.engine.Drop(l)
+			b.undefine(rule)
+		}
+	}).(*limit.Limiter)
+	l.Allow(maxKeys)
+	b.define(rule, subnet)
+	return l
 }
 
 // forget drops a closed cache from the counters' sum; what it has counted

@@ -94,11 +94,10 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	}
 	for i, rule := range s.limits {
 		rule.position = i
-		rule.limiter = g.engine.Limiter(rule.name, rule.window, s.maxKeys)
+		rule.limiter = holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet)
 		rule.varies = rule.tierHeader != "" || rule.limitHeader != ""
 		rule.policy = rule.describe(rule.limit)
 		rule.quoted = `"` + rule.name + `";r=`
-		g.backend.define(rule, s.address.subnet)
 		if rule.key == keyUser {
 			g.userLimits = append(g.userLimits, rule)
 		} else {

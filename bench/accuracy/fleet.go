@@ -163,12 +163,14 @@ func (s *store) sluice(test *testing.T, t traffic, q quota, engines int, skew ti
 
 func (f *fleet) join(name string, ahead time.Duration, random *rand.Rand) *limit.Engine {
 	started := time.Now()
-	return limit.NewEngine(limit.Options{
+	engine := limit.NewEngine(limit.Options{
 		Redis: &link{fleet: f, random: random}, Timeout: 25 * time.Millisecond, Instance: name, Prefix: "sluice",
 		Report: func() string { return "{}" },
 		Clock:  func() int64 { return int64(time.Since(started) + ahead) },
 		Log:    func(string, string) {},
 	})
+	engine.Start()
+	return engine
 }
 
 // replay lets each request arrive at its instant and notes what became of it.

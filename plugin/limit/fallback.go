@@ -48,10 +48,12 @@ func (e *Engine) decideAloneLocked(b *bucket, limit, cost int64, o *Outcome, sha
 	clock = later(clock, index*w)
 	// What Redis granted and nobody spent is not usage, though it could not be
 	// told so.
+	told := b.alone.Spent - b.owed.Spent // of what we admitted alone seen holds this
+	toldBefore := b.alone.PreviousSpent - b.owed.PreviousSpent
 	used := window.Counts{
 		Index:           index,
-		Granted:         part(later(0, b.seen.Current()-b.owed.Returned), share, limit) + b.owed.Spent,
-		PreviousGranted: part(later(0, b.seen.Previous()-b.owed.PreviousReturned), share, limit) + b.owed.PreviousSpent,
+		Granted:         part(b.seen.Current()-b.owed.Returned-told, share, limit) + b.alone.Spent,
+		PreviousGranted: part(b.seen.Previous()-b.owed.PreviousReturned-toldBefore, share, limit) + b.alone.PreviousSpent,
 	}
 	room := window.Room(used, w, share, clock)
 	o.Reset = time.Duration((index+1)*w-clock) * time.Microsecond
@@ -67,6 +69,7 @@ func (e *Engine) decideAloneLocked(b *bucket, limit, cost int64, o *Outcome, sha
 		e.oweLocked(b)
 	}
 	b.owed.Spent += cost
+	b.alone.Spent += cost
 	o.Verdict = Granted
 	o.Remaining = later(0, room-cost) / cost
 	o.lease = nil
@@ -76,7 +79,10 @@ func (e *Engine) decideAloneLocked(b *bucket, limit, cost int64, o *Outcome, sha
 // part is this instance's part of usage that everybody shares, rounded up: the
 // sum over all instances is then never less than the usage.
 func part(usage, share, limit int64) int64 {
-	if share >= limit || usage == 0 {
+	if usage <= 0 {
+		return 0
+	}
+	if share >= limit {
 		return usage
 	}
 	return (usage*share + limit - 1) / limit

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 const (
@@ -15,6 +16,10 @@ const (
 	// settleWithin is how long a permit may wait for the answer that decides
 	// whether it counts; then it is given back (RULES 16).
 	settleWithin = 30 * time.Second
+
+	// retryReports is how long a key whose call failed waits for its report: a
+	// Redis that answers with errors is not asked twenty times a second.
+	retryReports = int64(1e9)
 
 	// debtorsPerSweep bounds the reports one pass sends, so that the return
 	// of Redis is not greeted with one write of a hundred thousand calls.
@@ -50,9 +55,15 @@ func (e *Engine) GiveBack(a *Answer) {
 func (b *bucket) forgetSpentLocked(index, permits int64) {
 	switch b.seen.Index - index {
 	case 0:
-		b.owed.Spent = later(0, b.owed.Spent-permits)
+		if b.owed.Spent >= permits { // not reported yet
+			b.owed.Spent -= permits
+			b.alone.Spent -= permits
+		}
 	case 1:
-		b.owed.PreviousSpent = later(0, b.owed.PreviousSpent-permits)
+		if b.owed.PreviousSpent >= permits {
+			b.owed.PreviousSpent -= permits
+			b.alone.PreviousSpent -= permits
+		}
 	}
 }
 
@@ -127,10 +138,7 @@ func (e *Engine) oweLocked(b *bucket) {
 }
 
 func (s *sweeper) nudge() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	wait.Poke(s.wake)
 }
 
 // sweep runs every 50 ms while there is something to look after.
@@ -139,17 +147,13 @@ func (e *Engine) sweep() {
 	ticker.Stop()
 	defer ticker.Stop()
 	for {
-		select {
-		case <-e.stop:
+		if wait.First(e.sweeper.wake, e.stop) == 1 {
 			return
-		case <-e.sweeper.wake:
 		}
 		ticker.Reset(sweepEvery)
 		for busy := true; busy; {
-			select {
-			case <-e.stop:
+			if wait.First(ticker.C, e.stop) == 1 {
 				return
-			case <-ticker.C:
 			}
 			busy = e.sweepOnce(e.clock())
 		}
@@ -184,7 +188,9 @@ func (e *Engine) sweepOnce(now int64) (busy bool) {
 			b := s.pop(&s.debtors)
 			b.mu.Lock()
 			b.owing = false
-			if b.flight == nil { // else what is owed leaves with the next call
+			if now < b.again {
+				e.oweLocked(b)
+			} else if b.flight == nil { // else what is owed leaves with the next call
 				calls = append(calls, b.launchLocked(now))
 			}
 			b.mu.Unlock()

@@ -48,6 +48,13 @@ type bucket struct {
 	seen window.Counts
 	owed window.Settlement // by the windows of seen.Index; leaves with the next call
 
+	// alone is what this instance admitted without Redis in the windows of
+	// seen.Index, reported or not: while Redis comes and goes it counts in
+	// full against the share, else each report would free most of it again.
+	alone  window.Settlement
+	untold bool  // a report's call failed, and nobody knows whether it ran: tell seen again
+	again  int64 // monotonic ns before which the sweeper does not try again
+
 	flight    *flight   // the call under way; at most one a key, so replies come in order
 	queue     []*waiter // those who need the call after it
 	unsettled int       // permits whose answer has not decided yet whether they count (RULES 16)
@@ -192,6 +199,7 @@ func (b *bucket) oweReturnLocked(generation, index, permits int64) {
 func (b *bucket) advanceLocked(index int64) {
 	if ahead := index - b.seen.Index; ahead > 0 {
 		b.owed = b.owed.Shift(ahead)
+		b.alone = b.alone.Shift(ahead)
 		b.seen = b.seen.At(index)
 	}
 }

@@ -39,6 +39,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
+	"github.com/sluice-gateway/sluice/plugin/wait"
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
@@ -156,7 +157,7 @@ type Limiter struct {
 	table  table
 }
 
-// NewEngine starts an engine; Close ends it.
+// NewEngine makes an engine; Start lets it talk to Redis.
 func NewEngine(o Options) *Engine {
 	e := &Engine{
 		redis:   o.Redis,
@@ -169,10 +170,14 @@ func NewEngine(o Options) *Engine {
 	e.offset.Store(time.Now().UnixMicro() - o.Clock()/1000)
 	e.presence = newPresence(e, o.Instance, o.Report)
 	e.sweeper.wake = make(chan struct{}, 1)
+	return e
+}
+
+// Start begins heartbeats and the giving back of permits; Close ends both.
+func (e *Engine) Start() {
 	e.done.Add(2)
 	go e.guard("sweeper", e.sweep)
 	go e.guard("heartbeat", e.presence.beat)
-	return e
 }
 
 // Close ends the engine's goroutines. Permits in leases are lost, at most what
@@ -187,10 +192,8 @@ func (e *Engine) Close() {
 func (e *Engine) guard(name string, loop func()) {
 	defer e.done.Done()
 	for !e.attempt(name, loop) {
-		select {
-		case <-e.stop:
+		if wait.First(time.After(time.Second), e.stop) == 1 {
 			return
-		case <-time.After(time.Second):
 		}
 	}
 }
@@ -220,6 +223,20 @@ func (e *Engine) Limiter(name string, span time.Duration, maxKeys int) *Limiter 
 	}
 	l.table.allow(maxKeys)
 	return l
+}
+
+// Allow raises the number of keys that the limit tracks.
+func (l *Limiter) Allow(maxKeys int) { l.table.allow(maxKeys) }
+
+// Drop forgets a limit that nobody uses any more. What its keys still hold is
+// given back in time; what they counted stays in Redis.
+func (e *Engine) Drop(l *Limiter) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id := limiterID{name: l.Name, window: l.window}
+	if found, ok := e.limiters.Load(id); ok && found.(*Limiter) == l {
+		e.limiters.Delete(id)
+	}
 }
 
 // Denials are the denied requests by limit name.

@@ -269,6 +269,38 @@ func TestI5OutageWithAnUnspentLease(t *testing.T) {
 	})
 }
 
+// A Redis that comes back only to lose every report does not hand out the
+// shares again: what an instance admitted alone counts in full against its
+// share, reported or not. And once Redis listens, it is told of all of it.
+func TestI5FlappingRedis(t *testing.T) {
+	const span, limit = time.Hour, 60
+	simulate(t, 1, 3, func(w *world, gates []*instance) {
+		deaf := func(is bool) {
+			w.mu.Lock()
+			w.deaf = is
+			w.mu.Unlock()
+		}
+		deaf(true)
+		for round := 0; round < 6; round++ {
+			w.setDown(true)
+			for n := 0; n < 90; n++ {
+				g := gates[n%3]
+				g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+			}
+			w.setDown(false)
+			time.Sleep(1300 * time.Millisecond) // reports leave, and are lost
+		}
+		if got := len(w.admissions()); got != limit {
+			t.Errorf("admitted %d through six outages, want the shares' sum of %d", got, limit)
+		}
+		deaf(false)
+		time.Sleep(3 * time.Second)
+		if used := w.stored(gates[0].ask("l", span, "u", limit, 1).Limiter.redisKey("uu")).Current(); used < limit/3 {
+			t.Errorf("Redis was told of %d in the end, want at least what one instance admitted", used)
+		}
+	})
+}
+
 // A grant whose reply comes after its window's end is dead, and so is what it
 // said of the room: those who wait for it are served by the next window.
 func TestI2ReplyAfterTheWindowsEnd(t *testing.T) {

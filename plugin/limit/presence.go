@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 const (
@@ -97,11 +98,8 @@ func (p *presence) beat() {
 		if p.engine.redis.Healthy() {
 			p.send()
 		}
-		select {
-		case <-p.engine.stop:
+		if wait.First(ticker.C, p.ready, p.engine.stop) == 2 {
 			return
-		case <-ticker.C:
-		case <-p.ready:
 		}
 	}
 }
@@ -109,10 +107,7 @@ func (p *presence) beat() {
 // Ready has the engine greet a Redis that is back: heartbeat and reports go
 // out now.
 func (e *Engine) Ready() {
-	select {
-	case e.presence.ready <- struct{}{}:
-	default:
-	}
+	wait.Poke(e.presence.ready)
 	e.sweeper.nudge()
 }
 

@@ -141,12 +141,15 @@ func (b *bucket) learnLocked(grant window.Grant) {
 	switch ahead := counts.Index - b.seen.Index; {
 	case counts.Generation != b.seen.Generation || ahead < -1:
 		b.owed = window.Settlement{} // a reset, or a clock stepped back: those windows are gone
+		b.alone = window.Settlement{}
 	case ahead == -1: // a late reply: the fallback has moved on to the next window
 		counts = counts.At(b.seen.Index)
 	case ahead > 0:
 		b.owed = b.owed.Shift(ahead)
+		b.alone = b.alone.Shift(ahead)
 	}
 	b.seen = counts
+	b.untold = false
 }
 
 // distributeLocked turns a grant into a lease, the waiters served first.
@@ -236,14 +239,20 @@ func (e *Engine) crashedLocked(b *bucket, f *flight, err error, now int64) {
 		b.seen.Granted -= owed.Spent
 		b.seen.PreviousGranted -= owed.PreviousSpent
 		b.owed = b.owed.Plus(owed)
+	} else if f.owed.Spent+f.owed.PreviousSpent > 0 {
+		// Redis may have counted it or not. Reported once more it might count
+		// twice; seen, which holds it, can be told as often as need be, since
+		// Redis takes the larger number.
+		b.untold = true
 	}
+	b.again = now + retryReports
 	for _, w := range f.waiters {
 		if !w.released {
 			e.fallBackLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)
 			w.release()
 		}
 	}
-	if !b.owed.Empty() {
+	if !b.owed.Empty() || b.untold {
 		e.oweLocked(b)
 	}
 }

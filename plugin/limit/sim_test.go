@@ -31,6 +31,7 @@ type world struct {
 	counters map[string]window.Counts
 	live     map[string]int64 // instance -> ms of its last heartbeat
 	down     bool
+	deaf     bool          // connections stand, but every call is lost on its way, and nobody can tell
 	slow     time.Duration // added to every reply
 	latency  func(*rand.Rand) time.Duration
 	calls    int
@@ -152,7 +153,7 @@ func (l *link) fly(call *redis.Call) {
 	time.Sleep(there)
 	w.mu.Lock()
 	reply, err := redis.Reply{}, error(redis.ErrTimeout)
-	if !w.down {
+	if !w.down && !w.deaf {
 		reply, err = w.executeLocked(call), nil
 	}
 	w.mu.Unlock()
@@ -275,6 +276,7 @@ func (w *world) join(name string, policy Policy) *instance {
 		Clock:  func() int64 { return int64(time.Since(started)) },
 		Log:    func(string, string) {},
 	})
+	l.engine.Start()
 	w.mu.Lock()
 	w.links = append(w.links, l)
 	w.mu.Unlock()

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 const (
@@ -74,10 +76,7 @@ func (b *breaker) bad(why cause, calls int, key string) {
 	}
 	b.mu.Unlock()
 	if turned {
-		select {
-		case b.opened <- struct{}{}:
-		default:
-		}
+		wait.Poke(b.opened)
 		b.changed()
 	}
 }

@@ -34,6 +34,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 // Config says where Redis is and how to speak to it.
@@ -193,16 +195,10 @@ func (c *Client) guard(who string, f func()) {
 func (c *Client) pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
+	wait.First(ctx.Done(), timer.C)
 }
 
 // lookAgain asks for a fresh view of the topology, soon.
 func (c *Client) lookAgain() {
-	select {
-	case c.look <- struct{}{}:
-	default:
-	}
+	wait.Poke(c.look)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 const maxHops = 3 // redirects of one call
@@ -130,18 +132,14 @@ func (n *node) open() (*link, error) {
 // watch stays with a connection, and probes whenever the breaker has opened.
 func (n *node) watch(p *pipeline) {
 	for {
-		select {
-		case <-p.done:
+		if wait.First(n.breaker.opened, p.done) == 1 {
 			return
-		case <-n.breaker.opened:
 		}
 		for n.breaker.open.Load() {
 			timer := time.NewTimer(n.breaker.pause())
-			select {
-			case <-p.done:
+			if wait.First(timer.C, p.done) == 1 {
 				timer.Stop()
 				return
-			case <-timer.C:
 			}
 			if n.breaker.open.Load() {
 				n.probe(p)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 // Subscribe listens to a channel in the background, on a connection of its own
@@ -104,7 +106,7 @@ func (s *subscription) address() (*node, string) {
 		at = (slotOf(s.channel) + s.attempt) % len(r.nodes)
 	}
 	n := r.nodes[at]
-	if p := n.pipeline(); p != nil && !isClosed(p.done) {
+	if p := n.pipeline(); p != nil && !wait.Closed(p.done) {
 		return n, p.address
 	}
 	return n, ""
@@ -116,13 +118,11 @@ func (s *subscription) stay(p *pipeline, home *node) {
 	tick := time.NewTicker(rest / 4)
 	defer tick.Stop()
 	for {
-		select {
-		case <-p.done:
+		if wait.First(tick.C, p.done) == 1 {
 			return
-		case <-tick.C:
 		}
 		current := home.pipeline()
-		if home.ctx.Err() != nil || (current.address != p.address && !isClosed(current.done)) {
+		if home.ctx.Err() != nil || (current.address != p.address && !wait.Closed(current.done)) {
 			p.fail(errRetired)
 			return
 		}

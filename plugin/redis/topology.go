@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 const (
@@ -69,23 +71,19 @@ func (c *Client) one(locate func(context.Context) ([]string, error)) {
 // lookAgain. A view that cannot be had is tried again within a second.
 func (c *Client) follow(period time.Duration, look func(context.Context) error) {
 	for c.ctx.Err() == nil {
-		wait := period
+		rest := period
 		c.guard("topology", func() {
 			if err := look(c.ctx); err != nil && c.ctx.Err() == nil {
 				c.journal.failed(err)
 				c.journal.log("error", "topology", err.Error())
 			}
 		})
-		if !c.healthy.Load() && wait > time.Second {
-			wait = time.Second
+		if !c.healthy.Load() && rest > time.Second {
+			rest = time.Second
 		}
 		c.pause(c.ctx, lookGap)
-		timer := time.NewTimer(wait - lookGap)
-		select {
-		case <-c.ctx.Done():
-		case <-c.look:
-		case <-timer.C:
-		}
+		timer := time.NewTimer(rest - lookGap)
+		wait.First(c.ctx.Done(), c.look, timer.C)
 		timer.Stop()
 	}
 }
@@ -178,7 +176,7 @@ func (c *Client) checkMaster(ctx context.Context) error {
 	}
 	n := c.routes.Load().(*routes).nodes[0]
 	p := n.pipeline()
-	if p == nil || isClosed(p.done) || contains(masters[:1], p.address) {
+	if p == nil || wait.Closed(p.done) || contains(masters[:1], p.address) {
 		return nil
 	}
 	// Sentinels learn of a failover one after the other, and one that is cut off
@@ -186,15 +184,6 @@ func (c *Client) checkMaster(ctx context.Context) error {
 	c.journal.log("info", "failover", "the master is now "+masters[0])
 	p.retire()
 	return nil
-}
-
-func isClosed(done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	default:
-		return false
-	}
 }
 
 func contains(list []string, s string) bool {
