@@ -184,7 +184,7 @@ func run(t testing.TB, kind *Kind, state State, pace Pace) *Outcome {
 		traffic := g.End()
 		o.Stall = max(o.Stall, traffic.Longest)
 		o.Lost += traffic.Pending
-		o.judgePayers(b.ledger.links[i], traffic.Records, pace.Timeout, began)
+		o.judgePayers(b.ledger.linkedAt(i), traffic.Records, pace.Timeout, began)
 		all = append(all, traffic.Records...)
 	}
 	o.judge(all, began, ended, pace, warmed)

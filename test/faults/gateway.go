@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -142,6 +144,7 @@ type Gateway struct {
 	t       testing.TB
 	process *exec.Cmd
 	client  *rpc.Client
+	log     bytes.Buffer // what it wrote at levels above info; complete once it has ended
 }
 
 // StartGateway starts a process; the test ends it.
@@ -159,9 +162,7 @@ func StartGateway(t testing.TB) *Gateway {
 	g.process.Env = append(os.Environ(), asGateway+"=1")
 	g.process.ExtraFiles = []*os.File{commandsOut, answersIn}
 	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if testing.Verbose() && os.Getenv("SLUICE_FAULTS_LOG") != "" {
-		g.process.Stdout, g.process.Stderr = os.Stdout, os.Stderr
-	}
+	g.process.Stderr = &g.log
 	if err := g.process.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -181,6 +182,12 @@ func (g *Gateway) Stop() {
 	_ = g.process.Process.Kill()
 	_ = g.process.Wait()
 	g.process = nil
+	// Goroutines of the plugin recover, so that a panic is a line only.
+	for _, bad := range []string{"panic", "DATA RACE"} {
+		if at := strings.Index(g.log.String(), bad); at >= 0 {
+			g.t.Errorf("a gateway's log: %.4000s", g.log.String()[at:])
+		}
+	}
 }
 
 // ask calls a method of the process; one that does not answer in time is dead,

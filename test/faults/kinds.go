@@ -77,7 +77,7 @@ var Kinds = []Kind{
 		b.do("EVAL", "redis.call('DEL', KEYS[1]) return redis.call('RPUSH', KEYS[1], 'x')", 1, b.redisKey(routeHot, hotKey))
 	}, end: func(b *bed) { b.do("DEL", b.redisKey(routeHot, hotKey)) }, Doubtful: true},
 	{Name: "TIME steps back", How: "scripts see Redis's clock 10 min early", begin: func(b *bed) { b.begin(&Behaviour{Command: stepBack}) }},
-	{Name: "restart empty", How: "kill -9, started anew after the fault's time", begin: func(b *bed) { b.server.Kill() }, end: func(b *bed) { b.server.Run() }, Forgets: true},
+	{Name: "restart empty", How: "kill -9, started anew after the fault's time", begin: func(b *bed) { b.server.Kill() }, end: func(b *bed) { b.server.Restart() }, Forgets: true},
 	{Name: "FLUSHALL", How: "once", begin: func(b *bed) { b.do("FLUSHALL") }, end: nothing, Forgets: true},
 	{Name: "SCRIPT FLUSH", How: "every 20 ms", begin: func(b *bed) { b.repeat(20*time.Millisecond, "SCRIPT", "FLUSH") }},
 	{Name: "eviction", How: "maxmemory 1, allkeys-random, for a moment", begin: evict, end: nothing, Forgets: true},

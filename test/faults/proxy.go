@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -378,6 +379,13 @@ func (g *Ledger) linked(gateway int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.links[gateway] = append(g.links[gateway], time.Now())
+}
+
+// linkedAt tells when a gateway made its connections.
+func (g *Ledger) linkedAt(gateway int) []time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.links[gateway])
 }
 
 // awaitFirst starts to look for each gateway's first reservation.

@@ -105,7 +105,7 @@ func reload(t testing.TB, edit Edit, times int) *Reloads {
 func (r *Reloads) String() string {
 	return fmt.Sprintf("%d x %s: goroutines %d, %d, %d; connections %d, %d, %d; heap %s, %s, %s; heartbeat %d; lost %d of %d", r.Times, r.Edit,
 		r.Before.Goroutines, r.Peak.Goroutines, r.After.Goroutines, r.Links[0], r.Links[1], r.Links[2],
-		bytes(r.Before.Heap), bytes(r.Peak.Heap), bytes(r.After.Heap), r.Heartbeat, r.Lost, r.Requests)
+		size(r.Before.Heap), size(r.Peak.Heap), size(r.After.Heap), r.Heartbeat, r.Lost, r.Requests)
 }
 
 // few is how many goroutines or connections may be under way at any moment.

@@ -70,8 +70,8 @@ func (r *Results) Write(to io.Writer) error {
 	if f := r.Flood; f != nil {
 		fmt.Fprintf(w, "\n## A flood of distinct keys while Redis is away\n\nOne gateway, maxKeys %d, limit 10. One victim used its limit up before the outage, one its share during it; both were asked\nafter each tenth of the flood.\n\n", f.MaxKeys)
 		fmt.Fprintf(w, "| distinct keys | heap before | heap, table full | heap after | bytes a tracked key | victims' requests admitted | requests/s |\n|---|---|---|---|---|---|---|\n")
-		fmt.Fprintf(w, "| %d | %s | %s | %s | %.0f | %d of %d | %.0f |\n", f.Keys, bytes(f.Empty), bytes(f.Full), bytes(f.After), f.PerKey(), f.Victims, f.Asked, float64(f.Keys)/f.Took.Seconds())
-		fmt.Fprintf(w, "\nThe bound is maxKeys x bytes a key = %s a limit; keys beyond it share 256 buckets.\n", bytes(uint64(f.PerKey()*float64(f.MaxKeys))))
+		fmt.Fprintf(w, "| %d | %s | %s | %s | %.0f | %d of %d | %.0f |\n", f.Keys, size(f.Empty), size(f.Full), size(f.After), f.PerKey(), f.Victims, f.Asked, float64(f.Keys)/f.Took.Seconds())
+		fmt.Fprintf(w, "\nThe bound is maxKeys x bytes a key = %s a limit; keys beyond it share 256 buckets.\n", size(uint64(f.PerKey()*float64(f.MaxKeys))))
 	}
 	fmt.Fprintf(w, "\n## One hot key at full speed (I4)\n\nThree gateways, each with two clients that never wait; calls counted by INFO commandstats, heartbeats left out.\n\n| case | limit | requests | admitted | Redis calls | calls a request | calls a second and gateway | bound |\n|---|---|---|---|---|---|---|---|\n")
 	for _, h := range r.HotKeys {
@@ -81,7 +81,7 @@ func (r *Results) Write(to io.Writer) error {
 	for _, l := range r.Reloads {
 		fmt.Fprintf(w, "| %s | %d | %d, %d, %d | %d, %d, %d | %s, %s, %s | %s | %d of %d |\n", l.Edit, l.Times,
 			l.Before.Goroutines, l.Peak.Goroutines, l.After.Goroutines, l.Links[0], l.Links[1], l.Links[2],
-			bytes(l.Before.Heap), bytes(l.Peak.Heap), bytes(l.After.Heap), bytes(uint64(l.Heartbeat)), l.Lost, l.Requests)
+			size(l.Before.Heap), size(l.Peak.Heap), size(l.After.Heap), size(uint64(l.Heartbeat)), l.Lost, l.Requests)
 	}
 	return w.Flush()
 }
@@ -140,7 +140,7 @@ const jitter = 5 * time.Millisecond
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond)) }
 
-func bytes(n uint64) string {
+func size(n uint64) string {
 	if n < 1<<20 {
 		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
