@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
 	"github.com/sluice-gateway/sluice/authsvc/token"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // BenchmarkAuth is one answer of /auth without the network: hot (verified

@@ -14,8 +14,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
 	"github.com/sluice-gateway/sluice/authsvc/token"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // foreign is an issuer of the test's own, able to sign anything.

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
 	"github.com/sluice-gateway/sluice/authsvc/token"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 func TestEveryKindOfIssuer(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
 	"github.com/sluice-gateway/sluice/authsvc/token"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // jwksServer is an issuer's key server that counts and can misbehave.

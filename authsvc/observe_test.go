@@ -12,8 +12,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
 	"github.com/sluice-gateway/sluice/authsvc/token"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // No token, secret, user or key of a limit in any line of the log, whatever

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
 	"github.com/sluice-gateway/sluice/authsvc/token"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // replicas opens several authsvc over one Redis and one key folder.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // The three ways to know the status of a hot token: a round trip each time,

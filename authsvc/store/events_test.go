@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // RULES 8: a gap, another epoch or silence is a loss; each loss begins a

@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 func TestLimitKeys(t *testing.T) {

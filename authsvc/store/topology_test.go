@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/authsvc/internal/redistest"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // RULES 41: a password that changes needs no restart.

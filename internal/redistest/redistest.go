@@ -2,8 +2,10 @@
 package redistest
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -18,6 +20,7 @@ type Server struct {
 
 	t       testing.TB
 	port    string
+	dir     string
 	args    []string
 	process *exec.Cmd
 }
@@ -26,33 +29,39 @@ type Server struct {
 // the test ends. The test is skipped where it is not installed.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
+	s := newServer(t, append([]string{"--save", "", "--appendonly", "no"}, args...)...)
+	s.Restart()
+	return s
+}
+
+// newServer reserves a port.
+func newServer(t testing.TB, args ...string) *Server {
+	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed; on Debian: apt-get install redis-server")
 	}
 	port := FreePort(t)
-	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), t: t, port: port, args: args}
-	s.Run()
+	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), t: t, port: port, dir: t.TempDir(), args: args}
 	t.Cleanup(s.Kill)
 	return s
 }
 
-// Run starts the process, again after Kill: empty, on the same port.
-func (s *Server) Run() {
+// Restart runs the process, again after Kill: empty, on the same port.
+func (s *Server) Restart() {
 	s.t.Helper()
-	s.process = exec.Command("redis-server", append([]string{
-		"--bind", "127.0.0.1", "--port", s.port, "--save", "", "--appendonly", "no", "--dir", s.t.TempDir(),
-	}, s.args...)...)
+	s.Kill()
+	args := append([]string(nil), s.args...)
+	s.process = exec.Command("redis-server", append(args, "--bind", "127.0.0.1", "--port", s.port, "--dir", s.dir, "--loglevel", "warning")...)
+	s.process.Stderr = os.Stderr
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for !strings.Contains(s.try("PING"), "PONG") {
-		if time.Now().After(deadline) {
-			s.t.Fatal("redis-server does not answer")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	client := s.Client()
+	defer client.Close()
+	Eventually(s.t, 10*time.Second, "redis-server answers", func() bool {
+		return client.Ping(context.Background()).Err() == nil
+	})
 }
 
 // Kill ends the process as kill -9 does; once is enough.
@@ -79,11 +88,6 @@ func (s *Server) Do(words ...string) string {
 		s.t.Fatalf("redis-cli %v: %v: %s", words, err, out)
 	}
 	return strings.TrimSpace(string(out))
-}
-
-func (s *Server) try(words ...string) string {
-	out, _ := exec.Command("redis-cli", append([]string{"-p", s.port}, words...)...).CombinedOutput()
-	return string(out)
 }
 
 // FreePort is a loopback port that nothing listens on.
