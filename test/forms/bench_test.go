@@ -1,0 +1,98 @@
+package forms_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/test/forms"
+	"github.com/sluice-gateway/sluice/test/harness"
+)
+
+// BenchmarkHotPath is what one request costs in each form when its token is
+// known and its key holds a lease. "no-op" is the harness alone.
+func BenchmarkHotPath(b *testing.B) {
+	const auth = "auth: {addresses: [AUTH]}\n"
+	for _, form := range forms.All {
+		for _, c := range []struct{ name, config string }{
+			{"request id", "userHeader: X-User-ID"},
+			{"limits", "limits: [{name: a, key: ip, limit: 30000000, window: 60s}]"},
+			{"auth", auth},
+			{"auth and limits", auth + "limits: [{name: b, key: user, limit: 30000000, window: 60s}]"},
+			{"shipped limits", auth + "limits: [{name: bad-token, key: ip, limit: 30000000, window: 60s, countStatus: [401]}, {name: per-user, key: user, limit: 30000000, window: 60s, tierHeader: X-User-Plan, tiers: {pro: 1000}}, {name: burst, key: user, limit: 1000000, window: 1s}]"},
+			{"denied", "limits: [{name: d, key: ip, limit: 1, window: 744h}]"},
+		} {
+			b.Run(form.String()+"/"+c.name, func(b *testing.B) {
+				gate := benchGate(b, form, c.config)
+				b.ReportAllocs()
+				for b.Loop() {
+					gate.ServeHTTP(nowhere{http.Header{}}, hotRequest())
+				}
+			})
+		}
+	}
+	b.Run("no-op", func(b *testing.B) {
+		next := http.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		b.ReportAllocs()
+		for b.Loop() {
+			next.ServeHTTP(nowhere{http.Header{}}, hotRequest())
+		}
+	})
+}
+
+func benchGate(b *testing.B, form forms.Form, config string) http.Handler {
+	redis := harness.StartRedis(b)
+	prefix := fmt.Sprintf("bench%d", beds.Add(1))
+	authsvc := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-User-ID", "018394e6-1166-4d00-aa3c-8fbbc1133997")
+		h.Set("X-Token-ID", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+		h.Set("Cache-Control", "private, max-age=60, stale-if-error=300")
+		h.Set("Vary", "Authorization")
+	}))
+	b.Cleanup(authsvc.Close)
+	full := fmt.Sprintf("redis: {addresses: [%q], keyPrefix: %s}\n", redis.Addr, prefix) + config
+	fields := forms.FromFile(b, full)
+	if auth, ok := fields["auth"].(map[string]any); ok {
+		auth["addresses"] = authsvc.URL
+	}
+	gate := form.New(b, fields, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	if fields["limits"] != nil || fields["auth"] != nil {
+		redis.AwaitGateways(prefix, 1)
+		go func() {
+			ticks := time.NewTicker(500 * time.Millisecond)
+			defer ticks.Stop()
+			for seq := 1; ; seq++ {
+				redis.Client.Publish(context.Background(), prefix+":events", fmt.Sprintf(`{"epoch":"e","seq":%d,"type":"tick"}`, seq))
+				select {
+				case <-b.Context().Done():
+					return
+				case <-ticks.C:
+				}
+			}
+		}()
+	}
+	return gate
+}
+
+func hotRequest() *http.Request {
+	r := httptest.NewRequest("GET", "/v1/products", nil)
+	r.RemoteAddr = "203.0.113.9:51234"
+	r.Header = http.Header{
+		"Accept":          {"application/json"},
+		"Accept-Encoding": {"gzip, br"},
+		"Authorization":   {"Bearer eyJhbGciOiJFUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJzbHVpY2UiLCJzdWIiOiIwMTgzOTRlNi0xMTY2In0.7bV2pE0cXcE1lq8m3xN0Ew4rP3mM3f3b7q1m1Z0w3mI0n8oVqV0JcU2m6q8b9l9d2m1k3p5r7t9v1x3z5A7C9E"},
+		"User-Agent":      {"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"},
+	}
+	return r
+}
+
+// nowhere is a response that goes nowhere.
+type nowhere struct{ header http.Header }
+
+func (n nowhere) Header() http.Header         { return n.header }
+func (n nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (n nowhere) WriteHeader(int)             {}
