@@ -87,6 +87,9 @@ func TestSteadyIsThePipeline(t *testing.T) {
 						r.Header.Set("Authorization", credential)
 					}
 					g.ServeHTTP(w, r)
+					if w.Code == http.StatusTooManyRequests {
+						w.Header().Del("RateLimit") // of the limits that did not deny it tells what leases happened to hold
+					}
 					return fmt.Sprint(w.Code, describe(w.Header()), " -> ", describe(*passed))
 				}
 				if a, b := send(with, passedWith), send(without, passedWithout); a != b {
