@@ -65,7 +65,7 @@ type topology interface {
 // newBed starts Redis and gateways, which are not configured yet.
 func newBed(t testing.TB, timeout time.Duration, kind *Kind) *bed {
 	t.Helper()
-	b := &bed{t: t, timeout: timeout, ledger: newLedger()}
+	b := &bed{t: t, timeout: timeout, ledger: newLedger(timeout)}
 	b.setup = Setup{Password: password, Timeout: timeout, Prefix: prefix, Limits: map[string]int64{routeOwn: 30, routeHot: hotLimit, routeExact: hotLimit}}
 	switch kind.Over {
 	case overSentinel:

@@ -53,7 +53,7 @@ type Outcome struct {
 	Stall time.Duration // the longest stall of the machine in any gateway
 
 	Paid int // requests that waited for a timeout
-	Late int // of those, who arrived after the third timed-out call of their gateway's connection
+	Late int // of those, who arrived after the third timed-out call of the trial (judgePayers)
 
 	Needs      int // reservations that Redis ran
 	Most       int // for one and the same request, at most
@@ -184,7 +184,7 @@ func run(t testing.TB, kind *Kind, state State, pace Pace) *Outcome {
 		traffic := g.End()
 		o.Stall = max(o.Stall, traffic.Longest)
 		o.Lost += traffic.Pending
-		o.judgePayers(b.ledger.linkedAt(i), traffic.Records, pace.Timeout, began)
+		o.judgePayers(b.ledger.trialsOf(i), traffic.Records, pace.Timeout, began)
 		all = append(all, traffic.Records...)
 	}
 	o.judge(all, began, ended, pace, warmed)
@@ -259,9 +259,9 @@ func (b *bed) settled() bool {
 }
 
 // judgePayers counts who of one gateway waited for a timeout, and who of those
-// did though three calls on the same connection had timed out before. Every
-// request of the own keys is a call of its own.
-func (o *Outcome) judgePayers(links []time.Time, records []Record, timeout time.Duration, began time.Time) {
+// did though three calls had timed out before and nothing had told the gateway
+// since that Redis is well. Every request of the own keys is a call of its own.
+func (o *Outcome) judgePayers(trials []time.Time, records []Record, timeout time.Duration, began time.Time) {
 	var payers []Record
 	for _, r := range records {
 		if r.Stream == 0 && r.End().After(began) && r.Net >= timeout*9/10 {
@@ -271,9 +271,9 @@ func (o *Outcome) judgePayers(links []time.Time, records []Record, timeout time.
 	o.Paid += len(payers)
 	sort.Slice(payers, func(i, k int) bool { return payers[i].End().Before(payers[k].End()) })
 	for i := range payers {
-		ended := 0 // before this one arrived, on the same connection
+		ended := 0 // before this one arrived, in the same trial
 		for k := 0; k < i; k++ {
-			if payers[k].End().Before(payers[i].Start) && !linkedBetween(links, payers[k].Start, payers[i].Start) {
+			if payers[k].End().Before(payers[i].Start) && !anyBetween(trials, payers[k].Start, payers[i].Start) {
 				ended++
 			}
 		}
@@ -283,8 +283,8 @@ func (o *Outcome) judgePayers(links []time.Time, records []Record, timeout time.
 	}
 }
 
-func linkedBetween(links []time.Time, from, to time.Time) bool {
-	for _, at := range links {
+func anyBetween(all []time.Time, from, to time.Time) bool {
+	for _, at := range all {
 		if at.After(from) && at.Before(to) {
 			return true
 		}

@@ -60,11 +60,13 @@ const (
 // since the machine slept for a second, a second reservation says in its
 // arguments that it knows of the first; one that was sent twice does not.
 type Ledger struct {
+	timeout time.Duration // redis.timeout: a probe answered later is none
+
 	mu         sync.Mutex     // protects what follows
 	executions map[string]int // reservations that Redis ran, by key and all arguments
 	first      map[int]time.Time
-	since      time.Time // first counts from here
-	links      map[int][]time.Time
+	since      time.Time           // first counts from here
+	trials     map[int][]time.Time // by gateway: when it had reason to call Redis well, and so to try again
 }
 
 // Proxy is the way from one gateway to Redis.
@@ -214,7 +216,7 @@ func (p *Proxy) accept(listener net.Listener) {
 }
 
 func (p *Proxy) serve(client *net.TCPConn) {
-	p.ledger.linked(p.gateway)
+	p.ledger.trial(p.gateway)
 	server, err := net.Dial("tcp", p.upstream)
 	if err != nil {
 		client.Close()
@@ -358,6 +360,9 @@ func (l *proxied) deliver(x exchange, reply []byte) bool {
 
 // note writes down what Redis did.
 func (l *proxied) note(x exchange, reply []byte, delivered bool) {
+	if isProbe(x.words) && delivered && reply[0] != '-' && time.Since(x.at) < l.proxy.ledger.timeout {
+		l.proxy.ledger.trial(l.proxy.gateway)
+	}
 	if !reserves(x.words) || reply[0] != '*' {
 		return
 	}
@@ -370,22 +375,22 @@ func (l *proxied) note(x exchange, reply []byte, delivered bool) {
 	}
 }
 
-func newLedger() *Ledger {
-	return &Ledger{executions: map[string]int{}, first: map[int]time.Time{}, links: map[int][]time.Time{}}
+func newLedger(timeout time.Duration) *Ledger {
+	return &Ledger{timeout: timeout, executions: map[string]int{}, first: map[int]time.Time{}, trials: map[int][]time.Time{}}
 }
 
-// linked notes a new connection.
-func (g *Ledger) linked(gateway int) {
+// trial notes a new connection, or a probe that was answered.
+func (g *Ledger) trial(gateway int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.links[gateway] = append(g.links[gateway], time.Now())
+	g.trials[gateway] = append(g.trials[gateway], time.Now())
 }
 
-// linkedAt tells when a gateway made its connections.
-func (g *Ledger) linkedAt(gateway int) []time.Time {
+// trialsOf tells when a gateway had reason to try again.
+func (g *Ledger) trialsOf(gateway int) []time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return slices.Clone(g.links[gateway])
+	return slices.Clone(g.trials[gateway])
 }
 
 // awaitFirst starts to look for each gateway's first reservation.
@@ -434,6 +439,13 @@ func (p *Proxy) script(words []string) string {
 func reserves(words []string) bool {
 	const before, arguments = 4, 16
 	return isScript(words) && len(words) == before+arguments && words[before+3] != "0"
+}
+
+// isProbe tells whether a command may be what a gateway's breaker asks before
+// it closes.
+func isProbe(words []string) bool {
+	name := strings.ToUpper(words[0])
+	return name == "PING" || name == "SETRANGE"
 }
 
 // isScript tells whether a command runs a script.

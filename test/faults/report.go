@@ -40,8 +40,8 @@ load they have used as much and never rest.
   fault, less what the machine stalled that gateway process meanwhile (a goroutine that wants to run every 2 ms sees it; the longest
   stall is in the last column). At most one redis.timeout is due; the longest stall and %v are allowed for, because stalls of
   a single thread are not seen.
-- **paid**: requests that waited for a timeout; **late**: those of them that arrived after the third timed-out call of their
-  gateway's connection. None is due (RULES 35).
+- **paid**: requests that waited for a timeout; **late**: those of them that arrived after the third timed-out call, though nothing
+  had told their gateway since that Redis is well: no new connection, no answered probe. None is due (RULES 35).
 - **executed**: runs in Redis a reservation, over so many reservations. In brackets: reservations that ran while their gateway could
   not learn of it; the request was decided alone and is counted twice, never too little.
 - **admitted**: of the shared key's limit of %d, until the fault ended / until all had recovered; **due** is the bound of RULES 17:
