@@ -82,14 +82,15 @@ func (o *Outcome) Added() time.Duration { return max(0, o.Worst-o.Usual) }
 
 // MostAdmitted is what may be admitted of the hot key's limit (RULES 17): the
 // limit by Redis's count and the limit by the shares, whatever happens; and
-// the limit alone while the fault lasts, where every gateway knew the key.
+// the limit alone while the fault lasts, where every gateway knew the key and
+// Redis grants nothing beside the shares.
 //
-// A Redis that answers but has forgotten is told again by one gateway after
-// the other. What it grants until the best informed has spoken is absorbed by
-// that one's larger number: the general bound holds then (RULES 12).
+// A Redis that has forgotten and answers is told again by one gateway after the
+// other; what it grants until the best informed has spoken is absorbed by that
+// one's larger number (RULES 12).
 func (o *Outcome) MostAdmitted() (outage, total int) {
 	outage, total = 2*hotLimit, 2*hotLimit
-	if o.State == Warm && !o.Kind.Forgets {
+	if o.State == Warm && !o.Kind.Serves {
 		outage = hotLimit + unseen
 	}
 	return outage, total

@@ -20,6 +20,7 @@ type Kind struct {
 
 	Hostile  bool // replies ask for memory
 	Forgets  bool // Redis loses counts that no gateway knows in full
+	Serves   bool // Redis goes on granting meanwhile
 	Doubtful bool // calls fail in ways that prove nothing about their execution
 }
 
@@ -76,15 +77,15 @@ var Kinds = []Kind{
 	{Name: "wrong type of value", How: "the hot key holds a list", begin: func(b *bed) {
 		b.do("EVAL", "redis.call('DEL', KEYS[1]) return redis.call('RPUSH', KEYS[1], 'x')", 1, b.redisKey(routeHot, hotKey))
 	}, end: func(b *bed) { b.do("DEL", b.redisKey(routeHot, hotKey)) }, Doubtful: true},
-	{Name: "TIME steps back", How: "scripts see Redis's clock 10 min early", begin: func(b *bed) { b.begin(&Behaviour{Command: stepBack}) }},
+	{Name: "TIME steps back", How: "scripts see Redis's clock 10 min early", begin: func(b *bed) { b.begin(&Behaviour{Command: stepBack}) }, Serves: true},
 	{Name: "restart empty", How: "kill -9, started anew after the fault's time", begin: func(b *bed) { b.server.Kill() }, end: func(b *bed) { b.server.Restart() }, Forgets: true},
-	{Name: "FLUSHALL", How: "once", begin: func(b *bed) { b.do("FLUSHALL") }, end: nothing, Forgets: true},
-	{Name: "SCRIPT FLUSH", How: "every 20 ms", begin: func(b *bed) { b.repeat(20*time.Millisecond, "SCRIPT", "FLUSH") }},
-	{Name: "eviction", How: "maxmemory 1, allkeys-random, for a moment", begin: evict, end: nothing, Forgets: true},
+	{Name: "FLUSHALL", How: "once", begin: func(b *bed) { b.do("FLUSHALL") }, end: nothing, Forgets: true, Serves: true},
+	{Name: "SCRIPT FLUSH", How: "every 20 ms", begin: func(b *bed) { b.repeat(20*time.Millisecond, "SCRIPT", "FLUSH") }, Serves: true},
+	{Name: "eviction", How: "maxmemory 1, allkeys-random, for a moment", begin: evict, end: nothing, Forgets: true, Serves: true},
 	{Name: "CLIENT PAUSE", How: "ALL, for the fault's time", begin: func(b *bed) { b.do("CLIENT", "PAUSE", b.lasts.Milliseconds(), "ALL") }, end: func(b *bed) { b.do("PING") }},
 	{Name: "CLIENT PAUSE WRITE", How: "reads are answered, scripts are not", begin: func(b *bed) { b.do("CLIENT", "PAUSE", 60000, "WRITE") }, end: func(b *bed) { b.do("CLIENT", "UNPAUSE") }, Doubtful: true},
-	{Name: "Sentinel failover", How: "master killed, replica promoted", Over: overSentinel, Forgets: true},
-	{Name: "Cluster resharding", How: "1,200 slots moved under way", Over: overCluster},
+	{Name: "Sentinel failover", How: "master killed, replica promoted", Over: overSentinel, Forgets: true, Serves: true},
+	{Name: "Cluster resharding", How: "1,200 slots moved under way", Over: overCluster, Serves: true},
 }
 
 func nothing(*bed) {}

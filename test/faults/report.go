@@ -45,8 +45,9 @@ load they have used as much and never rest.
 - **executed**: runs in Redis a reservation, over so many reservations. In brackets: reservations that ran while their gateway could
   not learn of it; the request was decided alone and is counted twice, never too little.
 - **admitted**: of the shared key's limit of %d, until the fault ended / until all had recovered; **due** is the bound of RULES 17:
-  the limit where every gateway knew the key (and %d permits taken after a gateway asked last), else limit by Redis and limit by
-  shares; a Redis that answers but has forgotten is told again by one gateway after the other, so the latter holds for it too. In brackets: admitted, and not counted in Redis even afterwards; possible where an error does not tell whether a call ran.
+  the limit where every gateway knew the key (and %d permits taken after a gateway asked last) and Redis granted nothing meanwhile,
+  else limit by Redis and limit by shares. In brackets: admitted, and not counted in Redis even afterwards; possible where an
+  error does not tell whether a call ran.
 - **recovery**: from the end of the fault until every gateway reserves at Redis again. Afterwards all that was admitted without Redis
   was found counted there, and a fresh key admitted exactly its limit over the three gateways.
 - **memory**: bytes that one request and its hostile reply made a gateway allocate; at most %d are due.
