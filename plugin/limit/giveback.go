@@ -21,9 +21,10 @@ const (
 	// Redis that answers with errors is not asked twenty times a second.
 	retryReports = int64(1e9)
 
-	// debtorsPerSweep bounds the reports one pass sends, so that the return
-	// of Redis is not greeted with one write of a hundred thousand calls.
-	debtorsPerSweep = 2000
+	// debtorsPerSweep bounds the reports one pass sends, 4,000 a second: in
+	// one write with the calls of waiting requests, a few milliseconds of
+	// Redis's time each, they must not use up those requests' timeout.
+	debtorsPerSweep = 200
 )
 
 // GiveBack returns the permit of a granted answer that was not used after all:
