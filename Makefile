@@ -45,6 +45,12 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	  done || exit 1; \
 	done
 
+accuracy: tools ## how exact the limits are, beside Traefik's own; writes bench/ACCURACY.md
+	$(GO) run ./bench accuracy
+
+faults: tools ## every fault in every state, with times; writes test/faults/RESULTS.md (half an hour)
+	cd test && $(GO) test ./faults -run '^TestCampaign$$' -timeout 60m -campaign
+
 tools: ## install the system's programs that tests need, where apt-get is at hand
 	@missing=; for p in $(PROGRAMS); do command -v $$p >/dev/null || missing=yes; done; \
 	test -z "$$missing" && exit 0; \
@@ -55,4 +61,4 @@ tools: ## install the system's programs that tests need, where apt-get is at han
 clean: ## remove what was built into this tree
 	rm -rf bin .sluice
 
-.PHONY: help up demo traefik test unit e2e lint fuzz tools clean
+.PHONY: help up demo traefik test unit e2e lint fuzz accuracy faults tools clean
