@@ -1,0 +1,303 @@
+package attacks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice"
+	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
+	"github.com/sluice-gateway/sluice/test/harness"
+)
+
+var full = flag.Bool("full", false, "try every case instead of a sample, and write RESULTS.md")
+
+// prefix of Redis keys, as shipped.
+const prefix = "sluice"
+
+// The shipped routes exist twice: for echoHost they lead to the service that
+// keeps what it is sent, for any other to the real ones.
+const (
+	echoHost = "echo.test"
+	realHost = "localhost"
+)
+
+// bed is a stack under attack.
+type bed struct {
+	t      *testing.T
+	stack  *stack.Stack
+	ready  stack.Ready
+	redis  *harness.Redis
+	echo   *echo
+	door   door
+	token  string // ann's
+	shared string // the dynamic configuration that the stack serves
+	fails  *atomic.Int64
+}
+
+// door is a gateway by its addresses.
+type door struct{ http, https string }
+
+func (d door) address(f front) string {
+	if f.tls {
+		return d.https
+	}
+	return d.http
+}
+
+// open starts a stack in one wiring.
+func open(t *testing.T, wiring string) *bed {
+	t.Helper()
+	b := &bed{t: t, redis: harness.StartRedis(t), echo: startEcho(t), fails: new(atomic.Int64)}
+	shipped, err := sluice.TraefikFile(wiring + ".yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.shared = extend(t, string(shipped), wiring, b.echo.url)
+	dynamic := filepath.Join(t.TempDir(), "dynamic.yml")
+	if err := os.WriteFile(dynamic, []byte(b.shared), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The first start may have to build Traefik.
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	defer cancel()
+	b.stack, err = stack.Open(ctx, stack.Options{
+		Listen: "127.0.0.1:0", ListenTLS: "127.0.0.1:0", Redis: b.redis.Addr,
+		Wiring: wiring, Dynamic: dynamic, DataDir: t.TempDir(), Log: testLog{t},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.stack.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	b.ready = b.stack.Ready()
+	b.door = door{hostOf(t, b.ready.HTTP), hostOf(t, b.ready.HTTPS)}
+	b.token = b.issue("ann", "claims", map[string]any{"plan": ann.plan, "scope": ann.scopes})
+	b.redis.AwaitGateways(prefix, 1)
+	b.await(b.door)
+	return b
+}
+
+// await waits until a gateway serves the protected route.
+func (b *bed) await(d door) {
+	b.t.Helper()
+	harness.Eventually(b.t, 30*time.Second, "the routes are served", func() error {
+		for _, f := range []front{plain1, tls1} {
+			c := &client{address: d.address(f), front: f}
+			got, err := c.send(b.protected(caseField("await")))
+			c.close()
+			if err != nil || got.status != http.StatusOK {
+				return fmt.Errorf("%s: %d %v %.200s", f.name, got.status, err, got.body)
+			}
+		}
+		b.echo.take("await")
+		return nil
+	})
+}
+
+func (b *bed) on(t *testing.T) *bed {
+	there := *b
+	there.t = t
+	return &there
+}
+
+func hostOf(t *testing.T, base string) string {
+	t.Helper()
+	at, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at.Host
+}
+
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Log(strings.TrimRight(string(p), "\n"))
+	return len(p), nil
+}
+
+// issue makes a token by the admin listener.
+func (b *bed) issue(user string, more ...any) string {
+	b.t.Helper()
+	request := map[string]any{"user_id": user, "claims": map[string]any{}, "ttl": "1h"}
+	for i := 0; i < len(more); i += 2 {
+		request[more[i].(string)] = more[i+1]
+	}
+	var got struct {
+		AccessToken string `json:"access_token"`
+	}
+	b.ask("POST", b.ready.Admin+"/v1/tokens", b.ready.AdminToken, request, &got)
+	if got.AccessToken == "" {
+		b.t.Fatalf("no token for %s", user)
+	}
+	return got.AccessToken
+}
+
+func (b *bed) ask(method, url, token string, request, into any) {
+	b.t.Helper()
+	body, err := json.Marshal(request)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r, err := http.NewRequest(method, url, bytes.NewReader(body))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
+		b.t.Fatalf("%s %s: %s: %v", method, url, response.Status, err)
+	}
+}
+
+func caseField(id string) field { return field{caseHeader, id} }
+
+func bearer(token string) field { return field{"Authorization", "Bearer " + token} }
+
+// protected is a request of ann's, public one of nobody's.
+func (b *bed) protected(more ...field) message {
+	return message{method: "GET", target: "/v1/products", host: echoHost, fields: append([]field{bearer(b.token)}, more...)}
+}
+
+func public(more ...field) message {
+	return message{method: "POST", target: "/v1/users/login", host: echoHost, fields: more}
+}
+
+var (
+	routerBlock = regexp.MustCompile(`(?m)^    (\w+):.*\n(?:      entryPoints: .*\n)?      rule: (.*)\n      priority: (\d+)\n      middlewares: (.*)\n      service: (\w+)\n`)
+	anyLimit    = regexp.MustCompile(`limit: \d+`)
+	redisAnchor = "\n          redis: &redis\n"
+)
+
+// extend takes the shipped file, doubles its routes for the echoing service and
+// raises its limits out of the way: they have a suite of their own, and would
+// end most of this one's classes after ten requests. What stands before the
+// service stays as it is shipped.
+func extend(t *testing.T, shipped, wiring, echo string) string {
+	t.Helper()
+	shipped = anyLimit.ReplaceAllString(shipped, "limit: 1000000")
+	shipped = strings.ReplaceAll(shipped, "pro: 1000}", "pro: 1000000}")
+	var twins strings.Builder
+	for _, router := range routerBlock.FindAllStringSubmatch(shipped, -1) {
+		name, rule, priority, chain := router[1], router[2], router[3], router[4]
+		if name == "redirect" {
+			continue
+		}
+		fmt.Fprintf(&twins, "    echo-%s:\n      rule: Host(`%s`) && (%s)\n      priority: 1%s\n      middlewares: %s\n      service: echo\n", name, echoHost, rule, priority, chain)
+	}
+	if n := strings.Count(twins.String(), "service: echo"); n != 7 {
+		t.Fatalf("%s.yml has %d routes where seven are known", wiring, n)
+	}
+	routers, middlewares := bypassRoutes(wiring)
+	for _, place := range []struct{ mark, text string }{
+		{"\n  routers:\n", "\n  routers:\n" + twins.String() + routers},
+		{redisAnchor, redisAnchor + "            timeout: 1s\n"},
+		{"\n  services:\n", middlewares + "\n  services:\n    echo:\n      loadBalancer:\n        servers:\n          - url: " + echo + "\n"},
+	} {
+		if strings.Count(shipped, place.mark) != 1 {
+			t.Fatalf("%s.yml has not one %q", wiring, place.mark)
+		}
+		shipped = strings.Replace(shipped, place.mark, place.text, 1)
+	}
+	return shipped
+}
+
+// probe is one generated case of a class.
+type probe struct {
+	name  string
+	front front
+	message
+	judge func(answer, []seen) error
+}
+
+var caseNumber atomic.Int64
+
+// fire sends all probes to a door and returns how the class did. Each finding
+// is one line.
+func (b *bed) fire(d door, probes []probe) (o outcome) {
+	const workers = 8
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	jobs := make(chan probe)
+	for range workers {
+		wait.Go(func() {
+			clients := map[front]*client{}
+			defer func() {
+				for _, c := range clients {
+					c.close()
+				}
+			}()
+			for p := range jobs {
+				c := clients[p.front]
+				if c == nil {
+					c = &client{address: d.address(p.front), front: p.front}
+					clients[p.front] = c
+				}
+				id := fmt.Sprintf("case-%d", caseNumber.Add(1))
+				// A folded line joins the header before it, which is not to be ours.
+				p.fields = append([]field{caseField(id), {"X-Filler", "a"}}, p.fields...)
+				got, err := c.send(p.message)
+				arrived := b.echo.take(id)
+				if err == nil {
+					err = p.judge(got, arrived)
+				}
+				if err == nil && got.status == http.StatusOK && got.header.Get(caseHeader) != "" && got.header.Get(caseHeader) != id {
+					err = fmt.Errorf("the answer to %s arrived", got.header.Get(caseHeader))
+				}
+				mu.Lock()
+				o.tried++
+				if len(arrived) > 0 {
+					o.reached++
+				}
+				if err != nil {
+					o.findings = append(o.findings, fmt.Sprintf("%s, %s %.80q, %s: %v (%d)", p.front.name, p.method, p.target, p.name, err, got.status))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, p := range probes {
+		jobs <- p
+	}
+	close(jobs)
+	wait.Wait()
+	if strays := b.echo.take(""); len(strays) > 0 {
+		o.findings = append(o.findings, fmt.Sprintf("%d requests that nobody sent reached the service, such as %s %s", len(strays), strays[0].method, strays[0].target))
+	}
+	return o
+}
+
+// sample keeps about n of all in the short form, the same ones each time.
+func sample[T any](all []T, n int) []T {
+	if *full || len(all) <= n {
+		return all
+	}
+	out := make([]T, 0, n)
+	for i := range n {
+		out = append(out, all[i*len(all)/n])
+	}
+	return out
+}
