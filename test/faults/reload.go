@@ -51,7 +51,7 @@ type Reloads struct {
 	Links               [3]int // connections at Redis: before, peak, after
 	Lost                int    // requests
 	Requests            int
-	Heartbeat           int // bytes, after the last reload
+	Heartbeat           int // bytes, after
 }
 
 // reload has a gateway under traffic take up so many configurations, as
@@ -82,9 +82,8 @@ func reload(t testing.TB, edit Edit, times int) *Reloads {
 		<-tick.C
 	}
 	r.Peak, r.Links[1] = g.Use(), b.links()
-	r.Heartbeat = b.heartbeat()
 	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(time.Second) {
-		r.After, r.Links[2] = g.Use(), b.links()
+		r.After, r.Links[2], r.Heartbeat = g.Use(), b.links(), b.heartbeat()
 		if len(r.Broken()) == 0 || time.Now().After(deadline) {
 			break
 		}

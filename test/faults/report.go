@@ -78,7 +78,7 @@ func (r *Results) Write(to io.Writer) error {
 	for _, h := range r.HotKeys {
 		fmt.Fprintf(w, "| %s | %d in %v | %d | %d | %d | %.6f | %.1f | %.0f: %s |\n", h.Name, h.Limit, h.Window, h.Requests, h.Admitted, h.Calls, h.PerRequest(), h.PerSecond(), h.Bound, h.BoundText)
 	}
-	fmt.Fprintf(w, "\n## Reloads under traffic\n\nOne gateway with 200 requests a second takes up so many configurations, one after the other, and is looked at before, at the last one\nand once what nobody uses has been closed (a minute). The heap left after the last row is the Go runtime's own: it keeps the\ndescriptors of ended goroutines.\n\n| edited each time | reloads | goroutines | connections | heap | heartbeat | lost |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(w, "\n## Reloads under traffic\n\nOne gateway with 200 requests a second takes up so many configurations, one after the other, and is looked at before, at the last one\nand once what nobody uses has been closed (a minute). The heap left after the last row is the Go runtime's own: it keeps the\ndescriptors of ended goroutines.\n\n| edited each time | reloads | goroutines | connections | heap | heartbeat afterwards | lost |\n|---|---|---|---|---|---|---|\n")
 	for _, l := range r.Reloads {
 		fmt.Fprintf(w, "| %s | %d | %d, %d, %d | %d, %d, %d | %s, %s, %s | %s | %d of %d |\n", l.Edit, l.Times,
 			l.Before.Goroutines, l.Peak.Goroutines, l.After.Goroutines, l.Links[0], l.Links[1], l.Links[2],
