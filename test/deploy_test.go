@@ -1,0 +1,282 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/sluice-gateway/sluice/cmd/sluice/check"
+)
+
+// project loads compose.yaml as `docker compose` does, schema check included.
+func project(t *testing.T, files ...string) *types.Project {
+	t.Helper()
+	options, err := cli.NewProjectOptions(files, cli.WithWorkingDirectory(".."), cli.WithProfiles([]string{"*"}), cli.WithDefaultProfiles("*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := options.LoadProject(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loaded
+}
+
+// TestCompose holds compose.yaml to what a container of the stack may do.
+func TestCompose(t *testing.T) {
+	for _, files := range [][]string{{"../compose.yaml"}, {"../compose.yaml", "../compose.compiled.yaml"}} {
+		loaded := project(t, files...)
+		for name, service := range loaded.Services {
+			if !service.ReadOnly || service.Privileged || !slices.Equal(service.CapDrop, []string{"ALL"}) || len(service.CapAdd) > 0 ||
+				!slices.Equal(service.SecurityOpt, []string{"no-new-privileges:true"}) {
+				t.Errorf("%s: not closed", name)
+			}
+			if service.Build == nil && (!strings.Contains(service.Image, ":") || strings.HasSuffix(service.Image, ":latest")) {
+				t.Errorf("%s: image %q has no pinned tag", name, service.Image)
+			}
+			for _, port := range service.Ports {
+				if name != "lb" && port.HostIP != "127.0.0.1" {
+					t.Errorf("%s: port %s is published", name, port.Published)
+				}
+			}
+			for network := range service.Networks {
+				if outside := !loaded.Networks[network].Internal; outside && !slices.Contains([]string{"lb", "grafana"}, name) {
+					t.Errorf("%s: on %s, which has a way out", name, network)
+				}
+			}
+		}
+	}
+}
+
+// TestBalancerIsBelieved compares the address that compose.yaml fixes for the
+// balancer with the one whose PROXY lines the gateways believe.
+func TestBalancerIsBelieved(t *testing.T) {
+	loaded := project(t, "../compose.yaml")
+	front := loaded.Networks["front"].Ipam.Config[0]
+	address := loaded.Services["lb"].Networks["front"].Ipv4Address
+	static := mapping(t, "../traefik/traefik.yml")
+	for _, point := range []string{"balancedweb", "balancedwebsecure"} {
+		believed := static["entryPoints"].(map[string]any)[point].(map[string]any)["proxyProtocol"].(map[string]any)["trustedIPs"]
+		if want := []any{address + "/32"}; !reflect.DeepEqual(believed, want) {
+			t.Errorf("%s believes %v, the balancer is %s", point, believed, address)
+		}
+	}
+	if front.IPRange == "" || front.IPRange == front.Subnet {
+		t.Errorf("network front gives out %q, the balancer's address among them", front.IPRange)
+	}
+}
+
+// TestKubernetesIsAsClosed compares the static configuration with the
+// containers': the same, less the entry points of our own balancer and the
+// source of routes.
+func TestKubernetesIsAsClosed(t *testing.T) {
+	openings, err := check.Static("../deploy/kubernetes/traefik.yml")
+	if err != nil || len(openings) > 0 {
+		t.Errorf("%v %q", err, openings)
+	}
+	got, want := mapping(t, "../deploy/kubernetes/traefik.yml"), mapping(t, "../traefik/traefik.yml")
+	for _, point := range []string{"balancedweb", "balancedwebsecure"} {
+		delete(want["entryPoints"].(map[string]any), point)
+	}
+	delete(want, "providers")
+	delete(got, "providers")
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("static configurations differ:\n%v\n%v", got, want)
+	}
+}
+
+// action is one of the file provider's templates.
+var action = regexp.MustCompile(`\{\{.*?\}\}`)
+
+// TestKubernetesRoutes compares routes, limits and middlewares with fast.yml.
+func TestKubernetesRoutes(t *testing.T) {
+	content, err := os.ReadFile("../traefik/fast.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shipped struct {
+		HTTP struct {
+			Routers map[string]struct {
+				Rule        string
+				Priority    int
+				Middlewares []string
+				Service     string
+			}
+			Middlewares map[string]map[string]any
+		}
+	}
+	var lines []string
+	for line := range strings.Lines(string(content)) {
+		if !strings.HasPrefix(line, "{{-") {
+			lines = append(lines, action.ReplaceAllString(line, "x"))
+		}
+	}
+	if err := yaml.Unmarshal([]byte(strings.Join(lines, "")), &shipped); err != nil {
+		t.Fatal(err)
+	}
+
+	type route struct {
+		Rule        string
+		Priority    int
+		Middlewares string
+		Service     string
+	}
+	var want, got []route
+	for name, r := range shipped.HTTP.Routers {
+		if name != "redirect" {
+			want = append(want, route{r.Rule, r.Priority, strings.Join(r.Middlewares, " "), r.Service})
+		}
+	}
+	middlewares := map[string]any{}
+	for _, document := range documents(t, "../deploy/kubernetes/routes.yaml") {
+		var object struct {
+			Kind     string
+			Metadata struct{ Name string }
+			Spec     struct {
+				Routes []struct {
+					Match                 string
+					Priority              int
+					Middlewares, Services []struct{ Name string }
+				}
+			}
+		}
+		var spec struct{ Spec map[string]any }
+		if err := errors.Join(yaml.Unmarshal(document, &object), yaml.Unmarshal(document, &spec)); err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case object.Kind == "Middleware":
+			middlewares[object.Metadata.Name] = spec.Spec
+		case object.Kind == "IngressRoute" && object.Metadata.Name == "api":
+			for _, r := range object.Spec.Routes {
+				var names []string
+				for _, middleware := range r.Middlewares {
+					names = append(names, middleware.Name)
+				}
+				got = append(got, route{r.Match, r.Priority, strings.Join(names, " "), r.Services[0].Name})
+			}
+		}
+	}
+	byRule := func(a, b route) int { return strings.Compare(a.Rule, b.Rule) }
+	slices.SortFunc(want, byRule)
+	slices.SortFunc(got, byRule)
+	if !slices.Equal(got, want) {
+		t.Errorf("routes differ:\n%v\n%v", got, want)
+	}
+
+	for name, middleware := range shipped.HTTP.Middlewares {
+		got, want := any(middlewares[name]), any(middleware)
+		if _, ours := middleware["plugin"]; ours {
+			got, want = limits(got), limits(want)
+		}
+		if name == "redirect" { // the port is the cluster's Service's own
+			delete(middleware["redirectScheme"].(map[string]any), "port")
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("middleware %s differs:\n%v\n%v", name, got, want)
+		}
+	}
+
+	dynamic, err := yaml.Marshal(map[string]any{"http": map[string]any{"middlewares": middlewares}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	password := filepath.Join(t.TempDir(), "password") // check reads it, as the plugin will
+	file := filepath.Join(t.TempDir(), "dynamic.yml")
+	dynamic = bytes.ReplaceAll(dynamic, []byte("/run/secrets/sluice/redis-gateway"), []byte(password))
+	if err := errors.Join(os.WriteFile(password, []byte("secret"), 0o600), os.WriteFile(file, dynamic, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := check.Dynamic(file, os.Getenv); err != nil || len(report.Problems) > 0 {
+		t.Errorf("%v %q", err, report.Problems)
+	}
+}
+
+// TestKubernetesFiles finds every file that the kustomization names, and every
+// file named.
+func TestKubernetesFiles(t *testing.T) {
+	var kustomization struct {
+		Resources          []string
+		ConfigMapGenerator []struct{ Files []string } `yaml:"configMapGenerator"`
+	}
+	content, err := os.ReadFile("../deploy/kubernetes/kustomization.yaml")
+	if err == nil {
+		err = yaml.Unmarshal(content, &kustomization)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := append([]string{"kustomization.yaml"}, kustomization.Resources...)
+	for _, generator := range kustomization.ConfigMapGenerator {
+		named = append(named, generator.Files...)
+	}
+	for _, name := range named {
+		if _, err := os.Stat(filepath.Join("../deploy/kubernetes", name)); err != nil {
+			t.Error(err)
+		}
+	}
+	files, err := os.ReadDir("../deploy/kubernetes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if !slices.Contains(named, file.Name()) {
+			t.Errorf("%s is named nowhere", file.Name())
+		}
+	}
+}
+
+// limits are those of a middleware with the plugin.
+func limits(middleware any) any {
+	m, _ := middleware.(map[string]any)
+	plugin, _ := m["plugin"].(map[string]any)
+	sluice, _ := plugin["sluice"].(map[string]any)
+	return sluice["limits"]
+}
+
+func mapping(t *testing.T, file string) (tree map[string]any) {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err == nil {
+		err = yaml.Unmarshal(content, &tree)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+// documents splits a file of several.
+func documents(t *testing.T, file string) (all [][]byte) {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	for {
+		var tree any
+		if err := decoder.Decode(&tree); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		document, err := yaml.Marshal(tree)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, document)
+	}
+}
