@@ -37,6 +37,9 @@ var classes = []class{
 	{"paths without a token", "CVE-2025-32431, CVE-2025-47952, CVE-2025-66490, CVE-2026-48020, RFC 3986 6, RFC 9112 3.2", 900, 1000, generated(paths)},
 	{"paths read in two ways", "as above, and CWE-436", 500, 1000, generated(desync)},
 	{"another user's record", "OWASP API1:2023", 200, 500, generated(strangers)},
+	{"advisories", "advisories_test.go names each", 0, len(advisories), regressions},
+	{"request smuggling", "CWE-444, CVE-2025-22871, RFC 9112 2.2, 5.2, 6.1, 6.3, 7.1", 160, 300, smuggling},
+	{"rate limits", "DESIGN 9, OWASP API4:2023", 120, 150, bypassing},
 }
 
 // TestAttacks tries everything on both wirings.

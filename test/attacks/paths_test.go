@@ -163,6 +163,10 @@ func strangers(b *bed) []probe {
 	if bob.User.ID == "" || order.ID == "" {
 		b.t.Fatalf("no record to steal: %+v %+v", bob, order)
 	}
+	var own struct{ Email string }
+	if b.ask("GET", b.ready.HTTP+"/v1/users/"+bob.User.ID, bob.AccessToken, nil, &own); own.Email != mail {
+		b.t.Fatalf("bob does not get his own record: %+v", own)
+	}
 	var all []probe
 	for _, path := range []string{"/v1/users/" + bob.User.ID, "/v1/orders/" + order.ID} {
 		for _, target := range slices.Concat(spellings(path), throughPublic(path), targets(path)) {

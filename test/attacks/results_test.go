@@ -10,6 +10,7 @@ type outcome struct {
 
 	tried    int
 	reached  int      // of them arrived at the service, as they should
+	gained   int      // requests beyond a limit
 	findings []string // what must not happen and did
 }
 
