@@ -42,9 +42,9 @@ type bed struct {
 	redis  *harness.Redis
 	echo   *echo
 	door   door
-	token  string // ann's
-	shared string // the dynamic configuration that the stack serves
-	fails  *atomic.Int64
+	token  string    // ann's
+	shared string    // the dynamic configuration that the stack serves
+	auth   *recorder // before authsvc, for the gateways of TestTheSuiteBites
 }
 
 // door is a gateway by its addresses.
@@ -60,7 +60,7 @@ func (d door) address(f front) string {
 // open starts a stack in one wiring.
 func open(t *testing.T, wiring string) *bed {
 	t.Helper()
-	b := &bed{t: t, redis: harness.StartRedis(t), echo: startEcho(t), fails: new(atomic.Int64)}
+	b := &bed{t: t, redis: harness.StartRedis(t), echo: startEcho(t)}
 	shipped, err := sluice.TraefikFile(wiring + ".yml")
 	if err != nil {
 		t.Fatal(err)

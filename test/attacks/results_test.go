@@ -1,8 +1,25 @@
 package attacks
 
 import (
+	"sync"
 	"testing"
 )
+
+// results are what RESULTS.md tells.
+var results struct {
+	mu      sync.Mutex // protects the rest
+	classes []outcome
+	bites   map[string][]bitten // by wiring
+}
+
+func remember(wiring string, line bitten) {
+	results.mu.Lock()
+	defer results.mu.Unlock()
+	if results.bites == nil {
+		results.bites = map[string][]bitten{}
+	}
+	results.bites[wiring] = append(results.bites[wiring], line)
+}
 
 // outcome is how one class did on one wiring.
 type outcome struct {
