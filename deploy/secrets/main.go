@@ -63,6 +63,13 @@ func issue(dir string) error {
 				return err
 			}
 		}
+		if h.secret == "redis-monitor" {
+			// The exporter wants passwords by address, as JSON.
+			passwords := fmt.Sprintf("{%q: %q}\n", "redis://monitor@redis:6379", value)
+			if err := write(filepath.Join(dir, "monitor", "redis-exporter.json"), []byte(passwords)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ func TestSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := contents(t, dir)
-	if got, want := len(first), 11; got != want {
+	if got, want := len(first), 12; got != want {
 		t.Errorf("%d files, want %d", got, want)
 	}
 	distinct := map[string]bool{}
@@ -25,8 +25,8 @@ func TestSecrets(t *testing.T) {
 		}
 		distinct[value] = true
 	}
-	if len(distinct) != len(holders) {
-		t.Errorf("%d distinct values of %d secrets", len(distinct), len(holders))
+	if got, want := len(distinct), len(holders)+1; got != want { // the exporter's file is one of its own
+		t.Errorf("%d distinct values, want %d", got, want)
 	}
 
 	if err := os.Remove(filepath.Join(dir, "gateway", "redis-gateway")); err != nil {
