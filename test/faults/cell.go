@@ -278,7 +278,7 @@ func (o *Outcome) judgePayers(trials []time.Time, records []Record, timeout time
 				ended++
 			}
 		}
-		if ended >= 3 {
+		if ended >= 3 && o.Kind.Over == overOne { // elsewhere nobody sees what the gateways were told
 			o.Late++
 		}
 	}

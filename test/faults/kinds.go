@@ -73,7 +73,7 @@ var Kinds = []Kind{
 	{Name: "garbage", How: "executed, reply falsified", begin: falsify("SSH-2.0-OpenSSH_9.2\r\n"), Hostile: true, Doubtful: true},
 	{Name: "$1000000000", How: "executed, reply falsified", begin: falsify("$1000000000\r\n"), Hostile: true, Doubtful: true},
 	{Name: "*100000000", How: "executed, reply falsified", begin: falsify("*100000000\r\n"), Hostile: true, Doubtful: true},
-	{Name: "wrong type of reply", How: "executed, reply falsified", begin: falsify("$5\r\nhello\r\n"), Hostile: true, Doubtful: true},
+	{Name: "wrong type of reply", How: "executed, reply falsified", begin: falsify(wrongType), Hostile: true, Doubtful: true},
 	{Name: "wrong type of value", How: "the hot key holds a list", begin: func(b *bed) {
 		b.do("EVAL", "redis.call('DEL', KEYS[1]) return redis.call('RPUSH', KEYS[1], 'x')", 1, b.redisKey(routeHot, hotKey))
 	}, end: func(b *bed) { b.do("DEL", b.redisKey(routeHot, hotKey)) }, Doubtful: true},
@@ -145,41 +145,52 @@ func slow(by time.Duration) *Behaviour {
 }
 
 // scripts has a fault act on the replies of scripts alone.
-func scripts(act func(to *net.TCPConn, reply []byte)) *Behaviour {
-	return &Behaviour{Reply: func(to *net.TCPConn, words []string, reply []byte) {
+func scripts(act func(to *net.TCPConn, reply []byte) bool) *Behaviour {
+	return &Behaviour{Reply: func(to *net.TCPConn, words []string, reply []byte) bool {
 		if isScript(words) {
-			act(to, reply)
-			return
+			return act(to, reply)
 		}
-		_, _ = to.Write(reply) // who has hung up needs none
+		_, err := to.Write(reply)
+		return err == nil
 	}}
 }
 
 // halfReply delivers the other half at the end.
 func halfReply() *Behaviour {
 	b := &Behaviour{}
-	b.Reply = scripts(func(to *net.TCPConn, reply []byte) {
+	b.Reply = scripts(func(to *net.TCPConn, reply []byte) bool {
 		_, _ = to.Write(reply[:len(reply)/2])
 		<-b.done
 		_, _ = to.Write(reply[len(reply)/2:])
+		return false
 	}).Reply
 	return b
 }
 
-func finish(to *net.TCPConn, _ []byte) { _ = to.CloseWrite() }
+func finish(to *net.TCPConn, _ []byte) bool {
+	_ = to.CloseWrite()
+	return false
+}
 
-func resetHalfWay(to *net.TCPConn, reply []byte) {
+func resetHalfWay(to *net.TCPConn, reply []byte) bool {
 	_, _ = to.Write(reply[:len(reply)/2])
 	_ = to.SetLinger(0)
 	to.Close()
+	return false
 }
 
 // falsify lets scripts run and puts something else in their reply's place.
 func falsify(instead string) func(*bed) {
 	return func(b *bed) {
-		b.begin(scripts(func(to *net.TCPConn, _ []byte) { _, _ = to.Write([]byte(instead)) }))
+		b.begin(scripts(func(to *net.TCPConn, _ []byte) bool {
+			_, err := to.Write([]byte(instead))
+			return err == nil && instead == wrongType
+		}))
 	}
 }
+
+// wrongType is well said, but not what a script answers.
+const wrongType = "$5\r\nhello\r\n"
 
 // stepBack runs every script under a clock that is ten minutes early, which is
 // before the running window began.

@@ -26,8 +26,9 @@ type Behaviour struct {
 	// forward, or none and an answer in Redis's stead. nil: forward all.
 	Command func(words []string, source string) (forward []string, answer string)
 
-	// Reply delivers Redis's reply to the gateway, or does not. nil: deliver.
-	Reply func(to *net.TCPConn, words []string, reply []byte)
+	// Reply gives the gateway something for Redis's reply, and tells whether
+	// that is a whole reply which is no protocol error. nil: deliver it.
+	Reply func(to *net.TCPConn, words []string, reply []byte) (whole bool)
 
 	// Swallowed commands never reach Redis, and their connection is reset;
 	// nil: none is.
@@ -60,13 +61,13 @@ const (
 // since the machine slept for a second, a second reservation says in its
 // arguments that it knows of the first; one that was sent twice does not.
 type Ledger struct {
-	timeout time.Duration // redis.timeout: a probe answered later is none
+	timeout time.Duration // redis.timeout: an answer that comes later is none
 
 	mu         sync.Mutex     // protects what follows
 	executions map[string]int // reservations that Redis ran, by key and all arguments
 	first      map[int]time.Time
 	since      time.Time           // first counts from here
-	trials     map[int][]time.Time // by gateway: when it had reason to call Redis well, and so to try again
+	trials     map[int][]time.Time // by gateway: when it had reason to call Redis well
 }
 
 // Proxy is the way from one gateway to Redis.
@@ -344,15 +345,15 @@ func (l *proxied) next(incoming chan []byte) ([]byte, bool) {
 	}
 }
 
-// deliver gives the gateway a reply as the fault of the moment would have it.
+// deliver gives the gateway a reply as the fault of the moment would have it,
+// and tells whether it was a whole one.
 func (l *proxied) deliver(x exchange, reply []byte) bool {
 	b := l.proxy.now.Load()
 	if b != nil && b.Late > 0 {
 		time.Sleep(time.Until(x.at.Add(b.Late)))
 	}
 	if b != nil && b.Reply != nil && x.answer == "" {
-		b.Reply(l.client, x.words, reply)
-		return false
+		return b.Reply(l.client, x.words, reply)
 	}
 	_, err := l.client.Write(reply)
 	return err == nil
@@ -360,7 +361,7 @@ func (l *proxied) deliver(x exchange, reply []byte) bool {
 
 // note writes down what Redis did.
 func (l *proxied) note(x exchange, reply []byte, delivered bool) {
-	if isProbe(x.words) && delivered && reply[0] != '-' && time.Since(x.at) < l.proxy.ledger.timeout {
+	if delivered && reply[0] != '-' && time.Since(x.at) < l.proxy.ledger.timeout {
 		l.proxy.ledger.trial(l.proxy.gateway)
 	}
 	if !reserves(x.words) || reply[0] != '*' {
@@ -379,14 +380,15 @@ func newLedger(timeout time.Duration) *Ledger {
 	return &Ledger{timeout: timeout, executions: map[string]int{}, first: map[int]time.Time{}, trials: map[int][]time.Time{}}
 }
 
-// trial notes a new connection, or a probe that was answered.
+// trial notes a new connection, or an answer in time: either closes a breaker, or
+// keeps it closed.
 func (g *Ledger) trial(gateway int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.trials[gateway] = append(g.trials[gateway], time.Now())
 }
 
-// trialsOf tells when a gateway had reason to try again.
+// trialsOf tells when a gateway had reason to call Redis well.
 func (g *Ledger) trialsOf(gateway int) []time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -439,13 +441,6 @@ func (p *Proxy) script(words []string) string {
 func reserves(words []string) bool {
 	const before, arguments = 4, 16
 	return isScript(words) && len(words) == before+arguments && words[before+3] != "0"
-}
-
-// isProbe tells whether a command may be what a gateway's breaker asks before
-// it closes.
-func isProbe(words []string) bool {
-	name := strings.ToUpper(words[0])
-	return name == "PING" || name == "SETRANGE"
 }
 
 // isScript tells whether a command runs a script.

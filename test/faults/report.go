@@ -41,7 +41,7 @@ load they have used as much and never rest.
   stall is in the last column). At most one redis.timeout is due; the longest stall and %v are allowed for, because stalls of
   a single thread are not seen.
 - **paid**: requests that waited for a timeout; **late**: those of them that arrived after the third timed-out call, though nothing
-  had told their gateway since that Redis is well: no new connection, no answered probe. None is due (RULES 35).
+  had told their gateway since that Redis is well: no new connection, no answer in time. None is due (RULES 35).
 - **executed**: runs in Redis a reservation, over so many reservations. In brackets: reservations that ran while their gateway could
   not learn of it; the request was decided alone and is counted twice, never too little.
 - **admitted**: of the shared key's limit of %d, until the fault ended / until all had recovered; **due** is the bound of RULES 17:
@@ -96,6 +96,10 @@ func (o *Outcome) row(w io.Writer) {
 	if o.Unaccepted > 0 {
 		executed += fmt.Sprintf(" (%d)", o.Unaccepted)
 	}
+	late := fmt.Sprint(o.Late)
+	if o.Kind.Over != overOne {
+		late = "-" // no proxy sees what the gateways were told
+	}
 	admitted := fmt.Sprintf("%d / %d", o.Outage, o.Admitted)
 	if o.Short > 0 {
 		admitted += fmt.Sprintf(" (%d)", o.Short)
@@ -108,8 +112,8 @@ func (o *Outcome) row(w io.Writer) {
 	if o.Recovery >= 0 {
 		recovery = ms(o.Recovery)
 	}
-	fmt.Fprintf(w, "| %s | %s | %s | %d of %d | %s | %d | %d | %s | %s | %d / %d | %s | %s | %s |\n", o.Kind.Name, o.Kind.How, o.State,
-		o.Lost, o.Requests, ms(o.Added()), o.Paid, o.Late, executed, admitted, outage, total, recovery, memory, ms(o.Stall))
+	fmt.Fprintf(w, "| %s | %s | %s | %d of %d | %s | %d | %s | %s | %s | %d / %d | %s | %s | %s |\n", o.Kind.Name, o.Kind.How, o.State,
+		o.Lost, o.Requests, ms(o.Added()), o.Paid, late, executed, admitted, outage, total, recovery, memory, ms(o.Stall))
 }
 
 // broken lists the cells that kept less than was promised.
