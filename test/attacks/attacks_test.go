@@ -40,6 +40,7 @@ var classes = []class{
 	{"advisories", "advisories_test.go names each", 0, len(advisories), regressions},
 	{"request smuggling", "CWE-444, CVE-2025-22871, RFC 9112 2.2, 5.2, 6.1, 6.3, 7.1", 160, 300, smuggling},
 	{"rate limits", "DESIGN 9, OWASP API4:2023", 120, 150, bypassing},
+	{"exhaustion", "exhaustion_test.go names each", 0, 1000, exhaustion},
 }
 
 // TestAttacks tries everything on both wirings.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -233,6 +234,7 @@ func startRecorder(t *testing.T, authsvc string) *recorder {
 	}
 	r := &recorder{}
 	proxy := httputil.NewSingleHostReverseProxy(at)
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // clients that hang up
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		r.mu.Lock()
 		r.asked = append(r.asked, request.Header.Clone())
@@ -397,13 +399,13 @@ func (b *bed) start(static func(map[string]any), dynamic func(string) string, br
 			t.Fatal(err)
 		}
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+	words, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer words.Close()
 	gateway := exec.Command(binary, "--configFile=traefik.yml")
-	gateway.Dir, gateway.Stdout, gateway.Stderr = dir, log, log
+	gateway.Dir, gateway.Stdout, gateway.Stderr = dir, words, words
 	gateway.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // never outlives the test
 	auth := b.ready.AuthSvc
 	if b.auth != nil {
@@ -420,8 +422,8 @@ func (b *bed) start(static func(map[string]any), dynamic func(string) string, br
 		_ = gateway.Process.Kill() // it may have ended
 		<-ended
 		if t.Failed() {
-			words, _ := os.ReadFile(filepath.Join(dir, "log"))
-			t.Logf("the gateway's last words: %s", words[max(0, len(words)-2000):])
+			said, _ := os.ReadFile(filepath.Join(dir, "log"))
+			t.Logf("the gateway's last words: %s", said[max(0, len(said)-1000):])
 		}
 	})
 	return door{addresses["web"], addresses["websecure"]}, ended
