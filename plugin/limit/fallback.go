@@ -32,11 +32,13 @@ func (e *Engine) fallBackLocked(b *bucket, p *Policy, limit, cost int64, o *Outc
 	e.decideAloneLocked(b, limit, cost, o, share, p.OnFailure == Allow, now)
 }
 
-// byLastNumbersLocked decides by what Redis said last, under the whole limit.
-func (e *Engine) byLastNumbersLocked(b *bucket, limit, cost int64, o *Outcome, now int64) {
+// byLastNumbersLocked decides by what Redis said last, under this instance's
+// share: on a fresh key those numbers are zero everywhere, and under the whole
+// limit every instance would admit all of it (RULES 17).
+func (e *Engine) byLastNumbersLocked(b *bucket, p *Policy, limit, cost int64, o *Outcome, now int64) {
 	e.Degraded.Add(1)
 	o.Degraded = true
-	e.decideAloneLocked(b, limit, cost, o, limit, false, now)
+	e.decideAloneLocked(b, limit, cost, o, e.presence.share(limit, p.MinInstances), false, now)
 }
 
 // decideAloneLocked applies the rule to this instance's part of the usage.

@@ -288,7 +288,7 @@ func (e *Engine) outOfBudget(b *bucket, w *waiter) {
 	if b.flight != nil && b.flight.timedOut || !e.redis.Healthy() {
 		e.fallBackLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)
 	} else {
-		e.byLastNumbersLocked(b, w.limit, w.cost, &w.outcome, now)
+		e.byLastNumbersLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)
 	}
 	w.release()
 }
