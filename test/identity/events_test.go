@@ -15,10 +15,6 @@ const (
 	// nothing (RULES 8): 1.5 s of silence, noticed at most 250 ms later; what was
 	// kept is fresh for a second then.
 	unheard = 2750 * time.Millisecond
-
-	// uncounted is how much longer it may take where replicas hear nothing
-	// either: what one has asked Redis counts for a second.
-	uncounted = time.Second
 )
 
 // subscribersKilled: Redis closes every subscription, as it does with a slow
