@@ -101,9 +101,9 @@ var advisories = []advisory{
 		one(bare("GET", "/v1/products", field{"Connection", "Upgrade, HTTP2-Settings"}, field{"Upgrade", "h2c"}, field{"HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA"}), http1, never)},
 	{"h2c upgrade, HTTP2-Settings not listed", "Bishop Fox, h2c smuggling, 2020",
 		one(withFields(field{"Connection", "Upgrade"}, field{"Upgrade", "h2c"}, field{"HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA"}), http1, without("Upgrade"))},
-	{"opaque request target", "traefik/traefik 13796",
-		one(bare("GET", "http:v1/products"), fronts, never)},
-	{"opaque request target with a token", "traefik/traefik 13796",
+	{"opaque request target", "CVE-2026-88009, GHSA-f52w-8j3h-j724",
+		one(bare("GET", "http:http://"+echoHost+"/v1/products"), fronts, never)},
+	{"opaque request target with a token", "CVE-2026-88009, traefik/traefik 13796",
 		one(func(b *bed) message {
 			return message{method: "GET", target: "mailto:v1/products", host: echoHost, fields: []field{bearer(b.token)}}
 		}, fronts, never)},
@@ -144,7 +144,7 @@ var advisories = []advisory{
 			}
 			return nil
 		})},
-	{"the API and the dashboard", "GHSA-7vww-mvcr-x6vj's lesson: what is not there has no hole",
+	{"the API and the dashboard", "DESIGN 9",
 		func(b *bed) error {
 			for _, path := range []string{"/api/rawdata", "/api/overview", "/dashboard/", "/debug/pprof/", "/metrics", "/ping"} {
 				o := b.fire(b.door, []probe{{front: plain1, message: message{method: "GET", target: path, host: realHost}, judge: refusedWith(http.StatusNotFound)}})
@@ -180,7 +180,7 @@ var advisories = []advisory{
 		}, http2s, never)},
 	{"two authorities in HTTP/2", "RFC 9113 8.3.1",
 		one(withFields(field{"host", "other.test"}), http2s, intactIfAny)},
-	{"Proxy header (httpoxy)", "CVE-2016-5385",
+	{"a proxy's credential", "RFC 9110 11.7.2",
 		one(withFields(field{"Proxy-Authorization", "Basic " + lie}), fronts, intactIfAny)},
 }
 

@@ -173,12 +173,9 @@ func bypassing(b *bed, c class) (o outcome) {
 		gained, err := crowd.try(b)
 		o.tried++
 		o.gained += gained
-		if err != nil {
-			find("%s: %v", crowd.name, err)
+		if err != nil || gained > 0 {
+			find("%s: %d gained, %v", crowd.name, gained, err)
 		}
-	}
-	if o.gained > 0 {
-		find("%d requests gained", o.gained)
 	}
 	return o
 }
@@ -218,8 +215,7 @@ func (y bypass) try(b *bed) (gained int, err error) {
 		}
 		if len(b.echo.take(id)) > 0 {
 			gained++
-			err = fmt.Errorf("request %d passed (%d)", attempt+1, got.status)
-			return gained, err
+			return gained, fmt.Errorf("request %d passed (%d)", attempt+1, got.status)
 		}
 	}
 	b.echo.take("")

@@ -14,6 +14,6 @@
 // The suite bites: weakened_test.go opens each closing setting in turn, on a
 // gateway of its own, and demands that the attack it closes then succeeds.
 //
-//	go test ./attacks                                       a sample of every class
-//	go test ./attacks -run 'TestAttacks' -timeout 20m -full everything; writes RESULTS.md
+//	go test ./attacks                      a sample of every class
+//	go test ./attacks -timeout 20m -full   everything; writes RESULTS.md
 package attacks

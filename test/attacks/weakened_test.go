@@ -116,14 +116,14 @@ var openings = []opening{
 	{setting: "abortOnPluginFailure: true", static: func(tree map[string]any) {
 		tree["experimental"].(map[string]any)["abortOnPluginFailure"] = false
 	}, attack: "a gateway without its plugin serves", try: nil}, // brokenPlugin starts gateways of its own
-	{setting: "respondingTimeouts.readTimeout: 60s", static: setAt("0s", "transport", "respondingTimeouts", "readTimeout"), attack: "headers that never end hold a connection (CWE-400, slowloris)", try: slowHeaders, slow: true},
+	{setting: "respondingTimeouts.readTimeout: 60s", wirings: []string{stack.Fast}, static: setAt("0s", "transport", "respondingTimeouts", "readTimeout"), attack: "headers that never end hold a connection (CWE-400, slowloris)", try: slowHeaders, slow: true},
 	{setting: "no-credential on public routes", dynamic: replaced(", no-credential", ""), attack: "Authorization reaches a public service",
 		try: one(func(b *bed) message { return public(bearer(b.token)) }, fronts, nobodyIfAny)},
 	{setting: "the plugin on public routes", dynamic: replaced("[cors, login, no-credential", "[cors, no-credential"), attack: "X-User-ID reaches a public service",
 		try: one(func(*bed) message { return public(field{"X-User-ID", lie}) }, fronts, nobodyIfAny)},
 	{setting: "the plugin on protected routes", wirings: []string{stack.Fast}, dynamic: replaced("[cors, gate", "[cors"), attack: "no token is needed",
 		try: one(bare("GET", "/v1/products"), fronts, never)},
-	{setting: "sluice-id before forwardAuth", wirings: []string{stack.Classic}, dynamic: replaced("[cors, sluice-id, auth", "[cors, auth"), attack: "Connection: X-User-ID or a forged X-Session-ID passes to the service unguarded on refusal: no X-Request-ID on a 401",
+	{setting: "sluice-id before forwardAuth", wirings: []string{stack.Classic}, dynamic: replaced("[cors, sluice-id, auth", "[cors, auth"), attack: "a refusal by forwardAuth has no X-Request-ID",
 		try: one(bare("GET", "/v1/products"), fronts, func(got answer, _ []seen) error {
 			if got.header.Get("X-Request-ID") == "" {
 				return errors.New("a refusal without X-Request-ID")
