@@ -18,6 +18,13 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Parse()
+	parallel := "6" // the short form demands counts, not times, and mostly waits
+	if *campaign {
+		parallel = "3"
+	}
+	if err := flag.Set("test.parallel", parallel); err != nil {
+		panic(err)
+	}
 	redis.SetLogger(quiet{})
 	os.Exit(m.Run())
 }
