@@ -3,6 +3,7 @@ package plugin
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/limit"
@@ -109,8 +110,8 @@ func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal
 				key = user
 			}
 		case keyHeader:
-			if values := r.Header[rule.keyHeader]; len(values) > 0 && values[0] != "" {
-				key = limit.Key(limit.HeaderKey, values[0])
+			if value := headerValue(r.Header[rule.keyHeader]); value != "" {
+				key = limit.Key(limit.HeaderKey, value)
 			}
 		case keyGlobal:
 			key = limit.GlobalKey
@@ -143,6 +144,16 @@ func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal
 		}
 	}
 	return nil
+}
+
+// headerValue is a field's value without the white space around it. HTTP/1.1
+// trims that; over HTTP/2 Go hands it on, though RFC 9113, section 8.2.1, forbids
+// it, and each spelling would have a limit of its own.
+func headerValue(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return strings.Trim(values[0], " \t")
 }
 
 // unlessDry is the refusal, but for a dry run: it decides, counts and announces

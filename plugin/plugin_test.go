@@ -269,3 +269,15 @@ func TestPublicRouteStripsIdentity(t *testing.T) {
 		}
 	}
 }
+
+// White space around a value is no other value (RFC 9113, section 8.2.1).
+func TestHeaderValue(t *testing.T) {
+	for _, sent := range []string{"acme", " acme", "acme\t", " \tacme "} {
+		if got := headerValue([]string{sent}); got != "acme" {
+			t.Errorf("%q became %q", sent, got)
+		}
+	}
+	if headerValue(nil) != "" || headerValue([]string{" "}) != "" {
+		t.Error("nothing became something")
+	}
+}
