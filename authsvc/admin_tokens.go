@@ -171,7 +171,7 @@ func (s *Service) introspect(c echo.Context, presented string) (introspection, e
 		if errors.Is(err, store.ErrNoSession) {
 			return introspection{}, nil
 		}
-		active := err == nil && family.Current == refreshSum(presented)
+		active := err == nil && s.sessions.wrote(family) && family.Current == refreshSum(presented)
 		if !active {
 			return introspection{}, err
 		}

@@ -46,6 +46,7 @@ func (s *Service) issue(ctx context.Context, user string, claims map[string]any,
 		Session: session, User: user, Claims: string(text), TTL: ttl, Issued: issued,
 		Current: refreshSum(answer.RefreshToken),
 	}
+	family.MAC = s.sessions.macFamily(family)
 	if err := s.store.CreateFamily(ctx, family); err != nil {
 		return nil, err
 	}
@@ -98,6 +99,9 @@ func (s *Service) refresh(ctx context.Context, presented string) (*pair, error) 
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !s.sessions.wrote(family) {
+		return nil, invalidGrant(errors.New("somebody else has written this session to redis"))
 	}
 	issued, mark, err := s.store.Stamp(ctx, s.Config.Own.UserPrefix+family.User)
 	if err != nil {

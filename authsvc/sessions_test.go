@@ -64,6 +64,40 @@ func TestRefreshRotation(t *testing.T) {
 	}
 }
 
+// What Redis holds of a session is authsvc's word only under its MAC: whoever can
+// write there makes nobody into somebody else, by no field and not by another
+// session's record whole (RULES 1).
+func TestRewrittenSessionIsRefused(t *testing.T) {
+	r, redis := start(t)
+	client := redis.Client()
+	defer client.Close()
+	victim := r.wantStatus(r.login("victim").AccessToken, 200).header.Get("X-Session-ID")
+	record, err := client.HGetAll(t.Context(), "sluice:ref:"+victim).Result()
+	if err != nil || record["user"] != "victim" {
+		t.Fatalf("%v, %v", record, err)
+	}
+	for name, fields := range map[string]map[string]string{
+		"user":           {"user": "victim"},
+		"claims":         {"claims": `{"plan":"enterprise"}`},
+		"ttl":            {"ttl": "72000000"},
+		"no MAC":         {"mac": ""},
+		"another's":      {"user": record["user"], "claims": record["claims"], "ttl": record["ttl"], "mac": record["mac"]},
+		"shifted bounds": {"user": "mallory{}", "claims": ""},
+	} {
+		own := r.loginWith(`{"user_id":"mallory","claims":{},"ttl":"5m"}`)
+		key := "sluice:ref:" + r.wantStatus(own.AccessToken, 200).header.Get("X-Session-ID")
+		if err := client.HSet(t.Context(), key, fields).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.call("POST", "/v1/tokens/introspect", `{"token":"`+own.RefreshToken+`"}`); strings.Contains(got.body, `"active":true`) {
+			t.Errorf("%s: introspection believes it: %s", name, got.body)
+		}
+		if next, a := r.refreshWith(own.RefreshToken); a.status != 400 {
+			t.Errorf("%s: %d, issued %+v", name, a.status, next)
+		}
+	}
+}
+
 // A session stands readable in its access tokens: garbage for it must not
 // count as reuse.
 func TestGarbageRefreshTokenDoesNotKillTheSession(t *testing.T) {

@@ -16,6 +16,7 @@ var ErrNoSession = errors.New("no such session")
 // Family is the line of refresh tokens that one login began. It is a hash:
 //
 //	user, claims, ttl   what its access tokens say (claims as JSON, ttl in ms)
+//	mac                 the caller's proof that it wrote the three above
 //	issued              iat of the current pair, unix ms
 //	current, previous   sums of the two youngest refresh tokens
 //	rotated             when previous was replaced, unix ms of Redis
@@ -28,6 +29,7 @@ type Family struct {
 	User    string
 	Claims  string
 	TTL     time.Duration
+	MAC     string // over Session, User, Claims and TTL; this package only keeps it
 	Issued  time.Time
 	Current string // sum of the youngest refresh token
 }
@@ -38,7 +40,7 @@ func (s *Store) CreateFamily(ctx context.Context, f Family) error {
 	return s.call(ctx, func(ctx context.Context) error {
 		_, err := s.redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
 			p.HSet(ctx, key,
-				"user", f.User, "claims", f.Claims, "ttl", f.TTL.Milliseconds(),
+				"user", f.User, "claims", f.Claims, "ttl", f.TTL.Milliseconds(), "mac", f.MAC,
 				"issued", f.Issued.UnixMilli(), "current", f.Current)
 			p.PExpire(ctx, key, s.Session)
 			return nil
@@ -71,6 +73,7 @@ func (s *Store) LoadFamily(ctx context.Context, session string) (Family, error) 
 		User:    fields["user"],
 		Claims:  fields["claims"],
 		TTL:     time.Duration(ttl) * time.Millisecond,
+		MAC:     fields["mac"],
 		Issued:  time.UnixMilli(issued),
 		Current: fields["current"],
 	}, nil
