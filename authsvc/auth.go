@@ -40,7 +40,7 @@ func (s *Service) auth(c echo.Context) error {
 		return err
 	}
 	now := time.Now()
-	who, err := s.authenticate(c.Request().Context(), compact, now)
+	who, certain, err := s.authenticate(c.Request().Context(), compact, now)
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (s *Service) auth(c echo.Context) error {
 			return insufficientScope(scope)
 		}
 	}
-	s.answer(c.Response().Header(), who, now)
+	s.answer(c.Response().Header(), who, certain, now)
 	return c.NoContent(http.StatusOK)
 }
 
@@ -92,34 +92,36 @@ func demanded(r *http.Request) (string, error) {
 	return strings.Join(strings.Fields(scope), " "), nil
 }
 
-// authenticate verifies a token and asks for its status.
-func (s *Service) authenticate(ctx context.Context, compact string, now time.Time) (*identity, error) {
-	who, err := s.verifier.verify(ctx, compact, now)
+// authenticate verifies a token and asks for its status. It is certain unless a
+// revocation may have been missed.
+func (s *Service) authenticate(ctx context.Context, compact string, now time.Time) (who *identity, certain bool, err error) {
+	who, err = s.verifier.verify(ctx, compact, now)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return who, s.checkStatus(ctx, who)
+	certain, err = s.checkStatus(ctx, who)
+	return who, certain, err
 }
 
-func (s *Service) checkStatus(ctx context.Context, who *identity) error {
+func (s *Service) checkStatus(ctx context.Context, who *identity) (certain bool, err error) {
 	required := s.Config.Sessions.Required
 	status, err := s.store.Status(ctx, s.question(who), !required)
 	if refused := who.refusedBy(status, s.Config.ClockLeeway); refused != nil {
-		return refused // whatever Redis could add, it could not make this good
+		return false, refused // whatever Redis could add, it could not make this good
 	}
 	if err != nil {
 		s.metrics.degraded.Inc()
 		// What was present a moment ago is served on, as any known token is
 		// (DESIGN section 8); a token nobody has vouched for is not.
 		if s.Config.OnRedisFailure == "deny" || required && !status.Present {
-			return err
+			return false, err
 		}
-		return nil
+		return false, nil
 	}
 	if required && !status.Present {
-		return fmt.Errorf("%w: no session in redis", errRevoked)
+		return false, fmt.Errorf("%w: no session in redis", errRevoked)
 	}
-	return nil
+	return status.Certain, nil
 }
 
 func (s *Service) question(who *identity) store.Question {
@@ -150,8 +152,10 @@ func (i *identity) refusedBy(status store.Status, leeway time.Duration) error {
 
 // answer writes who the bearer is and how long that may be believed (RULES 7):
 // stale-if-error counts from the end of freshness (RFC 5861), so both together
-// must not outlive the token.
-func (s *Service) answer(h http.Header, who *identity, now time.Time) {
+// must not outlive the token. What is not certain is fresh for a second at most:
+// the gateway, whose own stream of events may be whole, would otherwise keep for
+// cache.maxAge what this replica could not know.
+func (s *Service) answer(h http.Header, who *identity, certain bool, now time.Time) {
 	h[headerUserID] = []string{who.user}
 	h[headerTokenID] = []string{who.tokenID}
 	if who.session != "" {
@@ -160,8 +164,15 @@ func (s *Service) answer(h http.Header, who *identity, now time.Time) {
 	for _, header := range who.headers {
 		h.Set(header[0], header[1])
 	}
-	h.Set("Cache-Control", cacheControl(who.expires.Sub(now), s.Config.Cache))
+	cache := s.Config.Cache
+	if !certain {
+		cache.MaxAge = min(cache.MaxAge, uncertainAge)
+	}
+	h.Set("Cache-Control", cacheControl(who.expires.Sub(now), cache))
 }
+
+// uncertainAge is how long an answer is fresh that may have missed a revocation.
+const uncertainAge = time.Second
 
 func cacheControl(left time.Duration, c CacheConfig) string {
 	life := int64(left / time.Second)

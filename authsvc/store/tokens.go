@@ -27,6 +27,11 @@ type Status struct {
 	Unreadable     bool // an entry was not written by authsvc
 	SessionRevoked bool
 	VoidBefore     int64 // unix ms; 0: no mark
+
+	// Certain: Redis said so just now, or every event since it did was heard.
+	// Otherwise a revocation may have been missed, and whoever is told must
+	// ask again soon.
+	Certain bool
 }
 
 type cachedStatus struct {
@@ -55,6 +60,7 @@ func (s *Store) Status(ctx context.Context, q Question, register bool) (Status, 
 		var answer Status
 		if answer, err = s.ask(ctx, q, register); err == nil {
 			status = answer
+			status.Certain = true
 		}
 	}
 	s.memory.judge(q, &status)
@@ -66,11 +72,10 @@ func (s *Store) cached(id string) (Status, bool) {
 	if !found {
 		return Status{}, false
 	}
-	if time.Since(entry.asked) < statusLife {
-		return entry.status, true
-	}
 	generation, alive := s.stream.state()
-	return entry.status, alive && entry.generation == generation && !s.Bare
+	status := entry.status
+	status.Certain = alive && entry.generation == generation && !s.Bare
+	return status, status.Certain || time.Since(entry.asked) < statusLife
 }
 
 func (s *Store) ask(ctx context.Context, q Question, register bool) (Status, error) {
