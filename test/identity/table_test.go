@@ -345,7 +345,11 @@ func staleEndsAtExp(b *bed) {
 		}
 	}
 	b.cutFronts()
-	defer b.mendFronts()
+	after := b.issue(0, "stale-after", time.Hour)
+	defer func() { // an address that was away is tried again within a second
+		b.mendFronts()
+		b.everywhere(slack+5*time.Second, "/echo", after, 200)
+	}()
 	traffic := b.steadily(10*time.Millisecond, "/echo", compact)
 	harness.Eventually(t, time.Until(exp)+slack, "every gateway has stopped to serve it", func() error {
 		last := map[int]int{}
