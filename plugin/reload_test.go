@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -116,5 +117,48 @@ func await(t *testing.T, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}
+	}
+}
+
+// What a limit or a cache of decisions has counted stays in the heartbeat when
+// a new configuration does without it: the counters only grow.
+func TestCountersOutliveTheirConfiguration(t *testing.T) {
+	server := redistest.Start(t)
+	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	defer auth.Close()
+	beat := func(limitName, address string) (*backend, context.CancelFunc) {
+		config := CreateConfig()
+		config.Redis.Addresses = []string{server.Addr}
+		config.Auth = &Auth{Addresses: []string{address}}
+		config.Limits = []Limit{{Name: limitName, Key: keyGlobal, Limit: "1", Window: "240h"}}
+		ctx, cancel := context.WithCancel(context.Background())
+		handler, err := New(ctx, http.NotFoundHandler(), config, "gate")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("Authorization", "Bearer x")
+			handler.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		return handler.(*gate).backend, cancel
+	}
+	b, before := beat("old", auth.URL)
+	_, after := beat("new", auth.URL+"/other")
+	defer after()
+	counts := func() (c heartbeat) {
+		if err := json.Unmarshal([]byte(b.report()), &c); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	denied, misses := counts().Counters.Denied["old"], counts().Counters.DecisionMisses
+	if denied == 0 || misses < 2 {
+		t.Fatalf("%d denied, %d misses", denied, misses)
+	}
+	before()
+	await(t, "the old limit and cache to close", func() bool { return len(counts().Limits) == 1 })
+	if c := counts().Counters; c.Denied["old"] != denied || c.DecisionMisses != misses {
+		t.Errorf("%d denied of %d, %d misses of %d", c.Denied["old"], denied, c.DecisionMisses, misses)
 	}
 }

@@ -65,6 +65,9 @@ func (b *backend) report() string {
 		beat.Counters.BreakerOpen = 1
 	}
 	b.mu.Lock()
+	beat.Counters.DecisionHits = b.forgotten.DecisionHits
+	beat.Counters.DecisionMisses = b.forgotten.DecisionMisses
+	beat.Counters.AuthErrors = b.forgotten.AuthErrors
 	for _, d := range b.decisions {
 		beat.Counters.DecisionHits += d.hits.Load()
 		beat.Counters.DecisionMisses += d.misses.Load()

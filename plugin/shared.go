@@ -121,6 +121,7 @@ type backend struct {
 	mu        sync.Mutex
 	limits    map[string]definition // by name, as configured last
 	decisions []*decisions          // for their counters
+	forgotten counters              // of caches that are closed
 }
 
 func holdBackend(ctx context.Context, s *redisSettings) *backend {
@@ -180,11 +181,13 @@ func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subn
 	return l
 }
 
-// forget drops a closed cache from the counters' sum; what it has counted
-// stays in it.
+// forget drops a closed cache; what it has counted stays in the sum.
 func (b *backend) forget(d *decisions) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.forgotten.DecisionHits += d.hits.Load()
+	b.forgotten.DecisionMisses += d.misses.Load()
+	b.forgotten.AuthErrors += d.errors.Load()
 	for i := range b.decisions {
 		if b.decisions[i] == d {
 			b.decisions = append(b.decisions[:i], b.decisions[i+1:]...)

@@ -29,7 +29,8 @@ const (
 
 // GiveBack returns the permit of a granted answer that was not used after all:
 // to the lease it came from while that lives, else to the window it was
-// granted in, else nowhere (RULES 10). It does so once; an answer without a
+// granted in, else nowhere (RULES 10). A permit taken without Redis goes back
+// there only if it was reported since. It does so once; an answer without a
 // permit changes nothing.
 func (e *Engine) GiveBack(a *Answer) {
 	b := a.bucket
@@ -41,8 +42,8 @@ func (e *Engine) GiveBack(a *Answer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch h := a.lease; {
-	case h == nil: // taken without Redis, which never counted it
-		b.forgetSpentLocked(a.window, a.cost)
+	case h == nil:
+		e.forgetSpentLocked(b, a.window, a.cost)
 	case h == b.lease && now < h.until:
 		h.left += a.cost
 		e.watchLocked(b)
@@ -53,19 +54,35 @@ func (e *Engine) GiveBack(a *Answer) {
 	}
 }
 
-func (b *bucket) forgetSpentLocked(index, permits int64) {
+// forgetSpentLocked undoes what was admitted without Redis: what is owed still
+// is not reported after all, and what was reported is returned.
+func (e *Engine) forgetSpentLocked(b *bucket, index, permits int64) {
 	switch b.seen.Index - index {
 	case 0:
-		if b.owed.Spent >= permits { // not reported yet
-			b.owed.Spent -= permits
-			b.alone.Spent -= permits
+		if b.alone.Spent < permits {
+			return // a reset has made it void
 		}
+		b.alone.Spent -= permits
+		if b.owed.Spent >= permits {
+			b.owed.Spent -= permits
+			return
+		}
+		b.owed.Returned += permits
 	case 1:
+		if b.alone.PreviousSpent < permits {
+			return
+		}
+		b.alone.PreviousSpent -= permits
 		if b.owed.PreviousSpent >= permits {
 			b.owed.PreviousSpent -= permits
-			b.alone.PreviousSpent -= permits
+			return
 		}
+		b.owed.PreviousReturned += permits
+	default:
+		return
 	}
+	b.denial.until = 0 // there may be room now
+	e.watchLocked(b)
 }
 
 // Hold is a permit whose answer decides whether it counts (countStatus,

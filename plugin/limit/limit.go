@@ -34,6 +34,7 @@ package limit
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,11 +130,13 @@ type Engine struct {
 	// offset is Redis's clock minus this process's monotonic one, in
 	// microseconds, as of the last reply: the fallback's windows are Redis's.
 	offset atomic.Int64
+	doubt  atomic.Int64 // how far off it may be, ns: how long that reply was under way
 
 	Degraded atomic.Int64 // answers given without Redis
 
 	mu       sync.Mutex
-	limiters sync.Map // limiterID -> *Limiter; written under mu
+	limiters sync.Map         // limiterID -> *Limiter; written under mu
+	dropped  map[string]int64 // what limits that are gone denied, by name
 
 	sweeper sweeper
 	stop    chan struct{}
@@ -166,8 +169,10 @@ func NewEngine(o Options) *Engine {
 		log:     o.Log,
 		prefix:  o.Prefix,
 		stop:    make(chan struct{}),
+		dropped: map[string]int64{},
 	}
 	e.offset.Store(time.Now().UnixMicro() - o.Clock()/1000)
+	e.doubt.Store(math.MaxInt64)
 	e.presence = newPresence(e, o.Instance, o.Report)
 	e.sweeper.wake = make(chan struct{}, 1)
 	return e
@@ -236,12 +241,35 @@ func (e *Engine) Drop(l *Limiter) {
 	id := limiterID{name: l.Name, window: l.window}
 	if found, ok := e.limiters.Load(id); ok && found.(*Limiter) == l {
 		e.limiters.Delete(id)
+		if n := l.Denied.Load(); n > 0 {
+			e.rememberLocked(l.Name, n)
+		}
 	}
 }
 
-// Denials are the denied requests by limit name.
+// rememberLocked keeps what a limit that is gone denied.
+func (e *Engine) rememberLocked(name string, denied int64) {
+	for other := range e.dropped {
+		if len(e.dropped) < mostDropped {
+			break
+		}
+		delete(e.dropped, other)
+	}
+	e.dropped[name] += denied
+}
+
+// mostDropped bounds the names of limits that are gone (I6): the heartbeat
+// carries each of them.
+const mostDropped = 32
+
+// Denials are the denied requests by limit name, of all time.
 func (e *Engine) Denials() map[string]int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	denials := map[string]int64{}
+	for name, n := range e.dropped {
+		denials[name] = n
+	}
 	e.limiters.Range(func(_, l interface{}) bool {
 		denials[l.(*Limiter).Name] += l.(*Limiter).Denied.Load()
 		return true
@@ -336,6 +364,18 @@ func (e *Engine) reserve(p *Policy, asks []Ask, answers []Answer, now int64) {
 			answers[i].Outcome = w.outcome
 		}
 	}
+}
+
+// tellTime learns Redis's clock from a reply to what was sent at the given
+// instant. One that took longer than replies may, and longer than the one last
+// believed, tells less than is known.
+func (e *Engine) tellTime(micros, sent int64) {
+	doubt := e.clock() - sent
+	if doubt > e.timeout && doubt > e.doubt.Load() {
+		return
+	}
+	e.doubt.Store(doubt)
+	e.offset.Store(micros - sent/1000)
 }
 
 // redisNow is Redis's clock in unix microseconds, as far as this process

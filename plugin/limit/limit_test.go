@@ -375,6 +375,25 @@ func TestI5LateGrantFillsTheLease(t *testing.T) {
 	})
 }
 
+// An answer that was long under way says little about Redis's clock: by it the
+// fallback would begin windows early and give each share out anew.
+func TestI5LateAnswersDoNotMoveTheClock(t *testing.T) {
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		g.request([]Ask{g.ask("l", time.Second, "u", 100, 1)})
+		w.mu.Lock()
+		w.latency = func(*rand.Rand) time.Duration { return 1800 * time.Millisecond }
+		w.mu.Unlock()
+		for range 3 {
+			g.request([]Ask{g.ask("l", time.Second, "u", 100, 1)})
+			time.Sleep(2 * time.Second)
+			if off := g.engine.redisNow(g.engine.clock()) - w.clock(); off < -25_000 || off > 25_000 {
+				t.Fatalf("the gateway's idea of Redis's clock is off by %v", time.Duration(off)*time.Microsecond)
+			}
+		}
+	})
+}
+
 // Several limits: a permit from each or from none, and where one denies, the
 // others do not bleed (RULES 20).
 func TestI7AllOrNothing(t *testing.T) {
@@ -485,6 +504,52 @@ func TestHoldsSettle(t *testing.T) {
 		}
 		if ok, _ := g.request([]Ask{g.ask("l", span, "u", limit, 1)}); ok {
 			t.Error("one permit was given back twice")
+		}
+	})
+}
+
+// A permit taken without Redis that turns out not to count comes back, also when
+// it has been reported by then: else each outage would leave behind a part of a
+// limit on failures, used up by requests that did not fail.
+func TestHoldsSettleAfterTheirReport(t *testing.T) {
+	const span, limit = 10 * time.Minute, 6
+	simulate(t, 5, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		g.request([]Ask{g.ask("l", span, "v", limit, 1)}) // Redis's clock is known
+		time.Sleep(span - time.Duration(w.clock()%window.Span(span))*time.Microsecond)
+		w.setDown(true)
+		var holds []*Hold
+		for range limit {
+			ok, answers := g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+			if !ok || !answers[0].Degraded {
+				t.Fatalf("admitted %v, degraded %v", ok, answers[0].Degraded)
+			}
+			holds = append(holds, g.engine.Hold(&answers[0]))
+		}
+		w.setDown(false)
+		time.Sleep(settledAfter)
+		key := g.ask("l", span, "u", limit, 1)
+		used := func() int64 {
+			return w.stored(key.Limiter.redisKey(key.Key)).At(w.clock() / window.Span(span)).Current()
+		}
+		if got := used(); got != limit {
+			t.Fatalf("%d of %d permits are reported", got, limit)
+		}
+		for i, h := range holds {
+			h.Settle(i == 0) // one counts
+		}
+		time.Sleep(settledAfter)
+		if got := used(); got != 1 {
+			t.Errorf("%d permits are used, one counted", got)
+		}
+		passed := 0
+		for range 2 * limit {
+			if ok, _ := g.request([]Ask{key}); ok {
+				passed++
+			}
+		}
+		if passed != limit-1 {
+			t.Errorf("%d more requests passed, want %d", passed, limit-1)
 		}
 	})
 }

@@ -151,7 +151,7 @@ func (p *presence) heard(fields []string, sent int64) {
 		return
 	}
 	if micros, err := strconv.ParseInt(fields[0], 10, 64); err == nil {
-		p.engine.offset.Store(micros - sent/1000)
+		p.engine.tellTime(micros, sent)
 	}
 	known := fields[1] == "1"
 	instances := append([]string(nil), fields[2:]...)

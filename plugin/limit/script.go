@@ -108,7 +108,7 @@ func (e *Engine) landed(b *bucket, f *flight, reply redis.Reply, err error) {
 	if err != nil {
 		e.crashedLocked(b, f, err, now)
 	} else {
-		e.offset.Store(grant.Now - f.sent/1000)
+		e.tellTime(grant.Now, f.sent)
 		b.learnLocked(grant)
 		e.distributeLocked(b, f, grant, now)
 	}
