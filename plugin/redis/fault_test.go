@@ -39,6 +39,8 @@ func TestErrorRepliesOpenTheBreaker(t *testing.T) {
 		{"NOREPLICAS Not enough good replicas to write.", "noreplicas", false},
 		{"TRYAGAIN Multiple keys request during rehashing of slot", "tryagain", true},
 		{"ERR max number of clients reached", "maxclients", true},
+		{"MOVED 1234 127.0.0.1:1", "moved", true},
+		{"ASK 1234 127.0.0.1:1", "ask", true},
 	} {
 		c := c
 		t.Run(c.kind, func(t *testing.T) {
@@ -515,6 +517,30 @@ func TestOldHandshake(t *testing.T) {
 	if want := "AUTH secret, SELECT 3, CLIENT SETNAME sluice, ROLE, PING"; got != want {
 		t.Errorf("got %s", got)
 	}
+}
+
+// A server that does not know a script whose source it was just sent serves
+// nobody: the breaker opens, though the probe, which is no script, is answered.
+func TestScriptUnknownBySource(t *testing.T) {
+	t.Parallel()
+	f := startFake(t, func(_ *session, words []string) string {
+		if words[0] == "SETRANGE" {
+			return ""
+		}
+		return "-NOSCRIPT No matching script. Please use EVAL.\r\n"
+	})
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: time.Second})
+	healthy(t, client)
+	for i := 0; i < tolerated; i++ {
+		if o := do(t, client, &Call{Key: "k", Script: increment}); Kind(o.err) != "noscript" {
+			t.Fatal(o.err)
+		}
+	}
+	if o := do(t, client, &Call{Key: "k", Script: increment}); !errors.Is(o.err, ErrAway) {
+		t.Errorf("after %d: %v", tolerated, o.err)
+	}
+	f.behave(well)
+	healthy(t, client)
 }
 
 // A counting script is sent again only when the answer proves it did not run.

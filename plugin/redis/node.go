@@ -158,7 +158,8 @@ func (n *node) probe(p *pipeline) {
 	call := n.breaker.probe()
 	call.Done = func(reply Reply, err error) {
 		n.probing.Store(false)
-		if !call.late && (err == nil || !isAway(err) || Kind(err) == "noperm") {
+		sick := err != nil && Kind(err) != "noperm" && (isAway(err) || n.stranded(call, faultNamed(Kind(err))))
+		if !call.late && !sick {
 			n.breaker.close()
 		}
 	}
@@ -191,14 +192,18 @@ func (n *node) settle(p *pipeline, call *Call, reply Reply, err error) {
 			return
 		}
 		err = replyError(reply.text)
+		away := f.away || n.stranded(call, f)
 		switch {
-		case f.away && !call.probe:
+		case away && !call.probe:
 			n.breaker.bad(refused, 1, call.Key)
-		case !f.away && !call.late && !call.probe:
+		case !away && !call.late && !call.probe:
 			n.breaker.good()
 		}
 		if f.word == "readonly" {
 			p.retire() // demoted; where the master is now, the next connection finds out
+		}
+		if away && (f.word == "moved" || f.word == "ask") {
+			n.client.journal.log("error", f.word, p.address+" is part of a Redis Cluster: set redis.cluster to true")
 		}
 		if f.word == "readonly" || f.word == "clusterdown" || f.word == "moved" {
 			n.client.lookAgain()
@@ -208,6 +213,20 @@ func (n *node) settle(p *pipeline, call *Call, reply Reply, err error) {
 		n.client.journal.failed(err)
 	}
 	call.Done(Reply{}, err)
+}
+
+// stranded reports whether an answer that redirect could not act on says that
+// this server will serve nobody: a redirect outside a Cluster, where no slot map
+// will ever follow it, and a script that is unknown though its source was sent.
+// In a Cluster the server is well, and the next slot map puts things right.
+func (n *node) stranded(call *Call, f *fault) bool {
+	switch f.word {
+	case "moved", "ask":
+		return !n.client.config.Cluster
+	case "noscript":
+		return call.bySource
+	}
+	return false
 }
 
 // redirect sends a call again that Redis proved not to have executed, and
