@@ -162,6 +162,7 @@ func (d *decisions) decide(r *http.Request, key credentialKey, credential string
 	if err != nil {
 		return verdict{away: true, shared: true, no: authAway()}
 	}
+	d.drop(key) // whatever it says, it says it anew: what it allowed before is void
 	byCredential := variesOnlyByCredential(answer.header)
 	if answer.status < 200 || answer.status > 299 {
 		return verdict{no: answer.refusal(), shared: byCredential}
@@ -200,9 +201,7 @@ func (d *decisions) keep(kept *decision, position int64) {
 	if d.stream.revokedSince(position, kept.names) {
 		return
 	}
-	if old := d.entries[kept.key]; old != nil {
-		d.forgetLocked(old)
-	}
+	d.dropLocked(kept.key) // another question about this credential, for an answer that was not to be shared
 	if len(d.ring) < d.auth.cacheSize {
 		d.ring = append(d.ring, kept)
 	} else {
@@ -215,6 +214,20 @@ func (d *decisions) keep(kept *decision, position int64) {
 	d.known.Unlock()
 	for _, name := range kept.names {
 		d.named[name] = append(d.named[name], kept)
+	}
+}
+
+// drop ends what is kept of a credential, for requests that hold it too.
+func (d *decisions) drop(key credentialKey) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dropLocked(key)
+}
+
+func (d *decisions) dropLocked(key credentialKey) {
+	if old := d.entries[key]; old != nil {
+		old.fresh.Store(0)
+		d.forgetLocked(old)
 	}
 }
 

@@ -2,6 +2,7 @@ package forms_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -184,6 +185,45 @@ func TestAuthServiceAway(t *testing.T) {
 			t.Errorf("a new token: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
 		}
 		readProblem(t, w)
+	})
+}
+
+// TestRefusalEndsADecision: what the auth service has refused since is not
+// served when it is away, though an older answer of its allowed that.
+func TestRefusalEndsADecision(t *testing.T) {
+	refused := map[string]http.HandlerFunc{
+		"401":      judgeNobody,
+		"403":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) },
+		"no-store": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-User-ID", "ann") },
+	}
+	both(t, func(t *testing.T, b *bed) {
+		for name, judge := range refused {
+			t.Run(name, func(t *testing.T) {
+				b := *b
+				b.t, b.auth = t, startFakeAuth(t)
+				b.auth.judgeBy(func(w http.ResponseWriter, r *http.Request) {
+					judgeToken(w, r)
+					w.Header().Set("Cache-Control", "private, max-age=1, stale-if-error=300")
+				})
+				gate := b.gate(`{redis: REDIS, auth: {addresses: ["AUTH"]}}`)
+				if got := statuses(gate, 1, as("ann")); got != "200" {
+					t.Fatal(got)
+				}
+				b.auth.judgeBy(judge)
+				before := len(b.auth.calls())
+				harness.Eventually(t, 10*time.Second, "the auth service is asked again", func() error {
+					statuses(gate, 1, as("ann"))
+					if len(b.auth.calls()) == before {
+						return errors.New("the decision is still fresh")
+					}
+					return nil
+				})
+				b.auth.Close()
+				if got := statuses(gate, 2, as("ann")); got != "503 503" {
+					t.Errorf("without the auth service: %s", got)
+				}
+			})
+		}
 	})
 }
 
