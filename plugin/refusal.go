@@ -64,8 +64,18 @@ func unavailable(detail string, retryAfter time.Duration) *refusal {
 	return &refusal{status: http.StatusServiceUnavailable, title: "Service Unavailable", detail: detail, retryAfter: retryAfter}
 }
 
-func (no *refusal) write(w http.ResponseWriter, id string) {
+// unread is how much of a body that nobody reads may stand in the way of a
+// refusal. Go's server reads up to 256 KiB of it before it answers, so a client
+// that sends slowly would not be told, and its connection held, until the read
+// timeout. A small body has come with the head as a rule, and its connection is
+// worth more than the wait.
+const unread = 64 << 10
+
+func (no *refusal) write(w http.ResponseWriter, r *http.Request, id string) {
 	h := w.Header()
+	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > unread) {
+		h.Set("Connection", "close") // answered at once (RFC 9112, section 9.6)
+	}
 	for _, challenge := range no.challenge {
 		h.Add("Www-Authenticate", challenge)
 	}

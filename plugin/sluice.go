@@ -119,7 +119,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	no := g.admit(&t, r)
 	t.announce(w.Header())
 	if no != nil {
-		no.write(w, id)
+		no.write(w, r, id)
 		return
 	}
 	g.forward(w, r, &t)
@@ -156,5 +156,5 @@ type misconfigured struct{}
 func (misconfigured) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := newUUID()
 	w.Header()[requestIDHeader] = []string{id}
-	unavailable("The gateway is misconfigured; its log says how.", 0).write(w, id)
+	unavailable("The gateway is misconfigured; its log says how.", 0).write(w, r, id)
 }

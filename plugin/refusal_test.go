@@ -1,0 +1,61 @@
+package plugin
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+// Who sends a body and is refused is told so before it ends, however slowly it
+// comes, and keeps the connection only where little can be left of it.
+func TestRefusalBeforeTheBodyEnds(t *testing.T) {
+	server := httptest.NewServer(misconfigured{})
+	defer server.Close()
+	for _, test := range []struct {
+		name, request string
+		closed        bool
+	}{
+		{"none", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", false},
+		{"small and whole", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", false},
+		{"chunks that do not end", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", true},
+		{"long, and one byte of it", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\nx", true},
+		{"long, and GET", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n", true},
+		{"HTTP/1.0", "POST / HTTP/1.0\r\nContent-Length: 65537\r\n\r\nx", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			connection, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer connection.Close()
+			if err := connection.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(connection, test.request); err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+			if err != nil {
+				t.Fatalf("no answer: %v", err)
+			}
+			if response.StatusCode != http.StatusServiceUnavailable || response.Close != test.closed {
+				t.Errorf("%d, closed %t, want %t", response.StatusCode, response.Close, test.closed)
+			}
+		})
+	}
+}
+
+// In HTTP/2 a refused body costs its stream, never the connection of others.
+func TestRefusalInHTTP2(t *testing.T) {
+	r := httptest.NewRequest("POST", "/", nil)
+	r.ProtoMajor, r.ContentLength = 2, -1
+	w := httptest.NewRecorder()
+	misconfigured{}.ServeHTTP(w, r)
+	if got := w.Header().Values("Connection"); got != nil {
+		t.Errorf("Connection: %q", got)
+	}
+}
