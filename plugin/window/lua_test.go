@@ -1,6 +1,8 @@
 package window_test
 
 import (
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -12,19 +14,23 @@ import (
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
-// The script as it is, but for the clock, which the two further arguments set.
-const withClock = `
+// clocked is a script as it is, but for the clock, which the two further
+// arguments set.
+func clocked(script string) *redis.Script {
+	return redis.NewScript(`
 local real = redis
 local redis = setmetatable({call = function(command, ...)
   if command == 'TIME' then return {ARGV[17], ARGV[18]} end
   return real.call(command, ...)
 end}, {__index = real})
-` + window.Script
+` + script)
+}
 
-// arbiter is a real Redis that decides at a time of the test's choosing.
+// arbiter is a real Redis that decides at a time of the test's choosing, by the
+// script of today and by those of releases that may still run beside it.
 type arbiter struct {
-	client *redis.Client
-	script *redis.Script
+	client  *redis.Client
+	scripts []*redis.Script
 }
 
 func startArbiter(t *testing.T) *arbiter {
@@ -38,7 +44,19 @@ func startArbiter(t *testing.T) *arbiter {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return &arbiter{client: client, script: redis.NewScript(withClock)}
+	a := &arbiter{client: client, scripts: []*redis.Script{clocked(window.Script)}}
+	released, err := filepath.Glob("testdata/script-*.lua")
+	if err != nil || len(released) == 0 {
+		t.Fatalf("no scripts of releases: %v", err)
+	}
+	for _, name := range released {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.scripts = append(a.scripts, clocked(string(text)))
+	}
+	return a
 }
 
 func (a *arbiter) call(call *redis.Call) (redis.Reply, error) {
@@ -55,7 +73,8 @@ func (a *arbiter) call(call *redis.Call) (redis.Reply, error) {
 
 func (a *arbiter) decide(t *rapid.T, key string, ask window.Ask, now int64) window.Grant {
 	args := append(ask.Args(), strconv.FormatInt(now/1e6, 10), strconv.FormatInt(now%1e6, 10))
-	reply, err := a.call(&redis.Call{Key: key, Script: a.script, Args: args})
+	script := rapid.SampledFrom(a.scripts).Draw(t, "script")
+	reply, err := a.call(&redis.Call{Key: key, Script: script, Args: args})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +91,11 @@ func (a *arbiter) decide(t *rapid.T, key string, ask window.Ask, now int64) wind
 
 // Lua and Go give the same answers to any schedule of keys, costs, limits,
 // memories and debts, on a clock that also steps back and leaps.
+//
+// Each call is decided by the script of today or by that of a release: during a
+// rolling upgrade gateways of both share keys, in a format whose version stands
+// in the key (RULES 41). Where a new rule must answer otherwise, that version
+// changes, and the scripts of releases with the old one leave testdata.
 func TestLuaAndGoAgree(t *testing.T) {
 	redis7 := startArbiter(t)
 	run := 0
@@ -133,7 +157,7 @@ func TestExpiryIsTwoWindows(t *testing.T) {
 		ask := window.Ask{Window: w, Limit: 10, Cost: 1, Need: 1, Instances: 1}
 		args := append(ask.Args(), strconv.FormatInt(now/1e6, 10), strconv.FormatInt(now%1e6, 10))
 		key := "expiry:" + strconv.FormatInt(elapsed, 10)
-		if _, err := redis7.call(&redis.Call{Key: key, Script: redis7.script, Args: args}); err != nil {
+		if _, err := redis7.call(&redis.Call{Key: key, Script: redis7.scripts[0], Args: args}); err != nil {
 			t.Fatal(err)
 		}
 		reply, err := redis7.call(&redis.Call{Key: key, Name: "PTTL"})
@@ -153,7 +177,7 @@ func TestForeignValueIsAnErrorNotACount(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := window.Ask{Window: 60e6, Limit: 10, Cost: 1, Need: 1, Instances: 1}
-	if _, err := redis7.call(&redis.Call{Key: "foreign", Script: redis7.script, Args: append(ask.Args(), "1700000000", "0")}); err == nil {
+	if _, err := redis7.call(&redis.Call{Key: "foreign", Script: redis7.scripts[0], Args: append(ask.Args(), "1700000000", "0")}); err == nil {
 		t.Fatal("took \"12\" for a counter")
 	}
 }
