@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -121,6 +122,10 @@ func TestRedisAway(t *testing.T) {
 			r.wantStatus(unchecked.AccessToken, test.unchecked)
 			r.wantStatus(revoked.AccessToken, 401)
 			r.wantStatus(voided.AccessToken, 401)
+			// A revocation of now would be missed: gateways have to ask again soon.
+			if a := r.ask(known.AccessToken); test.known == 200 && !strings.HasPrefix(a.header.Get("Cache-Control"), "private, max-age=1,") {
+				t.Errorf("Cache-Control without Redis: %q", a.header.Get("Cache-Control"))
+			}
 			started := time.Now()
 			for range 50 {
 				r.ask(known.AccessToken)

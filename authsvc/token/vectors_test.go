@@ -95,7 +95,7 @@ func TestWycheproofJSONWebSignatures(t *testing.T) {
 		t.Run(file.name, func(t *testing.T) {
 			var content jwsFile
 			readVectors(t, vectors(t, "wycheproof/"+file.name)[0], &content)
-			agreed := 0
+			agreed, accepted := 0, 0
 			for _, group := range content.TestGroups {
 				key := group.Public
 				if key == nil {
@@ -117,8 +117,12 @@ func TestWycheproofJSONWebSignatures(t *testing.T) {
 						continue
 					}
 					agreed++
+					if err == nil {
+						accepted++
+					}
 				}
 			}
+			t.Logf("%d cases, %d accepted", agreed, accepted)
 			if agreed != file.decidable {
 				t.Errorf("%d cases agreed, want %d", agreed, file.decidable)
 			}
@@ -232,6 +236,7 @@ func TestRFCExamples(t *testing.T) {
 		}
 	}
 	readVectors(t, vectors(t, "rfc7515/*.json")[0], &content)
+	accepted := 0
 	for _, vector := range content.Vectors {
 		set, err := ParseKeySet(asSet(vector.JWK))
 		if err == nil {
@@ -240,7 +245,11 @@ func TestRFCExamples(t *testing.T) {
 		if want := vector.Result == "valid"; want != (err == nil) {
 			t.Errorf("%s: accepted %t, want %t: %v", vector.Name, err == nil, want, err)
 		}
+		if err == nil {
+			accepted++
+		}
 	}
+	t.Logf("%d cases, %d accepted", len(content.Vectors), accepted)
 	if len(content.Vectors) < 8 {
 		t.Errorf("%d vectors", len(content.Vectors))
 	}
@@ -251,7 +260,7 @@ func TestRFCExamples(t *testing.T) {
 func TestJOSECookbook(t *testing.T) {
 	paths := append(vectors(t, "jose-cookbook/jws/*.json"), vectors(t, "jose-cookbook/curve25519/jws.json")...)
 	paths = append(paths, vectors(t, "jose-cookbook/rfc7797/*.json")...)
-	accepted := 0
+	run, accepted := 0, 0
 	for _, path := range paths {
 		var example struct {
 			Input struct {
@@ -267,6 +276,7 @@ func TestJOSECookbook(t *testing.T) {
 		if err := json.Unmarshal(data, &example); err != nil || example.Output.Compact == "" {
 			continue // several signatures: JSON serialisation only
 		}
+		run++
 		name := filepath.Base(path)
 		set, err := ParseKeySet(asSet(example.Input.Key))
 		if err != nil {
@@ -284,6 +294,7 @@ func TestJOSECookbook(t *testing.T) {
 			accepted++
 		}
 	}
+	t.Logf("%d cases, %d accepted", run, accepted)
 	if accepted != 5 {
 		t.Errorf("%d examples verified, want 5", accepted)
 	}
