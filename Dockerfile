@@ -13,9 +13,6 @@ RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o /out/ \
       ./cmd/authsvc ./services/cmd/upstream ./deploy/secrets \
  && mkdir -p /empty/keys /empty/redis /empty/gateway /empty/authsvc /empty/users /empty/monitor /empty/grafana /empty/certificates
 
-FROM source AS traefik
-RUN SLUICE_CACHE=/out go run ./cmd/sluice traefik build --output=/out/traefik
-
 # A named volume takes over the owner of the folder it first covers. That is
 # how programs without any capability come to folders they may write to.
 FROM scratch AS secrets
@@ -40,6 +37,11 @@ USER 65532:65532
 EXPOSE 8000
 HEALTHCHECK --interval=2s --timeout=2s --retries=3 CMD ["/upstream", "--healthcheck"]
 ENTRYPOINT ["/upstream"]
+
+# Late in the file, because a builder without BuildKit makes every stage above
+# the one it is asked for, and this one takes minutes.
+FROM source AS traefik
+RUN SLUICE_CACHE=/out go run ./cmd/sluice traefik build --output=/out/traefik
 
 FROM traefik:v3.7.13 AS gateway
 COPY --from=traefik /out/traefik /usr/local/bin/traefik

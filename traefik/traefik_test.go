@@ -184,6 +184,7 @@ func TestEnvironmentReachesTheConfiguration(t *testing.T) {
 	maps.Copy(env, map[string]string{
 		"SLUICE_REDIS_USERNAME": "gateway: {x}", "SLUICE_REDIS_PASSWORD": "pa\"ss'\n- {{ # <&>", "SLUICE_REDIS_TLS": "true",
 		"SLUICE_TLS_CERT": "/tls/cert.pem", "SLUICE_TLS_KEY": "/tls/key.pem", "SLUICE_REDIRECT_HTTP": "8443", "SLUICE_MIN_INSTANCES": "3",
+		"SLUICE_REDIS_PASSWORD_FILE": "/run/secrets/it's", "SLUICE_ACME": "http://acme:8080",
 	})
 	for _, file := range []string{"fast.yml", "classic.yml"} {
 		tree := render(t, file, env)
@@ -195,6 +196,7 @@ func TestEnvironmentReachesTheConfiguration(t *testing.T) {
 			{dig(t, gate, "redis", "addresses"), "redis:6379"},
 			{dig(t, gate, "redis", "username"), env["SLUICE_REDIS_USERNAME"]},
 			{dig(t, gate, "redis", "password"), env["SLUICE_REDIS_PASSWORD"]},
+			{dig(t, gate, "redis", "passwordFile"), env["SLUICE_REDIS_PASSWORD_FILE"]},
 			{dig(t, gate, "redis", "tls", "enabled"), "true"},
 			{dig(t, gate, "minInstances"), "3"},
 			{dig(t, tree, "tls", "stores", "default", "defaultCertificate", "certFile"), "/tls/cert.pem"},
@@ -202,6 +204,8 @@ func TestEnvironmentReachesTheConfiguration(t *testing.T) {
 			{dig(t, tree, "http", "middlewares", "redirect", "redirectScheme", "port"), "8443"},
 			{dig(t, tree, "http", "routers", "redirect", "entryPoints"), []any{"web", "balancedweb"}},
 			{dig(t, tree, "http", "services", "users", "loadBalancer", "servers"), []any{map[string]any{"url": "http://users"}}},
+			{dig(t, tree, "http", "routers", "acme", "entryPoints"), []any{"web", "balancedweb"}},
+			{dig(t, tree, "http", "services", "acme", "loadBalancer", "servers"), []any{map[string]any{"url": "http://acme:8080"}}},
 		} {
 			if !reflect.DeepEqual(check.got, check.want) {
 				t.Errorf("%s: %v, want %v", file, check.got, check.want)

@@ -87,7 +87,7 @@ func TestCheck(t *testing.T) {
 		failure string
 	}{
 		{"shipped", []string{"../../traefik/fast.yml", "--static=../../traefik/traefik.yml"},
-			[]string{"4 middlewares of the plugin, no errors", "traefik.yml: closed", "not set in this environment: SLUICE_MIN_INSTANCES"}, ""},
+			[]string{"4 middlewares of the plugin, no errors", "traefik.yml: closed", "not set in this environment: SLUICE_ACME, SLUICE_MIN_INSTANCES"}, ""},
 		{"static alone", []string{"--static=../../traefik/traefik.yml"}, []string{"closed"}, ""},
 		{"errors", []string{broken}, []string{"colour", "limits[0].name"}, "2 errors"},
 		{"openings", []string{"--static=../../traefik/balancer.yml"}, []string{"entryPoints.web.http.aliasHeadersStrategy: write reject"}, "errors"},

@@ -64,8 +64,9 @@ func issue(dir string) error {
 			}
 		}
 		if h.secret == "redis-monitor" {
-			// The exporter wants passwords by address, as JSON.
-			passwords := fmt.Sprintf("{%q: %q}\n", "redis://monitor@redis:6379", value)
+			// The exporter wants passwords by address, as JSON; some versions look
+			// for the address with the user in it, others for that without.
+			passwords := fmt.Sprintf("{%q: %q, %q: %q}\n", "redis://monitor@redis:6379", value, "redis://redis:6379", value)
 			if err := write(filepath.Join(dir, "monitor", "redis-exporter.json"), []byte(passwords)); err != nil {
 				return err
 			}

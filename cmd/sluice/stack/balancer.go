@@ -63,6 +63,17 @@ func (s *Stack) awaitFront(ctx context.Context, p *process) error {
 	return nil
 }
 
+// Balanced are the addresses at which the gateways expect the balancer, and
+// believe its PROXY line, for HTTP; empty with one gateway, which has no balancer.
+func (s *Stack) Balanced() (addresses []string) {
+	for _, at := range s.addresses {
+		if s.options.Gateways > 1 {
+			addresses = append(addresses, at[balancedWeb])
+		}
+	}
+	return addresses
+}
+
 // list names one entry point of every gateway, as the balancer wants it.
 func (s *Stack) list(point string) string {
 	var all []string

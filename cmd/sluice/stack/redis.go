@@ -84,6 +84,7 @@ func (s *Stack) openRedis(ctx context.Context) error {
 	s.ready.Redis = options.Addr
 	s.env = append(s.env,
 		"SLUICE_REDIS="+options.Addr, "SLUICE_REDIS_USERNAME="+options.Username, "SLUICE_REDIS_PASSWORD="+options.Password,
+		"SLUICE_REDIS_PASSWORD_FILE=", // whoever has set it means compose.yaml
 		"SLUICE_REDIS_TLS="+strconv.FormatBool(options.TLSConfig != nil))
 
 	s.presence = presence{redis.NewClient(options)}
