@@ -172,7 +172,7 @@ func whatServicesReceive(s *site) {
 	}
 	saw := s.echo.Last(t)
 	for name, want := range map[string]string{
-		"X-User-ID": "carol", "X-User-Plan": "pro", "X-User-Scopes": "read write", "X-Forwarded-For": "127.0.0.1", "X-Request-ID": got.header.Get("X-Request-ID"),
+		"X-User-ID": "carol", "X-User-Plan": "pro", "X-User-Scopes": "read write", "X-Forwarded-For": s.address, "X-Request-ID": got.header.Get("X-Request-ID"),
 	} {
 		if values := saw.Header.Values(name); !slices.Equal(values, []string{want}) {
 			t.Errorf("%s: %q, want %q", name, values, want)
@@ -201,7 +201,7 @@ func forgedIdentity(s *site) {
 	t := s.t
 	token := s.token("dave")
 	forged := []option{header("X-User-ID", "root"), header("X-User-Plan", "enterprise"), header("X-User-Scopes", "admin"), header("X-Token-ID", "forged"), header("X-Session-ID", "forged")}
-	for _, front := range []struct{ base, proto string }{{s.ready.HTTP, "HTTP/1.1"}, {s.ready.HTTPS, "HTTP/2.0"}} {
+	for _, front := range s.fronts {
 		for _, route := range []struct{ path, user string }{{"/public", ""}, {"/echo", "dave"}} {
 			url := front.base + route.path
 			s.echo.Forget()

@@ -90,7 +90,7 @@ func frontDoor(s *site) {
 	if got := s.get("/echo", bearer(token), header("X-Forwarded-For", "192.0.2.1")); got.status != 200 {
 		t.Fatal(got)
 	}
-	if got := s.echo.Last(t).Header.Values("X-Forwarded-For"); strings.Join(got, ",") != "127.0.0.1" {
+	if got := s.echo.Last(t).Header.Values("X-Forwarded-For"); strings.Join(got, ",") != s.address {
 		t.Errorf("X-Forwarded-For: %q", got)
 	}
 	response, _, _ := harness.Raw(t, s.ready.HTTPS, "GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer "+token+"\r\n\r\n")

@@ -33,7 +33,12 @@ type site struct {
 	echo    *harness.Upstream
 	dynamic string // the file that the gateways watch
 	client  *http.Client
+	address string  // of this process, as the front door sees it
+	fronts  []front // where clients come in
 }
+
+// front is a base URL and what is spoken there.
+type front struct{ base, proto string }
 
 // forms are the two in which the plugin runs.
 var forms = []string{stack.Compiled, stack.Interpreted}
@@ -44,7 +49,7 @@ const prefix = "sluice" // of Redis keys, as shipped
 // of extra added, and ends it with the test.
 func open(t *testing.T, form, wiring string, gateways int) *site {
 	t.Helper()
-	s := &site{t: t, redis: harness.StartRedis(t), dynamic: filepath.Join(t.TempDir(), "dynamic.yml")}
+	s := &site{t: t, redis: harness.StartRedis(t), dynamic: filepath.Join(t.TempDir(), "dynamic.yml"), address: "127.0.0.1"}
 	echo, echoURL := harness.StartUpstream(t)
 	s.echo = echo
 	shipped, err := sluice.TraefikFile(wiring + ".yml")
@@ -71,24 +76,35 @@ func open(t *testing.T, form, wiring string, gateways int) *site {
 		}
 	})
 	s.ready = s.stack.Ready()
-	s.client = &http.Client{
+	s.fronts = []front{{s.ready.HTTP, "HTTP/1.1"}, {s.ready.HTTPS, "HTTP/2.0"}}
+	s.client = newClient()
+	s.awaitRoutes()
+	s.redis.AwaitGateways(prefix, gateways)
+	return s
+}
+
+func newClient() *http.Client {
+	return &http.Client{
 		Timeout: 20 * time.Second,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true, ForceAttemptHTTP2: true,
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, // the stack signs its certificate itself
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// awaitRoutes waits until every gateway serves the shipped routes and ours.
+func (s *site) awaitRoutes() {
+	s.t.Helper()
 	for _, gateway := range s.ready.Gateways {
-		harness.Eventually(t, 30*time.Second, "the routes are served", func() error {
+		harness.Eventually(s.t, 30*time.Second, "the routes are served", func() error {
 			for path, want := range map[string]int{"/v1/products": 401, "/public": 200} {
-				if got := s.get(gateway.HTTP + path).status; got != want {
-					return fmt.Errorf("%s answers %d", path, got)
+				if got, err := s.try("GET", gateway.HTTP+path, nil); err != nil || got.status != want {
+					return fmt.Errorf("%s answers %d, %v", path, got.status, err)
 				}
 			}
 			return nil
 		})
 	}
-	s.redis.AwaitGateways(prefix, gateways)
-	return s
 }
 
 // testLog hands what a stack says to the test.
@@ -165,7 +181,7 @@ var publicChain = regexp.MustCompile(`(?m)^    register:\n(?:      .*\n)*?      
 
 func extend(t *testing.T, shipped, wiring, echo string) string {
 	t.Helper()
-	protected, identity, auth := "cors, gate", "", `auth: {addresses: '{{ env "SLUICE_AUTHSVC" }}/auth'}`
+	protected, identity, auth := "cors, gate", "", `auth: {addresses: '{{ env "SLUICE_AUTHSVC" | splitList "," | join "/auth," }}/auth'}`
 	if wiring == stack.Classic {
 		protected, identity, auth = "cors, sluice-id, auth, gate", "auth,", "trustUserHeader: true"
 	}
@@ -195,7 +211,7 @@ func extend(t *testing.T, shipped, wiring, echo string) string {
 func (s *site) rewrite(content string) {
 	s.t.Helper()
 	temporary := s.dynamic + ".new"
-	if err := os.WriteFile(temporary, []byte(content), 0o600); err != nil {
+	if err := os.WriteFile(temporary, []byte(content), 0o644); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := os.Rename(temporary, s.dynamic); err != nil {
@@ -362,9 +378,18 @@ type traffic struct {
 // background starts it: workers with a token each, whose answers may be 200 and
 // nothing else, or 429 where the test says so.
 func (s *site) background(path string, tokens []string, allowed ...int) *traffic {
+	var bases []string
+	for _, gateway := range s.ready.Gateways {
+		bases = append(bases, gateway.HTTP)
+	}
+	return s.backgroundAt(bases, path, tokens, allowed...)
+}
+
+// backgroundAt is background by way of the given base URLs.
+func (s *site) backgroundAt(bases []string, path string, tokens []string, allowed ...int) *traffic {
 	b := &traffic{stop: make(chan struct{}), count: map[int]int{}}
 	for i, token := range tokens {
-		base := s.ready.Gateways[i%len(s.ready.Gateways)].HTTP
+		base := bases[i%len(bases)]
 		b.wait.Go(func() {
 			pace := time.NewTicker(10 * time.Millisecond)
 			defer pace.Stop()

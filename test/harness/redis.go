@@ -23,12 +23,13 @@ type quiet struct{}
 func (quiet) Printf(context.Context, string, ...any) {}
 
 // Redis is a redis-server process of the test's own, which the test may kill,
-// freeze and start again on the same port.
+// freeze and start again on the same port; or one that somebody else runs.
 type Redis struct {
 	Addr   string
 	Client *redis.Client // of the test itself; retries while the server is away
 
 	t       testing.TB
+	server  Server // nil for a process of our own
 	dir     string
 	process *exec.Cmd
 	output  bytes.Buffer
@@ -52,9 +53,31 @@ func StartRedis(t testing.TB) *Redis {
 	return r
 }
 
-// Start starts the server, empty, and waits until it answers.
+// Server runs a Redis that is not a process of the test's own.
+type Server interface {
+	Start(testing.TB)
+	Kill(testing.TB)
+}
+
+// UseRedis is a Redis that server runs and that the client reaches.
+func UseRedis(t testing.TB, client *redis.Client, server Server) *Redis {
+	t.Cleanup(func() {
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &Redis{t: t, Addr: client.Options().Addr, Client: client, server: server}
+}
+
+// Start starts the server, empty where it is a process of our own, and waits
+// until it answers.
 func (r *Redis) Start() {
 	r.t.Helper()
+	if r.server != nil {
+		r.server.Start(r.t)
+		r.awaitAnswer()
+		return
+	}
 	_, port, err := net.SplitHostPort(r.Addr)
 	if err != nil {
 		r.t.Fatal(err)
@@ -67,6 +90,11 @@ func (r *Redis) Start() {
 	if err := r.process.Start(); err != nil {
 		r.t.Fatal(err)
 	}
+	r.awaitAnswer()
+}
+
+func (r *Redis) awaitAnswer() {
+	r.t.Helper()
 	Eventually(r.t, 10*time.Second, "redis-server answers", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -77,6 +105,10 @@ func (r *Redis) Start() {
 // Kill ends the server without notice, as a crash does. It does nothing to one
 // that is gone.
 func (r *Redis) Kill() {
+	if r.server != nil {
+		r.server.Kill(r.t)
+		return
+	}
 	if r.process == nil {
 		return
 	}
@@ -86,7 +118,7 @@ func (r *Redis) Kill() {
 	_ = os.Remove(filepath.Join(r.dir, "dump.rdb"))
 }
 
-// Freeze lets the server hang: connections stay open, nothing is answered.
+// Freeze lets a server of our own hang: connections stay open, nothing is answered.
 func (r *Redis) Freeze() { r.signal(syscall.SIGSTOP) }
 
 // Thaw ends Freeze.

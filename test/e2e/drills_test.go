@@ -1,0 +1,662 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/test/compose"
+	"github.com/sluice-gateway/sluice/test/harness"
+)
+
+var drillRounds = flag.Int("rounds", 1, "how often TestDrills goes through its drills")
+
+// drillSeed fixes the order of the drills.
+const drillSeed = 6
+
+// drill is one way to hurt the stack of compose.yaml.
+type drill struct {
+	name string
+	hurt func(*drilled) // returns when it is done
+	heal func(*drilled) // begins to undo it; what is left is waited for
+	away time.Duration  // between the two
+
+	lost      int  // requests without an answer, at most
+	service   bool // a service is away: its own path may answer 502 or 504
+	authAway  bool // a token nobody knows may be answered with 503
+	redisAway bool // limits are held by shares meanwhile: limit by Redis, limit by shares (RULES 17)
+}
+
+// drills. A gateway that ends or hangs takes what is under way through it, and
+// what the balancer gives it before its check notices (a second, and a timeout
+// of two): with the drills' traffic at most 60 requests. Whatever else happens,
+// no request is lost.
+var drills = []drill{
+	{name: "gateway killed", hurt: on("gateway", 1, (*compose.Project).Kill), heal: on("gateway", 1, (*compose.Project).Start), away: 3 * time.Second, lost: 60},
+	{name: "gateway stopped", hurt: on("gateway", 1, (*compose.Project).Stop), heal: on("gateway", 1, (*compose.Project).Start), away: 3 * time.Second},
+	{name: "gateway paused", hurt: on("gateway", 1, (*compose.Project).Pause), heal: on("gateway", 1, (*compose.Project).Unpause), away: 5 * time.Second, lost: 60},
+	{name: "gateway cut off the balancer", hurt: offline("gateway", "front"), heal: online("gateway", "front"), away: 5 * time.Second, lost: 60},
+	// That network carries its questions to authsvc, too: each is asked anew by
+	// way of the other network once it has timed out.
+	{name: "gateway cut off Redis", hurt: offline("gateway", "data"), heal: online("gateway", "data"), away: 3 * time.Second, redisAway: true, authAway: true},
+	{name: "every gateway restarted in turn", hurt: (*drilled).rolling, heal: nothing},
+	{name: "one authsvc killed", hurt: on("authsvc", 1, (*compose.Project).Kill), heal: on("authsvc", 1, (*compose.Project).Start), away: 3 * time.Second},
+	{name: "one authsvc paused", hurt: on("authsvc", 1, (*compose.Project).Pause), heal: on("authsvc", 1, (*compose.Project).Unpause), away: 3 * time.Second},
+	{name: "every authsvc killed", hurt: on("authsvc", 0, (*compose.Project).Kill), heal: on("authsvc", 0, (*compose.Project).Start), away: 3 * time.Second, authAway: true},
+	{name: "every authsvc paused", hurt: on("authsvc", 0, (*compose.Project).Pause), heal: on("authsvc", 0, (*compose.Project).Unpause), away: 3 * time.Second, authAway: true},
+	{name: "Redis killed", hurt: on("redis", 1, (*compose.Project).Kill), heal: on("redis", 1, (*compose.Project).Start), away: 3 * time.Second, redisAway: true},
+	{name: "Redis paused", hurt: on("redis", 1, (*compose.Project).Pause), heal: on("redis", 1, (*compose.Project).Unpause), away: 3 * time.Second, redisAway: true},
+	{name: "Redis cut off", hurt: offline("redis", "data"), heal: online("redis", "data"), away: 3 * time.Second, redisAway: true},
+	{name: "Redis slow: CLIENT PAUSE", hurt: (*drilled).pauseClients, heal: nothing, away: 3 * time.Second, redisAway: true},
+	{name: "Redis slow: runs a third of the time", hurt: (*drilled).stutter, heal: (*drilled).smooth, away: 3 * time.Second, redisAway: true},
+	{name: "Redis restarted empty", hurt: (*drilled).emptied, heal: on("redis", 1, (*compose.Project).Start), away: 2 * time.Second, redisAway: true},
+	{name: "a service killed", hurt: on("products", 1, (*compose.Project).Kill), heal: on("products", 1, (*compose.Project).Start), away: 3 * time.Second, service: true},
+	{name: "routes edited", hurt: (*drilled).edit, heal: nothing},
+	{name: "certificate replaced", hurt: (*drilled).certificate, heal: nothing},
+}
+
+func nothing(*drilled) {}
+
+// on does something to a service's container, chosen by lot where it has
+// several, or to all of them.
+func on(service string, number int, what func(*compose.Project, context.Context, compose.Container) error) func(*drilled) {
+	return func(d *drilled) {
+		for _, part := range d.victims(service, number) {
+			if err := what(d.project, d.ctx, part); err != nil {
+				d.t.Fatal(err)
+			}
+		}
+	}
+}
+
+func offline(service, network string) func(*drilled) {
+	return on(service, 1, func(p *compose.Project, ctx context.Context, c compose.Container) error {
+		return p.Cut(ctx, c, network)
+	})
+}
+
+func online(service, network string) func(*drilled) {
+	return on(service, 1, func(p *compose.Project, ctx context.Context, c compose.Container) error {
+		return p.Join(ctx, c, network)
+	})
+}
+
+// drilled is the stack in one cycle.
+type drilled struct {
+	*composed
+	lot    *rand.Rand
+	chosen []compose.Container
+	routes string // as they were
+	edits  int
+
+	stuttering func() // ends stutter
+}
+
+// victims are the containers of this cycle, the same for hurt and heal.
+func (d *drilled) victims(service string, number int) []compose.Container {
+	if d.chosen == nil {
+		d.chosen = d.containers(service)
+		if number == 1 {
+			one := d.lot.IntN(len(d.chosen))
+			d.chosen = d.chosen[one : one+1]
+		}
+	}
+	return d.chosen
+}
+
+// rolling restarts the gateways one after the other, as an upgrade does.
+func (d *drilled) rolling() {
+	for _, gateway := range d.containers("gateway") {
+		if err := errors.Join(d.project.Stop(d.ctx, gateway), d.project.Start(d.ctx, gateway)); err != nil {
+			d.t.Fatal(err)
+		}
+		d.recovered(d.t)
+	}
+}
+
+func (d *drilled) pauseClients() {
+	if err := d.redis.Client.Do(d.ctx, "CLIENT", "PAUSE", 3000, "ALL").Err(); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// stutter lets Redis run 50 ms of every 150, so that most replies are late: a
+// machine that is overcommitted, and the kernel needs no module for it.
+func (d *drilled) stutter() {
+	pid := d.container("redis", 1).PID
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	d.stuttering = func() { close(stop); <-stopped }
+	go func() {
+		defer close(stopped)
+		for {
+			for _, phase := range []struct {
+				signal syscall.Signal
+				lasts  time.Duration
+			}{{syscall.SIGSTOP, 100 * time.Millisecond}, {syscall.SIGCONT, 50 * time.Millisecond}} {
+				_ = syscall.Kill(pid, phase.signal) // it is ours, and runs
+				time.Sleep(phase.lasts)
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+}
+
+func (d *drilled) smooth() { d.stuttering() }
+
+// emptied kills Redis and takes its files away.
+func (d *drilled) emptied() {
+	on("redis", 1, (*compose.Project).Kill)(d)
+	if _, err := d.project.InVolumeAs(d.ctx, "999:999", "redis-data", "rm -rf /volume/*", nil); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// edit writes another route file and waits until every gateway serves it.
+func (d *drilled) edit() {
+	d.edits++
+	path := fmt.Sprintf("/edited-%d-%d", d.edits, time.Now().UnixNano())
+	route := fmt.Sprintf("\n  routers:\n    edited:\n      rule: Path(`%s`)\n      priority: 2000\n      middlewares: [open]\n      service: echo\n", path)
+	d.rewrite(strings.Replace(d.routes, "\n  routers:\n", route, 1))
+	d.awaitPath(path)
+}
+
+func (d *drilled) awaitPath(path string) {
+	for _, gateway := range d.ready.Gateways {
+		harness.Eventually(d.t, 20*time.Second, "the new file is served", func() error {
+			got, err := d.try("GET", gateway.HTTP+path, nil)
+			if err == nil && got.status != http.StatusOK {
+				err = fmt.Errorf("%d", got.status)
+			}
+			return err
+		})
+	}
+}
+
+// certificate puts another one in place and waits until every gateway shows it.
+func (d *drilled) certificate() {
+	serial, certificate, key := newCertificate(d.t)
+	d.put("certificates", "key.pem", key)
+	d.put("certificates", "cert.pem", certificate)
+	d.edit() // Traefik reads certificates when it reads routes
+	for _, gateway := range d.ready.Gateways {
+		harness.Eventually(d.t, 20*time.Second, "the new certificate is shown", func() error {
+			connection, err := tls.Dial("tcp", strings.TrimPrefix(gateway.HTTPS, "https://"), &tls.Config{InsecureSkipVerify: true})
+			if err != nil {
+				return err
+			}
+			defer connection.Close()
+			if shown := connection.ConnectionState().PeerCertificates[0].SerialNumber; shown.Cmp(serial) != 0 {
+				return fmt.Errorf("still the one with serial %v", shown)
+			}
+			return nil
+		})
+	}
+}
+
+// What requests ask for.
+const (
+	knownToken = "known"   // a user with a kept connection and a token used before, at an upstream that tells whom it saw
+	newToken   = "new"     // a connection and a token of its own
+	product    = "service" // a known token at the products service
+	limited    = "limited" // a connection of its own each, at one user's limit
+)
+
+// sight is one answer.
+type sight struct {
+	kind   string
+	at     time.Time // sent
+	took   time.Duration
+	status int // 0: none
+	wrong  bool
+	detail string
+}
+
+func (s sight) bad() bool {
+	return s.wrong || s.status != http.StatusOK && (s.kind != limited || s.status != http.StatusTooManyRequests)
+}
+
+// watch is the traffic of the whole run.
+type watch struct {
+	d    *drilled
+	stop chan struct{}
+	wait sync.WaitGroup
+
+	mu    sync.Mutex // protects what follows
+	seen  []sight    // of the cycle under way
+	fresh []string   // tokens that nobody has used, of the users fresh-<n>
+	users []string
+	spend string // token of the cycle's limited user
+}
+
+const (
+	// Each user stays below a gateway's share of 20 a second, of which there are
+	// four or five for half a minute after a gateway was replaced (RULES 17).
+	drillUsers    = 24
+	drillPace     = 400 * time.Millisecond
+	drillLimit    = outageAllowed
+	unheard       = 6 // permits that a Redis grants when it wakes up, to calls that were given up: nobody can spend them
+	limitedClient = 4
+)
+
+// start begins the traffic: half of the known users over HTTP/2, half over
+// HTTP/1.1.
+func (d *drilled) start() *watch {
+	w := &watch{d: d, stop: make(chan struct{})}
+	w.prepare(0)
+	front := d.ready.HTTPS
+	addresses := d.addresses(drillUsers + 1 + limitedClient)
+	each := func(i int, pace time.Duration, kept bool, ask func(client *http.Client)) {
+		// Users have addresses of their own: requests under way from one address
+		// hold permits of bad-token, of which there are thirty a minute.
+		dialer := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: addresses[0]}}
+		addresses = addresses[1:]
+		transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: i%2 == 0, DisableKeepAlives: !kept}
+		client := &http.Client{Timeout: 5 * time.Second, Transport: transport}
+		w.wait.Go(func() {
+			defer client.CloseIdleConnections()
+			time.Sleep(time.Duration(i) * pace / drillUsers) // not all at once
+			ticks := time.NewTicker(pace)
+			defer ticks.Stop()
+			for {
+				select {
+				case <-w.stop:
+					return
+				case <-ticks.C:
+					ask(client)
+				}
+			}
+		})
+	}
+	for i := range drillUsers {
+		user := fmt.Sprintf("drill-%d", i)
+		token := d.token(user, "claims", map[string]any{"plan": "pro"})
+		each(i, drillPace, true, func(client *http.Client) {
+			if i%4 == 3 {
+				w.ask(client, product, front+"/v1/products", token, "")
+				return
+			}
+			w.ask(client, knownToken, front+"/echo", token, user)
+		})
+	}
+	each(1, drillPace, false, func(client *http.Client) {
+		if token, user := w.unused(); token != "" {
+			w.ask(client, newToken, front+"/echo", token, user)
+		}
+	})
+	for i := range limitedClient {
+		each(i, drillPace/2, false, func(client *http.Client) {
+			w.mu.Lock()
+			token := w.spend
+			w.mu.Unlock()
+			w.ask(client, limited, front+"/outage", token, "")
+		})
+	}
+	return w
+}
+
+// addresses gives this machine so many in the balancer's network. They go with
+// the network's bridge.
+func (d *drilled) addresses(n int) (all []net.IP) {
+	links, err := net.Interfaces()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, link := range links {
+		own, err := link.Addrs()
+		if err != nil {
+			continue // gone meanwhile
+		}
+		for _, a := range own {
+			network, ok := a.(*net.IPNet)
+			if !ok || network.IP.String() != d.address {
+				continue
+			}
+			for i := range n {
+				address := slices.Clone(network.IP.To4())
+				address[2], address[3] = address[2]|0x0f, byte(100+i) // containers are numbered from below
+				ones, _ := network.Mask.Size()
+				if out, err := exec.CommandContext(d.ctx, "ip", "address", "add", fmt.Sprintf("%s/%d", address, ones), "dev", link.Name).CombinedOutput(); err != nil || !network.Contains(address) {
+					d.t.Fatalf("address %s for %s: %v: %s", address, link.Name, err, out)
+				}
+				all = append(all, address)
+			}
+			return all
+		}
+	}
+	d.t.Fatalf("no interface has %s", d.address)
+	return nil
+}
+
+// awaitIssuing waits until every authsvc has its Redis again.
+func (d *drilled) awaitIssuing() {
+	for _, authsvc := range d.containers("authsvc") {
+		harness.Eventually(d.t, 20*time.Second, "tokens are issued", func() error {
+			got, err := d.try("POST", "http://"+authsvc.Address["identity"]+":9001/v1/tokens", map[string]any{"user_id": "nobody"}, bearer(d.ready.AdminToken))
+			if err == nil && got.status != http.StatusOK {
+				err = fmt.Errorf("%d", got.status)
+			}
+			return err
+		})
+	}
+}
+
+// prepare issues what a cycle uses up: tokens that nobody knows, and a user with
+// the whole limit.
+func (w *watch) prepare(cycle int) {
+	var fresh, users []string
+	for i := range 60 {
+		users = append(users, fmt.Sprintf("fresh-%d-%d", cycle, i))
+		fresh = append(fresh, w.d.token(users[i]))
+	}
+	spend := w.d.token(fmt.Sprintf("limited-%d", cycle))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fresh, w.users, w.spend, w.seen = fresh, users, spend, nil
+}
+
+func (w *watch) unused() (token, user string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.fresh) == 0 {
+		return "", ""
+	}
+	token, user = w.fresh[0], w.users[0]
+	w.fresh, w.users = w.fresh[1:], w.users[1:]
+	return token, user
+}
+
+func (w *watch) ask(client *http.Client, kind, url, token, user string) {
+	request, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		panic(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	s := sight{kind: kind, at: time.Now()}
+	response, err := client.Do(request)
+	if err == nil {
+		var body []byte
+		body, err = io.ReadAll(response.Body)
+		response.Body.Close()
+		if err == nil {
+			s.status, s.detail = response.StatusCode, fmt.Sprintf("%d %.300s %q", response.StatusCode, body, response.Header.Get("RateLimit"))
+		}
+		if s.status == http.StatusOK && user != "" {
+			var saw harness.Seen
+			s.wrong = json.Unmarshal(body, &saw) != nil || saw.Header.Get("X-User-ID") != user
+		}
+	}
+	if err != nil {
+		s.detail = err.Error()
+	}
+	s.took = time.Since(s.at)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = append(w.seen, s)
+}
+
+func (w *watch) so() []sight {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.seen)
+}
+
+// figures are what one drill's cycles have come to.
+type figures struct {
+	cycles, sent, lost, wrong int
+	byWhom                    map[string]int // 5xx and what else was not wanted
+	over                      int            // requests admitted beyond the bound
+	least, admitted, bound    int            // the least and the most in a cycle
+	healed, back              []time.Duration
+	slowest                   time.Duration // of good answers
+	broken                    []string
+}
+
+// cycle hurts the stack once and judges every answer.
+func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
+	t := d.t
+	d.redis.RoomIn(time.Hour, 40*time.Second)
+	d.awaitIssuing()
+	w.prepare(n)
+	d.chosen = nil
+	harness.Eventually(t, 10*time.Second, "traffic flows", func() error {
+		if seen := w.so(); len(seen) < 3*drillUsers {
+			return fmt.Errorf("%d answers", len(seen))
+		}
+		return nil
+	})
+	hurt := time.Now()
+	one.hurt(d)
+	if one.away > 0 {
+		<-time.After(one.away)
+	}
+	healing := time.Now()
+	one.heal(d)
+	d.recovered(t)
+	back := time.Since(healing)
+	spent := func() (passed, refusedSince int) {
+		for _, s := range w.so() {
+			if s.kind == limited && s.status == http.StatusOK {
+				passed, refusedSince = passed+1, 0
+			} else if s.kind == limited {
+				refusedSince++
+			}
+		}
+		return passed, refusedSince
+	}
+	settled := len(w.so())
+	harness.Eventually(t, 20*time.Second, "the limit is reached", func() error {
+		if passed, refusedSince := spent(); passed < drillLimit && refusedSince < 10*limitedClient {
+			return fmt.Errorf("%d of %d", passed, drillLimit)
+		}
+		if seen := w.so(); len(seen) < settled+3*drillUsers {
+			return errors.New("too little seen since")
+		}
+		return nil
+	})
+
+	f.cycles++
+	f.back = append(f.back, back)
+	var last time.Duration
+	lost := 0
+	complain := func(format string, args ...any) {
+		f.broken = append(f.broken, fmt.Sprintf("%s, cycle %d: ", one.name, n)+fmt.Sprintf(format, args...))
+	}
+	for _, s := range w.so() {
+		f.sent++
+		if !s.bad() {
+			f.slowest = max(f.slowest, s.took)
+			continue
+		}
+		last = max(last, s.at.Add(s.took).Sub(hurt))
+		switch {
+		case s.wrong:
+			f.wrong++
+			complain("a wrong identity: %s", s.detail)
+		case s.status == 0:
+			lost++
+		case one.authAway && s.kind == newToken && s.status == http.StatusServiceUnavailable:
+			f.byWhom["503 by the gateway: nobody can judge a new token"]++
+		case one.service && s.kind == product && (s.status == http.StatusBadGateway || s.status == http.StatusGatewayTimeout):
+			f.byWhom[fmt.Sprintf("%d by the gateway: the service is away", s.status)]++
+		default:
+			f.byWhom[fmt.Sprintf("%d to %s", s.status, s.kind)]++
+			complain("%s: %s", s.kind, s.detail)
+		}
+	}
+	f.lost += lost
+	if lost > one.lost {
+		such := ""
+		for _, s := range w.so() {
+			if s.status == 0 {
+				such = fmt.Sprintf("%s, %v after, %v: %s", s.kind, s.at.Sub(hurt), s.took, s.detail)
+			}
+		}
+		complain("%d requests without an answer, at most %d may be; such as %s", lost, one.lost, such)
+	}
+	if last > 0 {
+		f.healed = append(f.healed, last)
+	}
+	bound := drillLimit
+	if one.redisAway {
+		bound = 2 * drillLimit
+	}
+	passed, _ := spent()
+	f.admitted, f.bound = max(f.admitted, passed), bound
+	if f.least == 0 || passed < f.least {
+		f.least = passed
+	}
+	if passed < drillLimit-unheard {
+		complain("only %d requests passed a limit of %d", passed, drillLimit)
+	}
+	if passed > bound {
+		f.over += passed - bound
+		complain("%d requests passed a limit of %d, at most %d may", passed, drillLimit, bound)
+	}
+}
+
+// TestDrills hurts the stack of compose.yaml again and again under steady
+// traffic, and writes test/drills/RESULTS.md where it went through every drill
+// often enough to say anything.
+func TestDrills(t *testing.T) {
+	if !*onDocker {
+		t.Skip("only with -docker; on processes TestFast and the tests of package identity take parts away, in short")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 55*time.Minute)
+	defer cancel()
+	if err := compose.Available(ctx); err != nil {
+		t.Skip(err)
+	}
+	begun := time.Now()
+	project, err := compose.Open(ctx, compose.Options{Log: testLog{t}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		bounded, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+		defer cancel()
+		if err := project.Close(bounded); err != nil {
+			t.Error(err)
+		}
+	})
+	c := &composed{whole: t, ctx: ctx, project: project, record: &record{}}
+	c.open(t)
+	c.extend()
+	routes, err := os.ReadFile(c.dynamic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &drilled{composed: c, lot: rand.New(rand.NewPCG(drillSeed, 0)), routes: string(routes)}
+	w := d.start()
+	all := make([]*figures, len(drills))
+	for i := range all {
+		all[i] = &figures{byWhom: map[string]int{}}
+	}
+	cycles := 0
+	for range *drillRounds {
+		for _, i := range d.lot.Perm(len(drills)) {
+			cycles++
+			d.cycle(w, &drills[i], cycles, all[i])
+			t.Logf("%d %s: %+v", cycles, drills[i].name, *all[i])
+		}
+	}
+	close(w.stop)
+	w.wait.Wait()
+	for _, f := range all {
+		for _, line := range f.broken {
+			t.Error(line)
+		}
+	}
+	if cycles >= 100 {
+		if err := writeDrills(ctx, project, all, cycles, time.Since(begun)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func writeDrills(ctx context.Context, project *compose.Project, all []*figures, cycles int, took time.Duration) error {
+	versions, err := project.Versions(ctx)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, `# Drills: the stack of compose.yaml, hurt again and again
+
+Written by `+"`make drills`"+` (cd test && go test ./e2e -run '^TestDrills$' -docker -rounds 6 -timeout 60m), %d cycles in %v, in an order drawn by lot (seed %d).
+
+The shipped compose.yaml, unchanged, on a Docker engine: the balancer, three gateways (%s), two authsvc, the services, Redis. All traffic
+comes in by the balancer over TLS while each drill runs: %d users with kept connections and known tokens, half over HTTP/2, a
+quarter of them at the products service; tokens that nobody has seen, each on a connection of its own; and one user a cycle, on a
+connection a request, who runs into a limit of %d an hour over all gateways. Every answer is judged.
+
+- **no answer**: connections that broke, or five seconds without a word. A gateway that is killed takes what is under way through it and
+  what the balancer gives it until its check notices; all else loses none.
+- **5xx**: and by whom. **identity**: answers that told the service of another user than the token's.
+- **admitted**: of the limit, the least and the most in a cycle (a Redis that freezes may grant a few permits to calls that were given
+  up), and the bound: the limit itself with Redis, limit by Redis and limit by shares where
+  Redis was away from any gateway (RULES 17).
+- **healed**: from the fault until the last answer that was not good. **back**: from the end of the fault until every container is healthy
+  and all gateways count together again; Docker checks health every two seconds, so most of it is waiting to be told.
+
+| drill | cycles | requests | no answer | 5xx and by whom | identity | admitted | bound | healed p50 / max | back p50 / max | slowest good answer |
+|---|---|---|---|---|---|---|---|---|---|---|
+`, cycles, took.Round(time.Second), drillSeed, "interpreted", drillUsers, drillLimit)
+	sent, wrong, over := 0, 0, 0
+	for i, f := range all {
+		var blamed []string
+		for what, n := range f.byWhom {
+			blamed = append(blamed, fmt.Sprintf("%d x %s", n, what))
+		}
+		slices.Sort(blamed)
+		if blamed == nil {
+			blamed = []string{"none"}
+		}
+		fmt.Fprintf(&text, "| %s | %d | %d | %d | %s | %d | %d to %d | %d | %s | %s | %v |\n", drills[i].name, f.cycles, f.sent, f.lost, strings.Join(blamed, ", "), f.wrong,
+			f.least, f.admitted, f.bound, spread(f.healed), spread(f.back), f.slowest.Round(time.Millisecond))
+		sent, wrong, over = sent+f.sent, wrong+f.wrong, over+f.over
+	}
+	fmt.Fprintf(&text, "\n%d requests in %d cycles: wrong identities %d, limits exceeded beyond the bound by %d.\n\n## Promises broken\n\n", sent, cycles, wrong, over)
+	broken := 0
+	for _, f := range all {
+		for _, line := range f.broken {
+			broken++
+			fmt.Fprintf(&text, "- %s\n", line)
+		}
+	}
+	if broken == 0 {
+		fmt.Fprintln(&text, "None.")
+	}
+	fmt.Fprintf(&text, "\n## Versions\n\n| | |\n|---|---|\n")
+	for _, name := range slices.Sorted(maps.Keys(versions)) {
+		fmt.Fprintf(&text, "| %s | %s |\n", name, versions[name])
+	}
+	return os.WriteFile("../drills/RESULTS.md", []byte(text.String()), 0o644)
+}
+
+// spread is the median and the largest, or nothing.
+func spread(all []time.Duration) string {
+	if len(all) == 0 {
+		return "never hurt"
+	}
+	slices.Sort(all)
+	return fmt.Sprintf("%v / %v", all[len(all)/2].Round(10*time.Millisecond), all[len(all)-1].Round(10*time.Millisecond))
+}
