@@ -57,9 +57,10 @@ func (d door) address(f front) string {
 	return d.http
 }
 
-// open starts a stack in one wiring.
-func open(t *testing.T, wiring string) *bed {
+// open starts a stack.
+func open(t *testing.T, s setup) *bed {
 	t.Helper()
+	wiring := s.wiring
 	b := &bed{t: t, redis: harness.StartRedis(t), echo: startEcho(t)}
 	shipped, err := sluice.TraefikFile(wiring + ".yml")
 	if err != nil {
@@ -75,7 +76,7 @@ func open(t *testing.T, wiring string) *bed {
 	defer cancel()
 	b.stack, err = stack.Open(ctx, stack.Options{
 		Listen: "127.0.0.1:0", ListenTLS: "127.0.0.1:0", Redis: b.redis.Addr,
-		Wiring: wiring, Dynamic: dynamic, DataDir: t.TempDir(), Log: testLog{t},
+		Wiring: wiring, Plugin: s.form, Gateways: s.gateways, Dynamic: dynamic, DataDir: t.TempDir(), Log: testLog{t},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -88,8 +89,11 @@ func open(t *testing.T, wiring string) *bed {
 	b.ready = b.stack.Ready()
 	b.door = door{hostOf(t, b.ready.HTTP), hostOf(t, b.ready.HTTPS)}
 	b.token = b.issue("ann", "claims", map[string]any{"plan": ann.plan, "scope": ann.scopes})
-	b.redis.AwaitGateways(prefix, 1)
+	b.redis.AwaitGateways(prefix, s.gateways)
 	b.await(b.door)
+	for _, gateway := range b.ready.Gateways {
+		b.await(door{hostOf(t, gateway.HTTP), hostOf(t, gateway.HTTPS)})
+	}
 	return b
 }
 

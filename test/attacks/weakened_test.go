@@ -304,7 +304,7 @@ type bitten struct {
 func TestTheSuiteBites(t *testing.T) {
 	for _, wiring := range bothWirings {
 		t.Run(wiring, func(t *testing.T) {
-			b := open(t, wiring)
+			b := open(t, setup{wiring: wiring, form: stack.Compiled, gateways: 1})
 			b.auth = startRecorder(t, b.ready.AuthSvc)
 			for _, o := range openings {
 				if o.wirings != nil && o.wirings[0] != wiring || o.wirings == nil && wiring == stack.Classic && !*full {
