@@ -16,6 +16,7 @@ import (
 // TestSection8 is the table of DESIGN section 8, each cell a subtest, and what
 // becomes of revocations while their events are lost.
 func TestSection8(t *testing.T) {
+	var r results
 	b := newBed(t)
 	b.replace(shortLived)
 	b.awaitStream()
@@ -36,20 +37,27 @@ func TestSection8(t *testing.T) {
 			during: func(b *bed) { b.holdRedis(true) },
 			after:  func(b *bed) { b.holdRedis(false) }},
 	} {
-		t.Run(row.name, func(t *testing.T) { row.test(b.on(t)) })
+		r.run(t, row.name, func(t *testing.T) { row.test(b.on(t)) })
 	}
-	t.Run("Redis restarted empty", func(t *testing.T) { restartedEmpty(b.on(t)) })
-	t.Run("authsvc replaced", func(t *testing.T) { replaced(b.on(t)) })
-	t.Run("a client is told", func(t *testing.T) { told(b.on(t)) })
-	t.Run("stale-if-error ends at exp", func(t *testing.T) { staleEndsAtExp(b.on(t)) })
+	r.run(t, "Redis restarted empty", func(t *testing.T) { restartedEmpty(b.on(t)) })
+	r.run(t, "authsvc replaced", func(t *testing.T) { replaced(b.on(t)) })
+	r.run(t, "a client is told", func(t *testing.T) { told(b.on(t)) })
+	r.run(t, "stale-if-error ends at exp", func(t *testing.T) { staleEndsAtExp(b.on(t)) })
 
 	b.replace(nil) // answers are good for a minute: no expiry of theirs can hide a lost revocation
 	b.awaitStream()
-	t.Run("subscribers killed", func(t *testing.T) { subscribersKilled(b.on(t)) })
-	t.Run("events silent", func(t *testing.T) { eventsSilent(b.on(t)) })
-	t.Run("revoked before the answer is stored", func(t *testing.T) { revokedOnTheWay(b.on(t)) })
-	t.Run("replicas disagree", func(t *testing.T) { replicasDisagree(b.on(t)) })
-	t.Run("a gateway killed", func(t *testing.T) { gatewayKilled(b.on(t)) }) // last: it stays dead
+	r.run(t, "subscribers killed", func(t *testing.T) { subscribersKilled(b.on(t)) })
+	r.run(t, "events silent", func(t *testing.T) { eventsSilent(b.on(t)) })
+	r.run(t, "revoked before the answer is stored", func(t *testing.T) { revokedOnTheWay(b.on(t)) })
+	r.run(t, "replicas disagree", func(t *testing.T) { replicasDisagree(b.on(t)) })
+	r.run(t, "revocations are obeyed soon", func(t *testing.T) {
+		r.latencies = revocations(b.on(t), rounds())
+		soon(t, r.latencies)
+	})
+	r.run(t, "a gateway killed", func(t *testing.T) { gatewayKilled(b.on(t)) }) // last: it stays dead
+	if *campaign {
+		r.write(t)
+	}
 }
 
 // row is one row of the table.
