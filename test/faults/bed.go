@@ -75,8 +75,8 @@ func newBed(t testing.TB, timeout time.Duration, kind *Kind) *bed {
 	default:
 		b.overOne(kind)
 	}
-	for range gateways {
-		b.gateways = append(b.gateways, StartGateway(t))
+	for i := range gateways {
+		b.gateways = append(b.gateways, StartGateway(t, kind.clock(i)))
 	}
 	b.setup.Window = LongWindow(b.clock(), 10*time.Hour)
 	return b

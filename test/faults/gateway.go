@@ -139,6 +139,12 @@ func (g *gateway) Use(_ Nothing, u *Usage) error {
 	return err
 }
 
+// Clock answers what the process believes the time is.
+func (g *gateway) Clock(_ Nothing, now *time.Time) error {
+	*now = time.Now()
+	return nil
+}
+
 // Gateway is the test's side of a gateway process.
 type Gateway struct {
 	t       testing.TB
@@ -147,8 +153,12 @@ type Gateway struct {
 	log     bytes.Buffer // what it wrote at levels above info; complete once it has ended
 }
 
-// StartGateway starts a process; the test ends it.
-func StartGateway(t testing.TB) *Gateway {
+// clockShift in the environment is by how many seconds a binary built for it
+// (clock_test.go) sees its wall clock off.
+const clockShift = "SLUICE_FAULTS_CLOCK_SHIFT"
+
+// StartGateway starts a process whose clock is off; the test ends it.
+func StartGateway(t testing.TB, shift time.Duration) *Gateway {
 	t.Helper()
 	commandsOut, commandsIn, err := os.Pipe()
 	if err != nil {
@@ -159,7 +169,7 @@ func StartGateway(t testing.TB) *Gateway {
 		t.Fatal(err)
 	}
 	g := &Gateway{t: t, process: exec.Command(os.Args[0])}
-	g.process.Env = append(os.Environ(), asGateway+"=1")
+	g.process.Env = append(os.Environ(), asGateway+"=1", clockShift+"="+strconv.Itoa(int(shift.Seconds())))
 	g.process.ExtraFiles = []*os.File{commandsOut, answersIn}
 	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	g.process.Stderr = &g.log

@@ -22,6 +22,16 @@ type Kind struct {
 	Forgets  bool // Redis loses counts that no gateway knows in full
 	Serves   bool // Redis goes on granting meanwhile
 	Doubtful bool // calls fail in ways that prove nothing about their execution
+
+	Clocks []time.Duration // how far off each gateway's is, where the binary heeds it (clock_test.go)
+}
+
+// clock is how far off a gateway's is.
+func (k *Kind) clock(gateway int) time.Duration {
+	if gateway < len(k.Clocks) {
+		return k.Clocks[gateway]
+	}
+	return 0
 }
 
 type over int

@@ -21,7 +21,11 @@ type Parallel struct {
 // three gateways, each round on a key of its own, in the first hundredth of a
 // window of ten hours (RULES 48).
 func stampede(t testing.TB, rounds int, timeout time.Duration) *Parallel {
-	b := newBed(t, timeout, &Kind{Over: straight})
+	return stampedeOver(t, &Kind{Over: straight}, rounds, timeout)
+}
+
+func stampedeOver(t testing.TB, kind *Kind, rounds int, timeout time.Duration) *Parallel {
+	b := newBed(t, timeout, kind)
 	b.setup.Limits[routeExact] = 10
 	b.open()
 	b.connected()

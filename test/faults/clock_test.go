@@ -1,0 +1,119 @@
+package faults
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestClocks is a gateway whose wall clock is ten minutes ahead, and one whose
+// clock is ten minutes behind, beside one that is right: nothing may change, with
+// Redis or without.
+//
+// Go reads the clock without libc, so no preloaded library can lie to it. The
+// tests below are built once more, with a package time that adds what the
+// environment says to the wall clock and leaves the monotonic one alone.
+func TestClocks(t *testing.T) {
+	if os.Getenv(clocksAreOff) != "" {
+		t.Skip("this is the binary of such tests")
+	}
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	original := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
+	source, err := os.ReadFile(original)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const reads = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
+	if strings.Count(string(source), reads) != 1 {
+		t.Fatalf("%s reads the clock in a way that is not known here", original)
+	}
+	shifted := filepath.Join(t.TempDir(), "time.go")
+	text := strings.Replace(string(source), reads, reads+"\tsec += clockShift\n", 1) + `
+var clockShift = readClockShift()
+
+func readClockShift() (seconds int64) {
+	text, _ := syscall.Getenv("` + clockShift + `")
+	sign := int64(1)
+	for _, c := range []byte(text) {
+		if c == '-' {
+			sign = -1
+		} else {
+			seconds = 10*seconds + int64(c-'0')
+		}
+	}
+	return sign * seconds
+}
+`
+	text = strings.Replace(text, "import (", "import (\n\t\"syscall\"", 1)
+	if err := os.WriteFile(shifted, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{original: shifted}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := filepath.Join(t.TempDir(), "overlay.json")
+	if err := os.WriteFile(list, overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := exec.Command("go", "test", "-overlay", list, "-count=1", "-timeout", "5m", "-run", "^TestClocksAreOff$", "-v", ".")
+	run.Env = append(os.Environ(), clocksAreOff+"=1")
+	out, err := run.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// clocksAreOff in the environment says that the binary was built by TestClocks.
+const clocksAreOff = "SLUICE_FAULTS_CLOCKS"
+
+// off are the gateways' clocks.
+var off = []time.Duration{0, 10 * time.Minute, -10 * time.Minute}
+
+// TestClocksAreOff is what TestClocks runs.
+func TestClocksAreOff(t *testing.T) {
+	if os.Getenv(clocksAreOff) == "" {
+		t.Skip("TestClocks runs this, built for it")
+	}
+	t.Run("they are", func(t *testing.T) {
+		for _, want := range off {
+			g := StartGateway(t, want)
+			var shown time.Time
+			g.ask("Clock", Nothing{}, &shown)
+			if got := time.Until(shown); (got - want).Abs() > 5*time.Second {
+				t.Errorf("a clock is off by %v, want %v", got, want)
+			}
+		}
+	})
+	// Windows of these tests began a few minutes ago at most: for a gateway that
+	// believed its own clock it would be another window.
+	t.Run("parallel", func(t *testing.T) {
+		p := stampedeOver(t, &Kind{Over: straight, Clocks: off}, 30, 5*time.Second)
+		demand(t, p.Wrong)
+		if p.Degraded != 0 {
+			t.Errorf("%d decisions without Redis", p.Degraded)
+		}
+	})
+	for i := range Kinds {
+		kind := Kinds[i]
+		kind.Clocks = off
+		for name, state := range map[string]State{"refused": Warm, "established silence": Under, "restart empty": Cold, "FLUSHALL": Under, "TIME steps back": Warm} {
+			if kind.Name == name {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					o := run(t, &kind, state, brisk)
+					t.Log(o)
+					demand(t, o.Broken())
+				})
+			}
+		}
+	}
+}
