@@ -2,6 +2,8 @@
 
 GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+VULNFLAGS   ?= # for example -db=file:///path, a copy of the database
 FUZZTIME    ?= 30s
 
 # Programs of the system that tests need, and the Debian packages they come in.
@@ -22,7 +24,7 @@ demo: ## let the gateway show what it promises, and check it
 traefik: ## build the real Traefik with the plugin compiled in (minutes the first time)
 	$(GO) run ./cmd/sluice traefik build
 
-test: tools lint unit e2e ## everything that has to pass, in less than 15 minutes once Traefik is built
+test: tools lint vuln unit e2e bench-short ## everything that has to pass, in less than 15 minutes once Traefik is built
 
 unit: tools ## unit, property and fault tests of the packages
 	$(GO) test -race -timeout 10m ./...
@@ -30,12 +32,26 @@ unit: tools ## unit, property and fault tests of the packages
 e2e: tools traefik ## the plugin in both forms, and the gateway from outside
 	cd test && $(GO) test -timeout 14m ./...
 
-lint: ## gofmt, go vet and staticcheck, in both modules
+lint: ## gofmt, go vet and staticcheck, in all modules
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	cd test && $(GO) vet ./...
+	cd bench/compare && $(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	cd test && $(GO) run $(STATICCHECK) ./...
+	cd bench/compare && $(GO) run $(STATICCHECK) ./...
+
+# Without the database nothing is known, which is said and is no failure: tests
+# run offline too. What it finds is one.
+vuln: ## known vulnerabilities in code that is called; asks vuln.go.dev
+	@for module in . test; do \
+	  found=$$(cd $$module && $(GO) run $(GOVULNCHECK) $(VULNFLAGS) ./... 2>&1); status=$$?; \
+	  case "$$status $$found" in \
+	    0*) echo "$$module: no known vulnerability is called" ;; \
+	    *"fetching vulnerabilities"*) echo "$$module: NOT CHECKED for vulnerabilities: the database does not answer" ;; \
+	    *) echo "$$found"; exit 1 ;; \
+	  esac; \
+	done
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
@@ -45,11 +61,33 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	  done || exit 1; \
 	done
 
+bench: bench-tools traefik ## throughput, latency and cost beside what it replaces; writes bench/RESULTS.md (twenty minutes)
+	cd bench/compare && $(GO) run .
+
+bench-short: tools ## whether every chain that bench compares answers right
+	cd bench/compare && $(GO) test -timeout 5m ./...
+
+# What `make bench` compares with and drives with; without nginx its chain is left out.
+bench-tools: tools
+	@command -v wrk >/dev/null && test -x /usr/sbin/nginx && exit 0; \
+	command -v apt-get >/dev/null || { echo "please install: wrk, and nginx with its Lua module"; exit 1; }; \
+	sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
+	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq wrk nginx-light libnginx-mod-http-lua lua-nginx-redis
+
 accuracy: tools ## how exact the limits are, beside Traefik's own; writes bench/ACCURACY.md
 	$(GO) run ./bench accuracy
 
 faults: tools ## every fault in every state, with times; writes test/faults/RESULTS.md (half an hour)
 	cd test && $(GO) test ./faults -run '^TestCampaign$$' -timeout 60m -campaign
+
+identity: tools traefik ## revocation latency, vectors, attacks, costs; writes test/identity/RESULTS.md
+	cd test && $(GO) test ./identity -timeout 30m -campaign
+
+compose: ## compose.yaml on this machine's Docker engine; writes test/compose/RESULTS.md (ten minutes)
+	cd test && $(GO) test ./e2e -run '^TestCompose$$' -docker -timeout 45m -v
+
+drills: ## compose.yaml hurt 114 times under traffic; writes test/drills/RESULTS.md (half an hour)
+	cd test && $(GO) test ./e2e -run '^TestDrills$$' -docker -rounds 6 -timeout 60m -v
 
 tools: ## install the system's programs that tests need, where apt-get is at hand
 	@missing=; for p in $(PROGRAMS); do command -v $$p >/dev/null || missing=yes; done; \
@@ -61,4 +99,4 @@ tools: ## install the system's programs that tests need, where apt-get is at han
 clean: ## remove what was built into this tree
 	rm -rf bin .sluice
 
-.PHONY: help up demo traefik test unit e2e lint fuzz accuracy faults tools clean
+.PHONY: help up demo traefik test unit e2e lint vuln fuzz bench bench-short bench-tools accuracy faults identity compose drills tools clean

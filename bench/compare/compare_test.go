@@ -1,0 +1,124 @@
+package main
+
+import (
+	"math"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(upstreamMark) != "" {
+		if err := upstream(); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// Every chain, over real processes, lets pass and refuses what it should, and
+// hands the upstream what it should. Nothing is timed.
+func TestEveryChainAnswersRight(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed; on Debian: apt-get install redis-server")
+	}
+	b, err := openBed(t.Context(), 1, func(chain) bool { return true }, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	if err := b.ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !nginxInstalled() {
+		t.Log("nginx with Lua is not installed: make bench-tools")
+	}
+}
+
+// A run whose answers are not what the chain promises ends the program.
+func TestJudge(t *testing.T) {
+	pass := chain{name: "fast", answers: allPass, identity: true, ours: true}
+	good := seen{Total: 103, RightUser: 103, RequestIDs: 103}
+	for _, test := range []struct {
+		name  string
+		chain chain
+		o     outcome
+		s     seen
+		wrong string
+	}{
+		{"all right", pass, outcome{Requests: 100}, good, ""},
+		{"nothing sent", pass, outcome{}, seen{}, "0 requests"},
+		{"one refused", pass, outcome{Requests: 104, Refused: 1}, good, "1 of 104 were refused"},
+		{"one lost", pass, outcome{Requests: 104}, good, "104 passed and 103 reached"},
+		{"more than were sent", pass, outcome{Requests: 3}, good, "3 passed and 103 reached"},
+		{"another's identity", pass, outcome{Requests: 100}, seen{Total: 103, RightUser: 102, RequestIDs: 103}, "102 named the right user"},
+		{"a credential", pass, outcome{Requests: 100}, seen{Total: 103, RightUser: 103, RequestIDs: 103, Credentials: 1}, "1 carried a credential"},
+		{"no request id", pass, outcome{Requests: 100}, seen{Total: 103, RightUser: 103}, "0 had an X-Request-ID"},
+		{"a broken connection", pass, outcome{Requests: 100, Broken: 1}, good, "1 broken"},
+		{"denied", chain{answers: allDeny}, outcome{Requests: 9, Refused: 9}, seen{}, ""},
+		{"denied and let through", chain{answers: allDeny}, outcome{Requests: 9, Refused: 9}, seen{Total: 1}, "1 reached the upstream"},
+		{"one user above the limit", chain{answers: mixed}, outcome{Requests: 9, Refused: 2}, seen{Total: 7, BusiestUser: zipfLimit + 1}, "of one user passed"},
+		{"a mix without refusals", chain{answers: mixed}, outcome{Requests: 9}, seen{Total: 9}, "0 of 9 were refused"},
+	} {
+		err := test.chain.judge(test.o, test.s)
+		if (err == nil) != (test.wrong == "") || err != nil && !strings.Contains(err.Error(), test.wrong) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	var all []time.Duration
+	for i := range 1000 {
+		all = append(all, time.Duration(i+1))
+	}
+	for q, want := range map[float64]time.Duration{0.5: 500, 0.99: 990, 0.999: 999, 1: 1000} {
+		if got := quantile(all, q); got != want {
+			t.Errorf("%v: %d, want %d", q, got, want)
+		}
+	}
+	if quantile(nil, 0.5) != 0 {
+		t.Error("nothing has a median")
+	}
+}
+
+func TestBootstrap(t *testing.T) {
+	even := bootstrap([]float64{2, 2, 2}, geometric)
+	if math.Abs(even.middle-2) > 1e-12 || even.low != even.high {
+		t.Errorf("three equal rounds: %+v", even)
+	}
+	spread := bootstrap([]float64{0.8, 1, 1.25}, geometric)
+	if math.Abs(spread.middle-1) > 1e-12 || spread.low >= 1 || spread.high <= 1 || spread.low < 0.8 || spread.high > 1.25 {
+		t.Errorf("%+v", spread)
+	}
+}
+
+// Rounds are compared pairwise, not by their means.
+func TestRatios(t *testing.T) {
+	got := ratios([]sample{{rate: 10}, {rate: 40}}, []sample{{rate: 20}, {rate: 80}, {rate: 1}}, rate)
+	if len(got) != 2 || got[0] != 0.5 || got[1] != 0.5 {
+		t.Errorf("%v", got)
+	}
+}
+
+// The report and the chart come out whole from samples of the right shape.
+func TestReport(t *testing.T) {
+	b := &bed{redis: &server{}, doomed: &server{}}
+	b.chains = chains(b)
+	r := &results{closed: map[string][]sample{}, open: map[string]map[int][]tail{}}
+	for _, c := range b.chains {
+		r.closed[c.name] = []sample{{rate: 100}, {rate: 110}}
+	}
+	r.closed["fast-compiled"] = []sample{{rate: 98}, {rate: 107.8}}
+	text := report(b, r, facts{rounds: 2})
+	for _, want := range []string{"| fast, hot, against bare | compiled | at least 0.95 | 0.98 | yes |", "| fast, hot, against forwardAuth + rateLimit in Redis | compiled | at least 3.60 | 0.98 | no |"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if svg := chart(b, r); !strings.HasPrefix(svg, "<svg") || !strings.Contains(svg, ">0.98<") {
+		t.Errorf("%s", svg)
+	}
+}

@@ -1,0 +1,40 @@
+-- Sends the requests of a file, one after another, each thread its own part of
+-- them. Without a `response` function wrk parses no headers: it only counts
+-- statuses of 400 and above. What it says at the end is one line of JSON.
+local threads = {}
+
+function setup(thread)
+  thread:set("id", #threads)
+  table.insert(threads, thread)
+end
+
+function init(args)
+  local path, file, count, once = args[1], args[2], tonumber(args[3]), args[4] == "once"
+  ready, at, wrapped = {}, 0, 0
+  local number = 0
+  for text in io.lines(file) do
+    if not once or number % count == id then
+      local user, key, token = text:match("^(%S+) (%S+) (%S+)$")
+      ready[#ready + 1] = wrk.format("GET", path, {
+        ["Host"] = "shop.example", ["Accept"] = "application/json", ["User-Agent"] = "bench",
+        ["Authorization"] = "Bearer " .. token, ["X-Expect-User"] = user, ["X-Key"] = key,
+      })
+    end
+    number = number + 1
+  end
+  if not once then at = math.floor(#ready * id / count) end
+end
+
+function request()
+  at = at + 1
+  if at > #ready then at, wrapped = 1, wrapped + 1 end
+  return ready[at]
+end
+
+function done(summary, latency, requests)
+  local again = 0
+  for _, thread in ipairs(threads) do again = again + thread:get("wrapped") end
+  local e = summary.errors
+  io.write(string.format('\nJSON {"requests":%d,"micros":%d,"refused":%d,"broken":%d,"late":%d,"wrapped":%d}\n',
+    summary.requests, summary.duration, e.status, e.connect + e.read + e.write, e.timeout, again))
+end

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/sluice-gateway/sluice/traefik/build"
+)
+
+// facts are where and how the figures came about.
+type facts struct {
+	machine, kernel, versions   string
+	rounds, openRounds, seconds int
+	seed                        uint64
+	took                        time.Duration
+	keyBytes                    int64  // MEMORY USAGE of one key, with its name
+	key                         string // that key
+	allocations                 float64
+	allocationsKnown            bool
+}
+
+func (b *bed) facts(ctx context.Context) (facts, error) {
+	var f facts
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		if model := regexp.MustCompile(`model name\s*: (.*)`).FindSubmatch(text); model != nil {
+			f.machine = string(model[1]) + ", "
+		}
+	}
+	f.machine += fmt.Sprintf("%d cores", runtime.NumCPU())
+	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		f.kernel = strings.TrimSpace(string(text))
+	}
+	info, err := b.redis.client.Info(ctx, "server").Result()
+	if err != nil {
+		return f, err
+	}
+	versions := []string{"Traefik " + build.Version, runtime.Version()}
+	if version := regexp.MustCompile(`redis_version:(\S+)`).FindStringSubmatch(info); version != nil {
+		versions = append(versions, "Redis "+version[1])
+	}
+	for _, program := range [][]string{{"/usr/sbin/nginx", "-v"}, {"wrk", "--version"}} {
+		said, _ := exec.CommandContext(ctx, program[0], program[1:]...).CombinedOutput() // wrk --version ends with 1
+		if version := regexp.MustCompile(`(nginx|wrk)[/ ]\S*?(\d+(?:\.\d+)+)`).FindSubmatch(said); version != nil {
+			versions = append(versions, string(version[1])+" "+string(version[2]))
+		}
+	}
+	f.versions = strings.Join(append(versions, "vegeta 12.13.0"), ", ")
+	if err := b.weighKey(ctx, &f); err != nil {
+		return f, err
+	}
+	f.allocations, f.allocationsKnown = hotPathAllocations(ctx)
+	return f, nil
+}
+
+// weighKey asks Redis how much a counter takes that the Zipf chain has made.
+func (b *bed) weighKey(ctx context.Context, f *facts) error {
+	keys, _, err := b.redis.client.Scan(ctx, 0, "sluice:lim:*:c:*", 100_000).Result()
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	for _, key := range keys { // the largest, so that no lucky one is shown
+		bytes, err := b.redis.client.MemoryUsage(ctx, key).Result()
+		if err != nil {
+			continue // it has expired since
+		}
+		if bytes > f.keyBytes {
+			f.keyBytes, f.key = bytes, key
+		}
+	}
+	return nil
+}
+
+// hotPathAllocations runs the Go benchmark of the compiled hot path and takes
+// off what the benchmark's own loop allocates.
+func hotPathAllocations(ctx context.Context) (float64, bool) {
+	command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "BenchmarkGate/(auth_and_limits|nothing)$", "-benchtime", "20000x", "-benchmem", "github.com/sluice-gateway/sluice/plugin")
+	command.Dir = "../.."
+	said, err := command.CombinedOutput()
+	if err != nil {
+		return 0, false
+	}
+	found := map[string]float64{}
+	for _, line := range regexp.MustCompile(`BenchmarkGate/(\w+)\S*\s.*\s(\d+) allocs/op`).FindAllStringSubmatch(string(said), -1) {
+		var n float64
+		fmt.Sscan(line[2], &n)
+		found[line[1]] = n
+	}
+	return found["auth_and_limits"] - found["nothing"], len(found) == 2
+}
+
+// target is one row of what was promised.
+type target struct {
+	name   string
+	ask    string // "at least 0.95"
+	got    interval
+	met    bool
+	known  bool
+	digits int
+	unit   string
+}
+
+func (t target) row(form string) string {
+	got, met := "not measured", "-"
+	if t.known {
+		got = fmt.Sprintf("%.*f%s", t.digits, t.got.middle, t.unit)
+		if t.got.low != t.got.high {
+			got += fmt.Sprintf(" (%.*f to %.*f)", t.digits, t.got.low, t.digits, t.got.high)
+		}
+		met = "no"
+		if t.met {
+			met = "yes"
+		}
+	}
+	return fmt.Sprintf("| %s | %s | %s | %s | %s |\n", t.name, form, t.ask, got, met)
+}
+
+// targets lists every promise for one form.
+func targets(r *results, f facts, form string) []target {
+	of := func(compiledWant, interpretedWant float64) float64 {
+		if form == compiled {
+			return compiledWant
+		}
+		return interpretedWant
+	}
+	ratio := func(name, chain, by string, want float64) target {
+		values := ratios(r.closed[chain+"-"+form], r.closed[by], rate)
+		got := bootstrap(values, geometric)
+		return target{name: name, ask: fmt.Sprintf("at least %.2f", want), got: got, met: got.middle >= want, known: len(values) > 0, digits: 2}
+	}
+	scripts := []float64{}
+	for _, s := range r.closed["fast-"+form] {
+		scripts = append(scripts, s.scripts)
+	}
+	added := []float64{}
+	bare, ours := r.open["bare"][50], r.open["fast-"+form][50]
+	for i := range min(len(bare), len(ours)) {
+		added = append(added, (ours[i].p99-bare[i].p99).Seconds()*1e3)
+	}
+	wantAdded := of(0.1, 0.3)
+	list := []target{
+		ratio("fast, hot, against bare", "fast", "bare", of(0.95, 0.80)),
+		ratio("fast, hot, against forwardAuth + rateLimit in Redis", "fast", "forwardauth-redis", of(3.6, 3.0)),
+		ratio("fast, hot, against nginx + Lua + Redis", "fast", "nginx", of(1.9, 1.6)),
+		ratio("fast, Zipf users, against bare", "fast-zipf", "bare", of(0.90, 0.72)),
+		ratio("limits only, hot, against Traefik's rateLimit in Redis", "limits", "traefik-redis", of(1.5, 1.25)),
+		ratio("limits only, every request a new key, against the same", "limits-new", "traefik-redis-new", of(1.05, 0.85)),
+		ratio("fast, every request a new token and key, against forwardAuth + rateLimit in Redis", "fast-new", "forwardauth-redis-new", of(1.3, 1.1)),
+		ratio("fast, all denied, against bare", "fast-denied", "bare", of(1.6, 1.2)),
+		ratio("fast, Redis down, against the healthy run", "fast-down", "fast-"+form, 0.98),
+		{name: "added p99 at 50% of bare capacity, hot", ask: fmt.Sprintf("at most %.1f ms", wantAdded), got: bootstrap(added, median), known: len(added) > 0, digits: 2, unit: " ms"},
+		{name: "scripts sent to Redis a request, hot", ask: "at most 0.05", got: bootstrap(scripts, mean), known: len(scripts) > 0, digits: 3},
+	}
+	n := len(list)
+	list[n-2].met = list[n-2].got.middle <= wantAdded
+	list[n-1].met = list[n-1].got.middle <= 0.05
+	if form == compiled {
+		exact := func(v float64) interval { return interval{v, v, v} }
+		list = append(list,
+			target{name: "allocations of the hot path (Go benchmark)", ask: "at most 6", got: exact(f.allocations), met: f.allocations <= 6, known: f.allocationsKnown},
+			target{name: "Redis memory of a tracked key, its name included", ask: "at most 120 bytes", got: exact(float64(f.keyBytes)), met: f.keyBytes <= 120, known: f.keyBytes > 0, unit: " bytes"})
+	}
+	return list
+}
+
+func report(b *bed, r *results, f facts) string {
+	var t strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&t, format, args...) }
+	p("# What the policy costs, beside what it replaces\n\n")
+	p("Written by `make bench` (%d rounds of %d s a chain, %d rounds of latency, seed %d, %.0f minutes). Only ratios of one run mean anything: on another machine the numbers differ, and so does any of them when load generator, gateway, authsvc, Redis and upstream share their cores otherwise, as all of them share these.\n\n", f.rounds, f.seconds, f.openRounds, f.seed, f.took.Minutes())
+	p("Machine: %s, Linux %s. %s.\n\n", f.machine, f.kernel, f.versions)
+	p("![throughput against bare Traefik](RESULTS.svg)\n\n")
+
+	p("## Targets\n\nRatios of throughput, geometric mean over the rounds with the 95%% interval of a bootstrap over paired rounds.\n\n")
+	p("| | form | target | got | met |\n|---|---|---|---|---|\n")
+	for _, form := range []string{compiled, interpreted} {
+		for _, row := range targets(r, f, form) {
+			p("%s", row.row(form))
+		}
+	}
+	if f.key != "" {
+		p("\nThe tracked key is `%s`, the largest of its kind by MEMORY USAGE.\n", f.key)
+	}
+
+	p("\n## Throughput\n\n%d connections, closed loop (wrk). CPU is processor time a request in microseconds, as the operating system accounts it to each process: gateway (Traefik or nginx), authsvc and Redis; the upstream and the load generator, which no chain can save, stand in the last columns. Against bare: throughput, and the processor time of gateway, authsvc and Redis together. Allocations are those of the whole Traefik a request, bare's included.\n\n", connections)
+	p("| chain | requests/s | against bare | CPU against bare | gateway | authsvc | Redis | scripts | commands | allocations | 429 | upstream | generator |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	for _, c := range b.chains {
+		samples := r.closed[c.name]
+		if len(samples) == 0 {
+			continue
+		}
+		average := func(value func(sample) float64) float64 {
+			var all []float64
+			for _, s := range samples {
+				all = append(all, value(s))
+			}
+			return mean(all)
+		}
+		against := bootstrap(ratios(samples, r.closed["bare"], rate), geometric)
+		cost := bootstrap(ratios(samples, r.closed["bare"], sample.policy), geometric)
+		allocations := "-"
+		if n := average(func(s sample) float64 { return s.mallocs }); n > 0 {
+			allocations = fmt.Sprintf("%.0f", n)
+		}
+		p("| %s | %.0f | %s | %.2f | %.1f | %.1f | %.1f | %.3f | %.2f | %s | %.0f%% | %.1f | %.1f |\n", c.title, average(rate), span(against), cost.middle,
+			average(func(s sample) float64 { return s.gateway }), average(func(s sample) float64 { return s.auth }), average(func(s sample) float64 { return s.redis }),
+			average(func(s sample) float64 { return s.scripts }), average(func(s sample) float64 { return s.commands }), allocations,
+			100*average(func(s sample) float64 { return s.refused }),
+			average(func(s sample) float64 { return s.upstream }), average(func(s sample) float64 { return s.generator }))
+	}
+
+	if len(r.open) > 0 {
+		p("\n## Latency\n\nOpen loop (vegeta), from the instant at which a request was due, in milliseconds: median of the rounds. The rates are shares of the %d requests a second that the same generator gets through bare Traefik in a closed loop. A dash: the chain's own throughput is less than that rate.\n\n", r.capacity)
+		p("| chain |")
+		for _, percent := range loads {
+			p(" %d%%: p50 | p99 | p99.9 |", percent)
+		}
+		p("\n|---|%s\n", strings.Repeat("--:|", 3*len(loads)))
+		for _, c := range b.chains {
+			if !c.latency {
+				continue
+			}
+			p("| %s |", c.title)
+			for _, percent := range loads {
+				tails := r.open[c.name][percent]
+				for _, value := range []func(tail) time.Duration{
+					func(t tail) time.Duration { return t.p50 }, func(t tail) time.Duration { return t.p99 }, func(t tail) time.Duration { return t.p999 },
+				} {
+					if len(tails) == 0 {
+						p(" - |")
+						continue
+					}
+					var all []float64
+					for _, t := range tails {
+						all = append(all, value(t).Seconds()*1e3)
+					}
+					p(" %.2f |", median(all))
+				}
+			}
+			p("\n")
+		}
+	}
+
+	p("\n## Method\n\n")
+	p("Every process is real: two Traefiks of the same binary (one interprets the plugin), authsvc, redis-server, nginx and the upstream, each a process of its own. Every chain has an entry point with one router, so that none pays for another's. All requests carry the same headers: a token, and names that the upstream compares. In each round the chains run in a new random order, each after a warm-up; bare Traefik runs twice, and how far the second is from the first is the noise.\n\n")
+	p("Every answer counts: statuses are counted by the generator, and the upstream counts, for every request, whether X-User-ID is the user whom the token names, whether a credential arrived, and whether there is an X-Request-ID. A run in which one answer is wrong ends the program. Before the first round a few hundred answers of each chain are read whole, RateLimit headers and bodies included.\n\n")
+	p("Hot: %d tokens, again and again. Zipf: %d users with a limit of 100 a minute each, drawn with exponent %.1f, every token known from the minute before; those who draw more get 429. New: no user, token or key occurs twice. Denied: a limit used up before. Redis down: the plugin's Redis was killed before the first round (authsvc keeps its own), and each Traefik decides by its share. nginx looks the token up with GET and counts with EVALSHA, over a pool of connections; it verifies nothing.\n\n", hotUsers, zipfUsers, zipfSkew)
+	p("Scripts are the EVALSHA that were sent to Redis; commands also count what those scripts ran inside.\n")
+	return t.String()
+}
+
+func span(i interval) string {
+	if math.IsNaN(i.middle) {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f (%.2f to %.2f)", i.middle, i.low, i.high)
+}
