@@ -55,6 +55,7 @@ type decision struct {
 	limited string      // the user as a limit's key
 	headers http.Header // for the service: auth.responseHeaders
 	names   []string    // as events.go writes them
+	places  []int       // where decisions.named lists it, for each name; under its mu
 
 	sent  int64        // monotonic ns: ages count from when the call was sent
 	fresh atomic.Int64 // monotonic ns until which it is served; 0 once it is revoked
@@ -212,7 +213,9 @@ func (d *decisions) keep(kept *decision, position int64) {
 	d.known.Lock()
 	d.entries[kept.key] = kept
 	d.known.Unlock()
+	kept.places = kept.places[:0]
 	for _, name := range kept.names {
+		kept.places = append(kept.places, len(d.named[name]))
 		d.named[name] = append(d.named[name], kept)
 	}
 }
@@ -232,29 +235,31 @@ func (d *decisions) dropLocked(key credentialKey) {
 }
 
 // forgetLocked takes a decision out of the maps; its place in the ring is
-// taken in turn.
+// taken in turn. It looks through no list: a client decides how many answers
+// are kept of him, and a revocation would hold the lock for the square of that.
 func (d *decisions) forgetLocked(old *decision) {
 	if d.entries[old.key] == old {
 		d.known.Lock()
 		delete(d.entries, old.key)
 		d.known.Unlock()
 	}
-	for _, name := range old.names {
+	for i, name := range old.names {
 		all := d.named[name]
-		for i := range all {
-			if all[i] == old {
-				all[i] = all[len(all)-1]
-				all[len(all)-1] = nil
-				all = all[:len(all)-1]
-				break
+		last := all[len(all)-1]
+		if len(all) == 1 {
+			delete(d.named, name)
+			continue
+		}
+		all[old.places[i]] = last
+		for j := range last.names {
+			if last.names[j] == name {
+				last.places[j] = old.places[i]
 			}
 		}
-		if len(all) == 0 {
-			delete(d.named, name)
-		} else {
-			d.named[name] = all
-		}
+		all[len(all)-1] = nil
+		d.named[name] = all[:len(all)-1]
 	}
+	old.names = nil // forgotten once: its places are others' now
 }
 
 // revoke drops what an event names. The decision is marked too: a request may
