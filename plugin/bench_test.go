@@ -57,9 +57,9 @@ func openGate(b *testing.B, yaml string) *gate {
 	}))
 	b.Cleanup(auth.Close)
 	config := decode(b, []byte(yaml))
-	config.Redis.Addresses = []string{redis.Addr}
+	config.Redis = []Redis{{Addresses: []string{redis.Addr}}}
 	if config.Auth != nil {
-		config.Auth.Addresses = []string{auth.URL}
+		config.Auth[0].Addresses = []string{auth.URL}
 	}
 	handler, err := New(b.Context(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), config, "bench")
 	if err != nil {

@@ -11,21 +11,25 @@ package plugin
 // over strings, numbers and "1" for true, arrive alike. The maps tagged
 // `,remain` catch unknown keys, which Traefik would drop in silence (RULES 6).
 //
+// A section is a list that holds one: of an empty section, `{}`, the file
+// provider makes "", which mapstructure takes for an empty list but not for an
+// empty struct or map. It would fail, and Traefik leave the router out.
+//
 // An empty string means the default that stands in the comment.
 type Config struct {
-	Redis           Redis      `json:"redis"`
-	Auth            *Auth      `json:"auth,omitempty"`            // absent: identity comes from userHeader
-	UserHeader      string     `json:"userHeader,omitempty"`      // X-User-ID
-	TrustUserHeader string     `json:"trustUserHeader,omitempty"` // false; true where forwardAuth before us has just set it
-	IPStrategy      IPStrategy `json:"ipStrategy"`
-	Limits          []Limit    `json:"limits,omitempty"`
-	Exempt          Exempt     `json:"exempt"`
-	TrustedProxies  []string   `json:"trustedProxies,omitempty"` // none; CIDRs whose X-Forwarded-For and X-Request-ID count
-	MinInstances    string     `json:"minInstances,omitempty"`   // 1; the fallback's share is never larger than limit / this
-	OnRedisFailure  string     `json:"onRedisFailure,omitempty"` // local | allow | deny
-	DryRun          string     `json:"dryRun,omitempty"`         // false; true decides, counts and sets headers but never rejects
-	LegacyHeaders   string     `json:"legacyHeaders,omitempty"`  // false; true adds X-RateLimit-Limit, -Remaining and -Reset
-	MaxKeys         string     `json:"maxKeys,omitempty"`        // 100000; keys tracked in memory per limit
+	Redis           []Redis      `json:"redis"`
+	Auth            []Auth       `json:"auth,omitempty"`            // absent: identity comes from userHeader
+	UserHeader      string       `json:"userHeader,omitempty"`      // X-User-ID
+	TrustUserHeader string       `json:"trustUserHeader,omitempty"` // false; true where forwardAuth before us has just set it
+	IPStrategy      []IPStrategy `json:"ipStrategy"`
+	Limits          []Limit      `json:"limits,omitempty"`
+	Exempt          []Exempt     `json:"exempt"`
+	TrustedProxies  []string     `json:"trustedProxies,omitempty"` // none; CIDRs whose X-Forwarded-For and X-Request-ID count
+	MinInstances    string       `json:"minInstances,omitempty"`   // 1; the fallback's share is never larger than limit / this
+	OnRedisFailure  string       `json:"onRedisFailure,omitempty"` // local | allow | deny
+	DryRun          string       `json:"dryRun,omitempty"`         // false; true decides, counts and sets headers but never rejects
+	LegacyHeaders   string       `json:"legacyHeaders,omitempty"`  // false; true adds X-RateLimit-Limit, -Remaining and -Reset
+	MaxKeys         string       `json:"maxKeys,omitempty"`        // 100000; keys tracked in memory per limit
 
 	Unknown map[string]interface{} `mapstructure:",remain" json:"-"`
 }
@@ -41,7 +45,7 @@ type Redis struct {
 	SentinelUsername string   `json:"sentinelUsername,omitempty"` // the sentinels' own ACL user
 	SentinelPassword string   `json:"sentinelPassword,omitempty"` // and password
 	Cluster          string   `json:"cluster,omitempty"`          // false
-	TLS              TLS      `json:"tls"`
+	TLS              []TLS    `json:"tls"`
 	Timeout          string   `json:"timeout,omitempty"`     // 25ms: budget of one reply on the request path
 	DialTimeout      string   `json:"dialTimeout,omitempty"` // 1s
 	KeyPrefix        string   `json:"keyPrefix,omitempty"`   // sluice
@@ -69,7 +73,7 @@ type Auth struct {
 	ResponseHeaders   []string `json:"responseHeaders,omitempty"`   // X-User-ID, X-User-Plan, X-User-Scopes
 	KeepAuthorization string   `json:"keepAuthorization,omitempty"` // false
 	CacheSize         string   `json:"cacheSize,omitempty"`         // 100000 decisions
-	TLS               TLS      `json:"tls"`
+	TLS               []TLS    `json:"tls"`
 
 	Unknown map[string]interface{} `mapstructure:",remain" json:"-"`
 }
@@ -85,17 +89,17 @@ type IPStrategy struct {
 
 // Limit is one sliding-window limit.
 type Limit struct {
-	Name         string            `json:"name,omitempty"` // required, [a-z0-9-]{1,32}: part of the Redis key
-	Key          string            `json:"key,omitempty"`  // user | ip | header:<Name> | global
-	Limit        string            `json:"limit,omitempty"`
-	Window       string            `json:"window,omitempty"` // 1s to 31d
-	Cost         string            `json:"cost,omitempty"`   // 1
-	TierHeader   string            `json:"tierHeader,omitempty"`
-	Tiers        map[string]string `json:"tiers,omitempty"`
-	LimitHeader  string            `json:"limitHeader,omitempty"`  // identity header that carries the limit itself
-	OnMissingKey string            `json:"onMissingKey,omitempty"` // ip | deny | skip
-	CountStatus  []string          `json:"countStatus,omitempty"`  // all; else only such answers count
-	RefundStatus []string          `json:"refundStatus,omitempty"` // none; such answers give the permit back
+	Name         string              `json:"name,omitempty"` // required, [a-z0-9-]{1,32}: part of the Redis key
+	Key          string              `json:"key,omitempty"`  // user | ip | header:<Name> | global
+	Limit        string              `json:"limit,omitempty"`
+	Window       string              `json:"window,omitempty"` // 1s to 31d
+	Cost         string              `json:"cost,omitempty"`   // 1
+	TierHeader   string              `json:"tierHeader,omitempty"`
+	Tiers        []map[string]string `json:"tiers,omitempty"`
+	LimitHeader  string              `json:"limitHeader,omitempty"`  // identity header that carries the limit itself
+	OnMissingKey string              `json:"onMissingKey,omitempty"` // ip | deny | skip
+	CountStatus  []string            `json:"countStatus,omitempty"`  // all; else only such answers count
+	RefundStatus []string            `json:"refundStatus,omitempty"` // none; such answers give the permit back
 
 	Unknown map[string]interface{} `mapstructure:",remain" json:"-"`
 }

@@ -68,15 +68,18 @@ func FuzzKey(f *testing.F) {
 // Whatever the configuration holds, reading it ends in settings or in problems
 // that name a path, and what is accepted can be enforced.
 func FuzzConfig(f *testing.F) {
-	f.Add(`{"Limits":[{"Name":"per-user","Key":"user","Limit":"100","Window":"60s"}],"Redis":{"Addresses":["redis:6379"]}}`)
-	f.Add(`{"Limits":[{"Name":"x","Key":"header:X-Y","Limit":"1e9","Window":"-1s","Cost":"0","Tiers":{"pro":"x"},"CountStatus":["9xx"]}]}`)
-	f.Add(`{"Auth":{"Addresses":["ftp://x"],"Timeout":"forever"},"TrustedProxies":["1.2.3.4/99"]}`)
+	f.Add(`{"Limits":[{"Name":"per-user","Key":"user","Limit":"100","Window":"60s"}],"Redis":[{"Addresses":["redis:6379"]}]}`)
+	f.Add(`{"Limits":[{"Name":"x","Key":"header:X-Y","Limit":"1e9","Window":"-1s","Cost":"0","Tiers":[{"pro":"x"}],"CountStatus":["9xx"]}]}`)
+	f.Add(`{"Auth":[{"Addresses":["ftp://x"],"Timeout":"forever"}],"TrustedProxies":["1.2.3.4/99"]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		config := CreateConfig()
 		if json.Unmarshal([]byte(text), config) != nil {
 			return
 		}
-		config.Redis.PasswordFile, config.Redis.TLS, config.Auth = "", TLS{}, nil // files are not the fuzzer's to name
+		config.Auth = nil // files are not the fuzzer's to name
+		for i := range config.Redis {
+			config.Redis[i].PasswordFile, config.Redis[i].TLS = "", nil
+		}
 		s, problems := config.read()
 		for _, problem := range problems {
 			if !strings.Contains(problem, ": ") {

@@ -35,7 +35,9 @@ func TestReloadsLeakNothing(t *testing.T) {
 		edit    func(c *Config, n int)
 	}{
 		{"unchanged", 1000, func(*Config, int) {}},
-		{"redis edited", 200, func(c *Config, n int) { c.Redis.Timeout = (time.Second + time.Duration(n)*time.Microsecond).String() }},
+		{"redis edited", 200, func(c *Config, n int) {
+			c.Redis[0].Timeout = (time.Second + time.Duration(n)*time.Microsecond).String()
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server := redistest.Start(t)
@@ -45,8 +47,7 @@ func TestReloadsLeakNothing(t *testing.T) {
 			var current atomic.Value // *gate
 			open := func(n int) context.CancelFunc {
 				config := CreateConfig()
-				config.Redis.Addresses = []string{server.Addr}
-				config.Redis.Timeout = "1s"
+				config.Redis = []Redis{{Addresses: []string{server.Addr}, Timeout: "1s"}}
 				config.Limits = []Limit{{Name: "all", Key: keyGlobal, Limit: "50", Window: "240h"}}
 				c.edit(config, n)
 				ctx, cancel := context.WithCancel(context.Background())
@@ -128,8 +129,8 @@ func TestCountersOutliveTheirConfiguration(t *testing.T) {
 	defer auth.Close()
 	beat := func(limitName, address string) (*backend, context.CancelFunc) {
 		config := CreateConfig()
-		config.Redis.Addresses = []string{server.Addr}
-		config.Auth = &Auth{Addresses: []string{address}}
+		config.Redis = []Redis{{Addresses: []string{server.Addr}}}
+		config.Auth = []Auth{{Addresses: []string{address}}}
 		config.Limits = []Limit{{Name: limitName, Key: keyGlobal, Limit: "1", Window: "240h"}}
 		ctx, cancel := context.WithCancel(context.Background())
 		handler, err := New(ctx, http.NotFoundHandler(), config, "gate")

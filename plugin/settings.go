@@ -83,13 +83,15 @@ func (c *Config) read() (*settings, []string) {
 		dryRun:          p.boolean("dryRun", c.DryRun),
 		legacyHeaders:   p.boolean("legacyHeaders", c.LegacyHeaders),
 		maxKeys:         int(p.integer("maxKeys", c.MaxKeys, 100000, 1, 100000000)),
-		exemptIPs:       p.networks("exempt.ips", c.Exempt.IPs),
 		exemptUsers:     map[string]bool{},
 	}
 	p.unknown("", c.Unknown, "redis, auth, userHeader, trustUserHeader, ipStrategy, limits, exempt, trustedProxies, minInstances, onRedisFailure, dryRun, legacyHeaders, maxKeys")
-	p.unknown("exempt.", c.Exempt.Unknown, "ips, users")
-	for _, user := range split(c.Exempt.Users) {
-		s.exemptUsers[user] = true
+	if p.section("exempt", len(c.Exempt)) {
+		p.unknown("exempt.", c.Exempt[0].Unknown, "ips, users")
+		s.exemptIPs = p.networks("exempt.ips", c.Exempt[0].IPs)
+		for _, user := range split(c.Exempt[0].Users) {
+			s.exemptUsers[user] = true
+		}
 	}
 	s.policy.MinInstances = p.integer("minInstances", c.MinInstances, 1, 1, 10000)
 	switch p.choice("onRedisFailure", c.OnRedisFailure, "local", "allow", "deny") {
@@ -100,11 +102,11 @@ func (c *Config) read() (*settings, []string) {
 	}
 	s.address = p.addressStrategy(c)
 	s.auth = p.auth(c.Auth, s.userHeader)
-	if c.Auth != nil && s.trustUserHeader {
+	if s.auth != nil && s.trustUserHeader {
 		p.add("trustUserHeader", "true", "with auth the plugin decides itself who the user is; set it only behind forwardAuth, without auth")
 	}
 	s.limits = p.limits(c, s)
-	s.redis = p.redis(&c.Redis, len(s.limits) > 0 || s.auth != nil)
+	s.redis = p.redis(c.Redis, len(s.limits) > 0 || s.auth != nil)
 	return s, p.problems
 }
 
@@ -115,6 +117,15 @@ func (p *reader) add(path, value, accepted string) {
 
 func (p *reader) missing(path, accepted string) {
 	p.problems = append(p.problems, path+": is missing: "+accepted)
+}
+
+// section tells whether anything is written in a section of which the list
+// holds so many.
+func (p *reader) section(path string, written int) bool {
+	if written > 1 {
+		p.problems = append(p.problems, path+": is a list of "+strconv.Itoa(written)+": write one section")
+	}
+	return written > 0
 }
 
 // unknown reports keys that no field took; Traefik would drop them in silence.
@@ -242,16 +253,24 @@ func (p *reader) networks(path string, values []string) []netip.Prefix {
 }
 
 func (p *reader) addressStrategy(c *Config) addressStrategy {
-	p.unknown("ipStrategy.", c.IPStrategy.Unknown, "depth, excludedIPs, ipv6Subnet")
+	written := IPStrategy{}
+	if p.section("ipStrategy", len(c.IPStrategy)) {
+		written = c.IPStrategy[0]
+	}
+	p.unknown("ipStrategy.", written.Unknown, "depth, excludedIPs, ipv6Subnet")
 	return addressStrategy{
-		depth:    int(p.integer("ipStrategy.depth", c.IPStrategy.Depth, 0, 0, 100)),
-		excluded: p.networks("ipStrategy.excludedIPs", c.IPStrategy.ExcludedIPs),
-		subnet:   int(p.integer("ipStrategy.ipv6Subnet", c.IPStrategy.IPv6Subnet, 64, 1, 128)),
+		depth:    int(p.integer("ipStrategy.depth", written.Depth, 0, 0, 100)),
+		excluded: p.networks("ipStrategy.excludedIPs", written.ExcludedIPs),
+		subnet:   int(p.integer("ipStrategy.ipv6Subnet", written.IPv6Subnet, 64, 1, 128)),
 		trusted:  p.networks("trustedProxies", c.TrustedProxies),
 	}
 }
 
-func (p *reader) redis(c *Redis, needed bool) redisSettings {
+func (p *reader) redis(written []Redis, needed bool) redisSettings {
+	c := Redis{}
+	if p.section("redis", len(written)) {
+		c = written[0]
+	}
 	p.unknown("redis.", c.Unknown, "addresses, username, password, passwordFile, db, masterName, sentinelUsername, sentinelPassword, cluster, tls, timeout, dialTimeout, keyPrefix")
 	addresses := split(c.Addresses)
 	for _, address := range addresses {
@@ -282,13 +301,13 @@ func (p *reader) redis(c *Redis, needed bool) redisSettings {
 	s.client = redis.Config{
 		Addresses:        addresses,
 		Username:         c.Username,
-		Password:         p.password(c),
+		Password:         p.password(&c),
 		DB:               int(db),
 		MasterName:       c.MasterName,
 		SentinelUsername: c.SentinelUsername,
 		SentinelPassword: c.SentinelPassword,
 		Cluster:          cluster,
-		TLS:              p.tls("redis.tls.", &c.TLS, p.boolean("redis.tls.enabled", c.TLS.Enabled)),
+		TLS:              p.tls("redis.tls", c.TLS, false),
 		Timeout:          s.timeout,
 		DialTimeout:      p.duration("redis.dialTimeout", c.DialTimeout, time.Second, time.Millisecond, longestTimeout),
 		ClientName:       "sluice-gateway",
@@ -318,10 +337,17 @@ func (p *reader) password(c *Redis) func() (string, error) {
 	return ask
 }
 
-func (p *reader) tls(prefix string, c *TLS, enabled bool) *tls.Config {
+// tls reads how to speak TLS; nil where nobody asked for it. Where addresses have
+// a scheme, that decides, and not the key enabled.
+func (p *reader) tls(path string, written []TLS, byScheme bool) *tls.Config {
+	if !p.section(path, len(written)) {
+		return nil
+	}
+	c, prefix := written[0], path+"."
 	p.unknown(prefix, c.Unknown, "enabled, ca, cert, key, serverName, insecureSkipVerify")
+	enabled := p.boolean(prefix+"enabled", c.Enabled)
 	insecure := p.boolean(prefix+"insecureSkipVerify", c.InsecureSkipVerify)
-	if !enabled {
+	if !enabled && !byScheme {
 		return nil
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName, InsecureSkipVerify: insecure}
@@ -347,9 +373,13 @@ func (p *reader) tls(prefix string, c *TLS, enabled bool) *tls.Config {
 	return config
 }
 
-func (p *reader) auth(c *Auth, userHeader string) *authSettings {
-	if c == nil {
+func (p *reader) auth(written []Auth, userHeader string) *authSettings {
+	if written == nil {
 		return nil
+	}
+	c := Auth{} // an empty section is not an absent one, which would let everybody in
+	if p.section("auth", len(written)) {
+		c = written[0]
 	}
 	p.unknown("auth.", c.Unknown, "addresses, timeout, optional, responseHeaders, keepAuthorization, cacheSize, tls")
 	s := &authSettings{
@@ -358,7 +388,7 @@ func (p *reader) auth(c *Auth, userHeader string) *authSettings {
 		optional:          p.boolean("auth.optional", c.Optional),
 		keepAuthorization: p.boolean("auth.keepAuthorization", c.KeepAuthorization),
 		cacheSize:         int(p.integer("auth.cacheSize", c.CacheSize, 100000, 1, 100000000)),
-		tls:               p.tls("auth.tls.", &c.TLS, c.TLS.CA != "" || c.TLS.Cert != "" || c.TLS.ServerName != "" || c.TLS.InsecureSkipVerify != ""),
+		tls:               p.tls("auth.tls", c.TLS, true),
 	}
 	if len(s.addresses) == 0 {
 		p.missing("auth.addresses", "write at least one URL, such as http://authsvc:9000/auth")
@@ -448,24 +478,28 @@ func (p *reader) limitKey(path string, l *Limit, rule *limitRule) {
 }
 
 func (p *reader) tiers(path string, l *Limit, rule *limitRule) {
-	if len(l.Tiers) > 0 && l.TierHeader == "" {
+	tiers := map[string]string{}
+	if p.section(path+"tiers", len(l.Tiers)) {
+		tiers = l.Tiers[0]
+	}
+	if len(tiers) > 0 && l.TierHeader == "" {
 		p.missing(path+"tierHeader", "tiers need the header that names a user's tier, such as X-User-Plan")
 	}
-	if l.TierHeader != "" && len(l.Tiers) == 0 {
+	if l.TierHeader != "" && len(tiers) == 0 {
 		p.missing(path+"tiers", "tierHeader needs tiers, such as {pro: 1000}")
 	}
-	names := make([]string, 0, len(l.Tiers))
-	for name := range l.Tiers {
+	names := make([]string, 0, len(tiers))
+	for name := range tiers {
 		names = append(names, name)
 	}
 	sort.Strings(names)
 	rule.tiers = map[string]int64{}
 	for _, name := range names {
-		if strings.TrimSpace(l.Tiers[name]) == "" {
+		if strings.TrimSpace(tiers[name]) == "" {
 			p.missing(path+"tiers."+name, "write the tier's limit")
 			continue
 		}
-		rule.tiers[name] = p.integer(path+"tiers."+name, l.Tiers[name], 1, 1, window.MaxProduct/1e6)
+		rule.tiers[name] = p.integer(path+"tiers."+name, tiers[name], 1, 1, window.MaxProduct/1e6)
 	}
 }
 

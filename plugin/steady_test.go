@@ -48,8 +48,7 @@ func TestSteadyIsThePipeline(t *testing.T) {
 			open := func(prefix string) (*gate, *http.Header) {
 				passed := new(http.Header)
 				config := decode(t, []byte(strings.ReplaceAll(yaml, "AUTH", auth.URL)))
-				config.Redis.Addresses = []string{redis.Addr}
-				config.Redis.KeyPrefix = prefix
+				config.Redis = []Redis{{Addresses: []string{redis.Addr}, KeyPrefix: prefix}}
 				handler, err := New(t.Context(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { *passed = r.Header.Clone() }), config, prefix)
 				if err != nil {
 					t.Fatal(err)

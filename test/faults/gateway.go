@@ -63,10 +63,10 @@ type Setup struct {
 // set minInstances: 3 for three gateways (RULES 17), and so does this.
 func (s *Setup) config(route string) *plugin.Config {
 	c := plugin.CreateConfig()
-	c.Redis = plugin.Redis{
+	c.Redis = []plugin.Redis{{
 		Addresses: s.Addresses, MasterName: s.MasterName, Cluster: strconv.FormatBool(s.Cluster),
 		Password: s.Password, Timeout: s.Timeout.String(), KeyPrefix: s.Prefix,
-	}
+	}}
 	c.MinInstances = strconv.Itoa(gateways)
 	if s.MaxKeys > 0 {
 		c.MaxKeys = strconv.Itoa(s.MaxKeys)

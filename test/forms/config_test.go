@@ -117,6 +117,12 @@ limits:
 		{"a tier whose limit is below the cost", `{redis: {addresses: ["127.0.0.1:1"]}, auth: {addresses: ["http://127.0.0.1:1"]}, limits: [{name: l, key: user, limit: 10, window: 1h, cost: 5, tierHeader: X-User-Plan, tiers: {mini: 4}}]}`, []string{"limits[0].cost"}},
 		{"beyond exact arithmetic (RULES 36)", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: ip, limit: 1000000, window: 720h}]}`, []string{"limits[0].limit"}},
 		{"no address, such as an unset variable leaves it (RULES 37)", "redis: {addresses: ''}\nauth: {addresses: ''}\n" + limit, []string{"redis.addresses", "auth.addresses"}},
+		{"empty sections, which the file provider hands over as empty strings", "redis: {}\nauth: {}\n" + limit, []string{"redis.addresses", "auth.addresses"}},
+		{"sections written as lists", `
+redis: [{addresses: ["127.0.0.1:1"]}, {addresses: ["127.0.0.1:2"]}]
+ipStrategy: [{depth: "1"}, {depth: "2"}]
+limits: [{name: l, key: ip, limit: 1, window: 1h}]
+`, []string{"redis", "ipStrategy"}},
 		{"a tier from a header nobody vouches for", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: user, limit: 10, window: 1h, tierHeader: X-User-Plan, tiers: {pro: 20}}]}`, []string{"limits[0].tierHeader"}},
 		{"a limit from a header nobody vouches for", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: user, limit: 10, window: 1h, limitHeader: X-User-Limit}]}`, []string{"limits[0].limitHeader"}},
 		{"userHeader that the auth service does not set (RULES 14)", `{redis: {addresses: ["127.0.0.1:1"]}, userHeader: X-Account, auth: {addresses: ["http://127.0.0.1:1"]}}`, []string{"auth.responseHeaders"}},
@@ -244,6 +250,26 @@ limits: [{name: `+name+`, `+limits+`}]`)), b.up)
 				t.Errorf("refused after %v", took)
 			}
 		})
+	})
+}
+
+// TestEmptySections: a section without a key in it means its defaults, though
+// the file provider makes an empty string of it.
+func TestEmptySections(t *testing.T) {
+	both(t, func(t *testing.T, b *bed) {
+		b.redis.RoomIn(hour, time.Minute)
+		gate := b.gate(`
+redis: {addresses: ["` + b.redis.Addr + `"], keyPrefix: ` + b.prefix + `, tls: {}}
+auth: {addresses: ["AUTH"], tls: {}}
+ipStrategy: {}
+exempt: {}
+limits: [{name: l, key: user, limit: 2, window: 1h, tiers: {}, countStatus: []}]`)
+		if got := statuses(gate, 3, as("ann")); got != "200 200 429" {
+			t.Errorf("a limit of 2: %s", got)
+		}
+		if got := statuses(gate, 1); got != "401" {
+			t.Errorf("no token: %s", got)
+		}
 	})
 }
 
