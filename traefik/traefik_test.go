@@ -67,7 +67,8 @@ func TestWiringsDifferInTheProtectedChainAlone(t *testing.T) {
 		for _, router := range routers {
 			router := router.(map[string]any)
 			var chain []string
-			for _, name := range router["middlewares"].([]any) {
+			passed, _ := router["middlewares"].([]any)
+			for _, name := range passed {
 				chain = append(chain, name.(string))
 			}
 			router["middlewares"] = strings.ReplaceAll(strings.Join(chain, " "), "sluice-id auth gate", "gate")
@@ -82,8 +83,8 @@ func TestWiringsDifferInTheProtectedChainAlone(t *testing.T) {
 	}
 }
 
-// TestEveryRoutePassesAPlugin lists what is public; all else is gated, and CORS
-// comes first, since a preflight has no token (RULES 38).
+// TestEveryRoutePassesAPlugin lists what is public and what is inner; all else is
+// gated, and CORS comes first, since a preflight has no token (RULES 38).
 func TestEveryRoutePassesAPlugin(t *testing.T) {
 	public := map[string]string{
 		"register": "Method(`POST`) && Path(`/v1/users/register`)",
@@ -95,6 +96,11 @@ func TestEveryRoutePassesAPlugin(t *testing.T) {
 		"classic.yml": {"cors", "sluice-id", "auth", "gate"},
 	} {
 		routers, _ := dig(t, render(t, file, environment), "http", "routers").(map[string]any)
+		ready := map[string]any{"entryPoints": []any{"ping"}, "rule": "Path(`/readyz`)", "service": "ping@internal"}
+		if !reflect.DeepEqual(routers["ready"], any(ready)) {
+			t.Errorf("%s: ready is %v", file, routers["ready"])
+		}
+		delete(routers, "ready")
 		if len(routers) != len(public)+4 {
 			t.Errorf("%s: %d routers", file, len(routers))
 		}
@@ -218,14 +224,21 @@ func TestEnvironmentReachesTheConfiguration(t *testing.T) {
 	}
 }
 
-// TestBalancer has one service a gateway and door, with the gateway's own ping
+// TestBalancer has one service a gateway and door, with the gateway's own word
 // as its health, and speaks PROXY protocol v2.
 func TestBalancer(t *testing.T) {
-	tree := render(t, "balancer-dynamic.yml", map[string]string{
+	gateways := map[string]string{
 		"SLUICE_GATEWAYS_HTTP":  "10.0.0.1:8000,10.0.0.2:8001",
 		"SLUICE_GATEWAYS_HTTPS": "10.0.0.1:8443, 10.0.0.2:8444",
 		"SLUICE_GATEWAYS_PING":  "10.0.0.1:8082,10.0.0.2:8083",
-	})
+	}
+	for set, want := range map[string]string{"": "GET /readyz HTTP/1.0\r\n\r\n", "/ping": "GET /ping HTTP/1.0\r\n\r\n"} {
+		gateways["SLUICE_GATEWAYS_READY"] = set
+		if sent := dig(t, render(t, "balancer-dynamic.yml", gateways), "tcp", "services", "web-1", "loadBalancer", "healthCheck", "send"); sent != want {
+			t.Errorf("SLUICE_GATEWAYS_READY=%s: a gateway is asked %q", set, sent)
+		}
+	}
+	tree := render(t, "balancer-dynamic.yml", gateways)
 	for name, want := range map[string][2]any{
 		"web-0": {"10.0.0.1:8000", 8082}, "web-1": {"10.0.0.2:8001", 8083},
 		"websecure-0": {"10.0.0.1:8443", 8082}, "websecure-1": {"10.0.0.2:8444", 8083},
@@ -243,6 +256,12 @@ func TestBalancer(t *testing.T) {
 	}
 	if version := dig(t, tree, "tcp", "serversTransports", "gateway", "proxyProtocol", "version"); version != 2 {
 		t.Errorf("PROXY protocol version %v", version)
+	}
+	static := render(t, "balancer.yml", nil)
+	for _, point := range []string{"web", "websecure"} {
+		if most := dig(t, static, "entryPoints", point, "transport", "keepAliveMaxRequests"); most != 1 {
+			t.Errorf("%s: a connection that the balancer answers itself, before it has routes, lives for %v requests", point, most)
+		}
 	}
 	if passthrough := dig(t, tree, "tcp", "routers", "websecure", "tls", "passthrough"); passthrough != true {
 		t.Error("the balancer ends TLS")

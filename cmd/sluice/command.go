@@ -122,6 +122,9 @@ func runCheck(out io.Writer, dynamic []string, static string) error {
 		if len(report.Unset) > 0 {
 			fmt.Fprintf(out, "%s: note: not set in this environment: %s\n", name, strings.Join(report.Unset, ", "))
 		}
+		if !report.Ready {
+			fmt.Fprintf(out, "%s: note: no router ready, as the shipped files have it: a balancer that asks gateways for %s sends none to them\n", name, check.ReadyPath)
+		}
 		for _, problem := range report.Problems {
 			fmt.Fprintf(out, "%s: %s\n", name, problem)
 		}

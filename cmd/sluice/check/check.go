@@ -32,11 +32,19 @@ import (
 // PluginName is what the shipped static configuration calls the plugin.
 const PluginName = "sluice"
 
+// A gateway tells by a router of its dynamic file, on its inner entry point, that
+// the routes of that file are served. Traefik's own /ping answers earlier.
+const (
+	ReadyPath  = "/readyz"
+	readyPoint = "ping"
+)
+
 // Report is what was found out about one dynamic file.
 type Report struct {
 	Middlewares []string // those that use the plugin, sorted
 	Problems    []string // complete sentences with their path; none: the file is good
 	Unset       []string // environment variables that the file asks for and does not get
+	Ready       bool     // a router serves ReadyPath
 }
 
 // Dynamic checks a dynamic configuration file. Getenv answers the template's
@@ -59,6 +67,7 @@ func Dynamic(name string, getenv func(string) string) (Report, error) {
 		report.Problems = []string{fmt.Sprintf("Traefik drops the whole file: %v", err)}
 		return report, nil
 	}
+	report.Ready = ready(tree)
 	configs, problems := plugins(tree)
 	report.Problems = problems
 	report.Middlewares = slices.Sorted(maps.Keys(configs))
@@ -111,6 +120,18 @@ func parse(extension string, content []byte) (map[string]any, error) {
 	default:
 		return nil, fmt.Errorf("the extension %q is neither .yml, .yaml nor .toml", extension)
 	}
+}
+
+// ready looks for the router that the shipped files call ready.
+func ready(tree map[string]any) bool {
+	routers, _ := at(tree, "http", "routers").(map[string]any)
+	for _, router := range routers {
+		if at(router, "service") == "ping@internal" && strings.Contains(fmt.Sprint(at(router, "rule")), ReadyPath) &&
+			slices.Contains(list(at(router, "entryPoints")), readyPoint) {
+			return true
+		}
+	}
+	return false
 }
 
 // plugins returns the raw configuration of every middleware that is ours.

@@ -34,6 +34,9 @@ func TestShippedFilesAreGood(t *testing.T) {
 		if !slices.Equal(report.Middlewares, middlewares) {
 			t.Errorf("%s: middlewares %q, want %q", file, report.Middlewares, middlewares)
 		}
+		if !report.Ready {
+			t.Errorf("%s: no router tells that its routes are served", file)
+		}
 		if !slices.Contains(report.Unset, "SLUICE_TLS_CERT") || slices.Contains(report.Unset, "SLUICE_REDIS") {
 			t.Errorf("%s: unset %q", file, report.Unset)
 		}
@@ -99,6 +102,24 @@ func TestDynamicNamesUnsetVariables(t *testing.T) {
 	report, err := Dynamic(file, func(name string) string { return map[string]string{"HERE": "r:1"}[name] })
 	if err != nil || len(report.Problems) > 0 || !slices.Equal(report.Unset, []string{"GONE"}) {
 		t.Fatalf("%+v, %v", report, err)
+	}
+}
+
+func TestReadyRouter(t *testing.T) {
+	for content, want := range map[string]bool{
+		"{entryPoints: [ping], rule: Path(`/readyz`), service: ping@internal}":               true,
+		"{entryPoints: 'web, ping', rule: 'Path(`/readyz`)', Service: ping@internal}":        true,
+		"{rule: Path(`/readyz`), service: ping@internal}":                                    false,
+		"{entryPoints: [ping], rule: Path(`/alive`), service: ping@internal}":                false,
+		"{entryPoints: [ping], rule: Path(`/readyz`), middlewares: [a], service: elsewhere}": false,
+	} {
+		file := filepath.Join(t.TempDir(), "a.yml")
+		if err := os.WriteFile(file, []byte("http: {routers: {it: "+content+"}}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if report, err := Dynamic(file, os.Getenv); err != nil || report.Ready != want {
+			t.Errorf("%s: %v, %v", content, report.Ready, err)
+		}
 	}
 }
 

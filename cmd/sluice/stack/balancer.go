@@ -2,11 +2,13 @@ package stack
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/sluice-gateway/sluice"
+	"github.com/sluice-gateway/sluice/cmd/sluice/check"
 )
 
 // openBalancer puts a balancer in front of several gateways.
@@ -37,11 +39,16 @@ func (s *Stack) openBalancer(ctx context.Context) error {
 		"SLUICE_GATEWAYS_HTTP="+s.list(balancedWeb),
 		"SLUICE_GATEWAYS_HTTPS="+s.list(balancedWebSecure),
 		"SLUICE_GATEWAYS_PING="+s.list(ping),
+		"SLUICE_GATEWAYS_READY="+s.asked,
 	))
 	if err != nil {
 		return err
 	}
 	s.onClose(func() error { return stopAll([]*process{balancer}) })
+	// Until its routes are there it answers 404, or ends TLS, itself.
+	if err := await(ctx, balancer.name, balancer, answers(url("http", pingAddress)+check.ReadyPath, http.StatusOK)); err != nil {
+		return err
+	}
 	s.ready.HTTP, s.ready.HTTPS = url("http", s.options.Listen), url("https", s.options.ListenTLS)
 	if err := s.awaitFront(ctx, balancer); err != nil {
 		return err

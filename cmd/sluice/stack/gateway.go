@@ -80,10 +80,10 @@ func (s *Stack) openGateways(ctx context.Context) error {
 	return s.proveForm(gateways)
 }
 
-// awaitGateway waits until a gateway lives and, where the routes are ours,
+// awaitGateway waits until a gateway is ready and, where the routes are ours,
 // serves them.
 func (s *Stack) awaitGateway(ctx context.Context, gateway *process, addresses map[string]string) error {
-	if err := await(ctx, gateway.name, gateway, answers(url("http", addresses[ping])+"/ping", http.StatusOK)); err != nil || !s.shipped {
+	if err := await(ctx, gateway.name, gateway, answers(url("http", addresses[ping])+s.asked, http.StatusOK)); err != nil || !s.shipped {
 		return err
 	}
 	return await(ctx, gateway.name, gateway, s.servesShipped("http", addresses[web]))

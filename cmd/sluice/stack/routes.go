@@ -48,6 +48,13 @@ func (s *Stack) configure(context.Context) error {
 		return fmt.Errorf("%s has errors:\n  %s", s.options.Dynamic, strings.Join(report.Problems, "\n  "))
 	}
 	s.ready.Wiring = s.options.Wiring
+	s.asked = check.ReadyPath
+	if !report.Ready {
+		s.asked = "/ping"
+		if s.options.Gateways > 1 {
+			s.say("%s has no router ready, as the shipped files have it: a gateway that starts again may get requests before its routes are there.", s.options.Dynamic)
+		}
+	}
 	return nil
 }
 

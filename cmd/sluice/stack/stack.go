@@ -39,6 +39,7 @@ type Stack struct {
 	work    string // folder of configuration and logs, removed by a good Close
 	ready   Ready
 	shipped bool         // the dynamic configuration is ours, so we know what it answers
+	asked   string       // path by which a gateway, on its entry point ping, tells that it is ready
 	log     *slog.Logger // of the parts in this process
 	env     []string     // of the children
 
