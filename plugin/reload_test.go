@@ -148,7 +148,7 @@ func TestCountersOutliveTheirConfiguration(t *testing.T) {
 	_, after := beat("new", auth.URL+"/other")
 	defer after()
 	counts := func() (c heartbeat) {
-		if err := json.Unmarshal([]byte(b.report()), &c); err != nil {
+		if err := json.Unmarshal([]byte(b.account.report()), &c); err != nil {
 			t.Fatal(err)
 		}
 		return c
@@ -161,5 +161,52 @@ func TestCountersOutliveTheirConfiguration(t *testing.T) {
 	await(t, "the old limit and cache to close", func() bool { return len(counts().Limits) == 1 })
 	if c := counts().Counters; c.Denied["old"] != denied || c.DecisionMisses != misses {
 		t.Errorf("%d denied of %d, %d misses of %d", c.Denied["old"], denied, c.DecisionMisses, misses)
+	}
+}
+
+// Two redis sections with one key prefix write one heartbeat: each tells what
+// both have counted, and what one has counted stays when an edit replaces it.
+func TestSectionsOfOnePrefixShareTheHeartbeat(t *testing.T) {
+	server := redistest.Start(t)
+	open := func(timeout string) (http.Handler, context.CancelFunc) {
+		config := CreateConfig()
+		config.Redis = []Redis{{Addresses: []string{server.Addr}, Timeout: timeout, KeyPrefix: "shared"}}
+		config.Limits = []Limit{{Name: "all", Key: "header:X-Key", Limit: "1", Window: "240h"}}
+		ctx, cancel := context.WithCancel(context.Background())
+		handler, err := New(ctx, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), config, "gate")
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the connection", func() bool { return handler.(*gate).backend.client.Healthy() })
+		return handler, cancel
+	}
+	beat := func(gate http.Handler, key string, requests int) {
+		for range requests {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("X-Key", key)
+			gate.ServeHTTP(httptest.NewRecorder(), r)
+		}
+	}
+	old, end := open("1s")
+	edited, endEdited := open("2s")
+	defer endEdited()
+	beat(old, "a", 3)
+	beat(edited, "b", 2)
+	told := func() (h heartbeat) {
+		instance := server.Do("ZRANGE", "shared:gw:live", "0", "-1")
+		_ = json.Unmarshal([]byte(server.Do("GET", "shared:gw:"+instance)), &h) // before the first beat there is none
+		return h
+	}
+	await(t, "a heartbeat that tells of all five requests", func() bool {
+		h := told()
+		return h.Counters.Allowed == 2 && h.Counters.Denied["all"] == 3 && h.Counters.Keys == 2
+	})
+	calls := told().Counters.RedisCalls
+	end()
+	await(t, "the replaced section to close", func() bool { return !old.(*gate).backend.client.Healthy() })
+	beat(edited, "c", 2)
+	await(t, "a heartbeat that tells of two more", func() bool { return told().Counters.Allowed == 3 })
+	if h := told(); h.Counters.Denied["all"] != 4 || h.Counters.RedisCalls <= calls || h.Counters.Keys != 2 || len(h.Limits) != 1 {
+		t.Errorf("after the edit: %+v", h)
 	}
 }

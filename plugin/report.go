@@ -1,15 +1,17 @@
 package plugin
 
 import (
+	"container/list"
 	"encoding/json"
+	"sync"
 	"time"
 )
 
 // Version of the plugin, in its heartbeat.
 const Version = "0.1.0"
 
-// heartbeat is what a gateway tells of itself each second. Its counters are
-// cumulative since the process started, so an outage of Redis loses none.
+// heartbeat is what a gateway tells of itself each second. Its counters but two
+// are cumulative since the process started, so an outage of Redis loses none.
 type heartbeat struct {
 	Instance string       `json:"instance"`
 	Version  string       `json:"version"`
@@ -24,12 +26,13 @@ type counters struct {
 	Degraded        int64            `json:"degraded"`
 	RedisCalls      int64            `json:"redis_calls"`
 	RedisErrors     map[string]int64 `json:"redis_errors"`
-	BreakerOpen     int64            `json:"breaker_open"`
+	BreakerOpen     int64            `json:"breaker_open"`   // now
+	BreakerOpened   int64            `json:"breaker_opened"` // so many times: while it is open no heartbeat gets through
 	DecisionHits    int64            `json:"decision_hits"`
 	DecisionMisses  int64            `json:"decision_misses"`
 	AuthErrors      int64            `json:"auth_errors"`
 	RevocationsLost int64            `json:"events_lost"`
-	Keys            int64            `json:"keys"`
+	Keys            int64            `json:"keys"` // now
 }
 
 // definition is a limit as authsvc needs to know it, to show and reset what it
@@ -44,39 +47,107 @@ type definition struct {
 	IPv6Subnet int              `json:"ipv6_subnet"`
 }
 
-func (b *backend) report() string {
-	stats := b.client.Stats()
-	beat := heartbeat{
-		Instance: process,
-		Version:  Version,
-		Started:  startedAt.UnixMilli(),
-		Counters: counters{
-			Allowed:         b.allowed.Load(),
-			Denied:          b.engine.Denials(),
-			Degraded:        b.engine.Degraded.Load(),
-			RedisCalls:      stats.Calls,
-			RedisErrors:     stats.Errors,
-			RevocationsLost: b.stream.losses.Load(),
-			Keys:            b.engine.Keys(),
-		},
-		Limits: []definition{},
+// add sums up what only grows.
+func (c *counters) add(d *counters) {
+	c.Allowed += d.Allowed
+	c.Degraded += d.Degraded
+	c.RedisCalls += d.RedisCalls
+	c.BreakerOpened += d.BreakerOpened
+	c.DecisionHits += d.DecisionHits
+	c.DecisionMisses += d.DecisionMisses
+	c.AuthErrors += d.AuthErrors
+	c.RevocationsLost += d.RevocationsLost
+	for name, n := range d.Denied {
+		c.Denied[name] += n
 	}
-	if stats.BreakerOpen {
-		beat.Counters.BreakerOpen = 1
+	for kind, n := range d.RedisErrors {
+		c.RedisErrors[kind] += n
 	}
-	b.mu.Lock()
-	beat.Counters.DecisionHits = b.forgotten.DecisionHits
-	beat.Counters.DecisionMisses = b.forgotten.DecisionMisses
-	beat.Counters.AuthErrors = b.forgotten.AuthErrors
-	for _, d := range b.decisions {
-		beat.Counters.DecisionHits += d.hits.Load()
-		beat.Counters.DecisionMisses += d.misses.Load()
-		beat.Counters.AuthErrors += d.errors.Load()
+}
+
+func newCounters() counters {
+	return counters{Denied: map[string]int64{}, RedisErrors: map[string]int64{}}
+}
+
+// account is what this process tells under one key prefix. All its backends
+// there write the same heartbeat, so it holds what all of them have counted,
+// those included that a changed redis section has replaced: no number falls,
+// whichever of them wrote last.
+type account struct {
+	mu     sync.Mutex
+	open   list.List             // *backend; a slice of a type that refers back here is too much for Yaegi
+	closed counters              // of backends that are gone
+	limits map[string]definition // by name, as configured last
+	users  map[string]int        // backends that hold a limit, by name and window
+}
+
+// mostForgotten bounds what is kept of prefixes, and of limits' names, that
+// nobody uses any more (I6).
+const mostForgotten = 32
+
+// accountOf finds the account of a prefix, made at first use.
+func accountOf(prefix string) *account {
+	accountsMu.Lock()
+	defer accountsMu.Unlock()
+	a := accounts[prefix]
+	if a == nil {
+		for other, old := range accounts {
+			if len(accounts) >= mostForgotten && old.idle() {
+				delete(accounts, other)
+			}
+		}
+		a = &account{closed: newCounters(), limits: map[string]definition{}, users: map[string]int{}}
+		accounts[prefix] = a
 	}
-	for _, l := range b.limits {
+	return a
+}
+
+func (a *account) idle() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.open.Len() == 0
+}
+
+// enter has the account count what b does; the returned function ends that and
+// keeps what was counted.
+func (a *account) enter(b *backend) (leave func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	place := a.open.PushBack(b)
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.open.Remove(place)
+		last := b.counters()
+		for name := range a.closed.Denied {
+			if len(a.closed.Denied)+len(last.Denied) <= mostForgotten {
+				break
+			}
+			if last.Denied[name] == 0 {
+				delete(a.closed.Denied, name)
+			}
+		}
+		a.closed.add(&last)
+	}
+}
+
+// report is the heartbeat.
+func (a *account) report() string {
+	a.mu.Lock()
+	beat := heartbeat{Instance: process, Version: Version, Started: startedAt.UnixMilli(), Counters: newCounters(), Limits: []definition{}}
+	beat.Counters.add(&a.closed)
+	for e := a.open.Front(); e != nil; e = e.Next() {
+		c := e.Value.(*backend).counters()
+		beat.Counters.add(&c)
+		beat.Counters.Keys += c.Keys
+		if c.BreakerOpen > 0 {
+			beat.Counters.BreakerOpen = 1
+		}
+	}
+	for _, l := range a.limits {
 		beat.Limits = append(beat.Limits, l)
 	}
-	b.mu.Unlock()
+	a.mu.Unlock()
 	text, err := json.Marshal(beat)
 	if err != nil {
 		logLine("error", "the heartbeat cannot be written as JSON: "+err.Error())
@@ -84,21 +155,61 @@ func (b *backend) report() string {
 	return string(text)
 }
 
-// undefine takes a limit out of the heartbeat, unless its name has another
-// window by now.
-func (b *backend) undefine(rule *limitRule) {
+// counters are those of this backend alone.
+func (b *backend) counters() counters {
+	stats := b.client.Stats()
+	c := counters{
+		Allowed:         b.allowed.Load(),
+		Denied:          b.engine.Denials(),
+		Degraded:        b.engine.Degraded.Load(),
+		RedisCalls:      stats.Calls,
+		RedisErrors:     stats.Errors,
+		BreakerOpened:   stats.BreakerOpened,
+		RevocationsLost: b.stream.losses.Load(),
+		Keys:            b.engine.Keys(),
+	}
+	if stats.BreakerOpen {
+		c.BreakerOpen = 1
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.limits[rule.name].WindowMS == int64(rule.window/time.Millisecond) {
-		delete(b.limits, rule.name)
+	c.DecisionHits = b.forgotten.DecisionHits
+	c.DecisionMisses = b.forgotten.DecisionMisses
+	c.AuthErrors = b.forgotten.AuthErrors
+	for _, d := range b.decisions {
+		c.DecisionHits += d.hits.Load()
+		c.DecisionMisses += d.misses.Load()
+		c.AuthErrors += d.errors.Load()
+	}
+	return c
+}
+
+// use notes that a backend holds a limit; the returned function ends that, and
+// takes the limit out of the heartbeat once no backend holds it, unless its name
+// has another window by now.
+func (a *account) use(rule *limitRule) (end func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := rule.name + "\n" + rule.window.String()
+	a.users[id]++
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.users[id]--; a.users[id] > 0 {
+			return
+		}
+		delete(a.users, id)
+		if a.limits[rule.name].WindowMS == int64(rule.window/time.Millisecond) {
+			delete(a.limits, rule.name)
+		}
 	}
 }
 
 // define notes a limit for the heartbeat.
-func (b *backend) define(rule *limitRule, subnet int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.limits[rule.name] = definition{
+func (a *account) define(rule *limitRule, subnet int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.limits[rule.name] = definition{
 		Name: rule.name, Key: rule.key + rule.keyHeader, WindowMS: int64(rule.window / time.Millisecond),
 		Limit: rule.limit, Cost: rule.cost, Tiers: rule.tiers, IPv6Subnet: subnet,
 	}

@@ -21,6 +21,7 @@ import (
 //
 //	process    who we are                     one a Traefik process
 //	backends   Redis client, limits, events   one a `redis` section
+//	accounts   what the heartbeat tells       one a key prefix
 //	decisions  answers of authsvc             one an `auth` section and backend
 //	limiters   leases and denials             one a limit's name and window, and backend
 //
@@ -36,6 +37,9 @@ var (
 	limiters  = &registry{entries: map[string]*entry{}}
 	idleFor   = 60 * time.Second
 	startedAt = time.Now()
+
+	accountsMu sync.Mutex // protects accounts
+	accounts   = map[string]*account{}
 )
 
 // clock is the process's monotonic time in nanoseconds.
@@ -116,29 +120,33 @@ type backend struct {
 	client   *redis.Client
 	engine   *limit.Engine
 	stream   *eventStream
+	account  *account
 	allowed  atomic.Int64 // requests that passed every limit
 
 	mu        sync.Mutex
-	limits    map[string]definition // by name, as configured last
-	decisions []*decisions          // for their counters
-	forgotten counters              // of caches that are closed
+	decisions []*decisions // for their counters
+	forgotten counters     // of caches that are closed
 }
 
 func holdBackend(ctx context.Context, s *redisSettings) *backend {
 	return backends.hold(ctx, s.identity, func() (interface{}, func()) {
 		b := openBackend(s)
-		return b, b.close
+		leave := b.account.enter(b)
+		return b, func() {
+			b.close()
+			leave()
+		}
 	}).(*backend)
 }
 
 func openBackend(s *redisSettings) *backend {
-	b := &backend{identity: s.identity, limits: map[string]definition{}, stream: newEventStream(clock)}
+	b := &backend{identity: s.identity, account: accountOf(s.keyPrefix), stream: newEventStream(clock)}
 	config := s.client
 	config.Log = logLine
 	b.client = redis.New(config)
 	b.engine = limit.NewEngine(limit.Options{
 		Redis: b.client, Timeout: s.timeout, Instance: process, Prefix: s.keyPrefix,
-		Report: b.report, Clock: clock, Log: logLine,
+		Report: b.account.report, Clock: clock, Log: logLine,
 	})
 	b.engine.Start()
 	b.client.OnReady(b.engine.Ready)
@@ -171,13 +179,14 @@ func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subnet int) *limit.Limiter {
 	l := limiters.hold(ctx, b.identity+"\n"+rule.name+"\n"+rule.window.String(), func() (interface{}, func()) {
 		l := b.engine.Limiter(rule.name, rule.window, maxKeys)
+		end := b.account.use(rule)
 		return l, func() {
 			b.engine.Drop(l)
-			b.undefine(rule)
+			end()
 		}
 	}).(*limit.Limiter)
 	l.Allow(maxKeys)
-	b.define(rule, subnet)
+	b.account.define(rule, subnet)
 	return l
 }
 

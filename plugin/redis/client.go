@@ -151,6 +151,9 @@ func (c *Client) refreshHealth() {
 		healthy = healthy && !n.breaker.open.Load()
 	}
 	turned := healthy && !c.healthy.Load()
+	if !healthy && c.healthy.Load() && c.ctx.Err() == nil {
+		c.journal.opens.Add(1)
+	}
 	c.healthy.Store(healthy)
 	ready := append([]func(){}, c.ready...)
 	c.mu.Unlock()

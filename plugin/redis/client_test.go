@@ -231,8 +231,8 @@ func TestRestart(t *testing.T) {
 		t.Error(n, err)
 	}
 	eventually(t, time.Second, "OnReady to be told twice", func() bool { return ready.Load() == 2 })
-	if got := c.Stats().Reconnects; got != 1 {
-		t.Errorf("%d reconnects", got)
+	if got := c.Stats(); got.Reconnects != 1 || got.BreakerOpened != 1 || got.BreakerOpen {
+		t.Errorf("%+v", got)
 	}
 	c.OnReady(func() { ready.Add(1) })
 	eventually(t, time.Second, "a late OnReady to be told at once", func() bool { return ready.Load() == 3 })

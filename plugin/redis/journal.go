@@ -13,6 +13,8 @@ type Stats struct {
 	Errors      map[string]int64 // by Kind: calls that ended badly, connections that could not be made or were lost
 	Reconnects  int64            // connections made after a node's first
 	BreakerOpen bool             // for at least one node, or there is none
+
+	BreakerOpened int64 // how often the client ceased to be healthy
 }
 
 // A journal counts what happens and lets the operator know, at most one line a
@@ -21,6 +23,7 @@ type journal struct {
 	write func(level, message string) // nil: nobody listens
 	calls atomic.Int64
 	away  atomic.Int64 // counted apart: during an outage every call is one
+	opens atomic.Int64
 
 	mu         sync.Mutex
 	errors     map[string]int64
@@ -88,7 +91,7 @@ func (j *journal) report(level, message string) { j.log(level, "panic", message)
 func (j *journal) stats() Stats {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s := Stats{Calls: j.calls.Load(), Errors: map[string]int64{}, Reconnects: j.reconnects}
+	s := Stats{Calls: j.calls.Load(), Errors: map[string]int64{}, Reconnects: j.reconnects, BreakerOpened: j.opens.Load()}
 	for kind, n := range j.errors {
 		s.Errors[kind] = n
 	}
