@@ -191,11 +191,14 @@ func (i *issuer) accepts(algorithm string) bool {
 }
 
 // lookForKey asks the issuers that may have rotated in a key that is not known
-// here. What bounds it stands in jwks.go (RULES 45).
+// here. What bounds it stands in jwks.go (RULES 45). The answer has to come well
+// before a gateway stops waiting: it would hold authsvc to be away, for everybody.
 func (v *verifier) lookForKey(ctx context.Context, c *token.Compact) (looked bool) {
 	if c.KeyID == "" {
 		return false
 	}
+	ctx, cancel := context.WithTimeout(ctx, jwksWait)
+	defer cancel()
 	for _, issuer := range v.issuers {
 		if issuer.accepts(c.Algorithm) && issuer.source.refresh(ctx, c.KeyID) {
 			looked = true

@@ -21,7 +21,7 @@ const (
 	jwksEvery      = 5 * time.Minute  // background refresh
 	jwksRetry      = 5 * time.Second  // while no set has ever arrived
 	jwksUnknownKid = 10 * time.Second // between refreshes that tokens ask for
-	jwksWait       = time.Second      // of the token that asked
+	jwksWait       = time.Second / 2  // of the token that asked, for all issuers together
 	jwksTimeout    = 5 * time.Second  // of one fetch
 	jwksMaxSize    = 256 << 10
 )
@@ -70,7 +70,7 @@ func (k *remoteKeys) keys() (token.KeySet, bool) {
 }
 
 // refresh asks for a fetch because a token named a kid that no key has. One
-// token in jwksUnknownKid gets it, and waits at most jwksWait for its end; all
+// token in jwksUnknownKid gets it, and waits for its end until ctx ends; all
 // others are told at once that nothing will come of it.
 func (k *remoteKeys) refresh(ctx context.Context, kid string) bool {
 	k.mu.Lock()
@@ -97,7 +97,6 @@ func (k *remoteKeys) refresh(ctx context.Context, kid string) bool {
 	case <-done:
 		return true
 	case <-ctx.Done():
-	case <-time.After(jwksWait):
 	}
 	return false
 }

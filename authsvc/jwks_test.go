@@ -142,7 +142,9 @@ func TestUnknownKidFlood(t *testing.T) {
 	for i := range 200 {
 		all.Go(func() {
 			started := time.Now()
-			if keys.refresh(context.Background(), fmt.Sprint("unknown", i)) {
+			ctx, cancel := context.WithTimeout(context.Background(), jwksWait)
+			defer cancel()
+			if keys.refresh(ctx, fmt.Sprint("unknown", i)) {
 				looked.Add(1)
 			}
 			took := time.Since(started)
@@ -199,5 +201,36 @@ func TestJWKSRedirectIsNotFollowed(t *testing.T) {
 	keys := newRemoteKeys(redirecting.URL, func() {}, slog.New(slog.DiscardHandler))
 	if err := keys.fetch(context.Background()); err == nil || keys.has(a) || elsewhere.requests.Load() != 0 {
 		t.Errorf("a redirect was followed: %v", err)
+	}
+}
+
+// Gateways wait for a second (auth.timeout) and then hold authsvc to be away, for
+// every user. One made-up token must not bring that about while key servers hang,
+// however many issuers there are.
+func TestHungKeyServersLookLikeNoOutage(t *testing.T) {
+	const gatewayWaits = time.Second
+	c := testConfig(t, redistest.Start(t).Addr)
+	release := make(chan struct{})
+	defer close(release)
+	var servers []*jwksServer
+	for i := range 3 {
+		f := newForeign(t, fmt.Sprint("slow", i), "ES256")
+		server := newJWKSServer(t, keySet(f))
+		servers = append(servers, server)
+		issuer := f.config()
+		issuer.JWKSURL = server.URL
+		c.Issuers = append(c.Issuers, issuer)
+	}
+	r := open(t, c)
+	for _, server := range servers {
+		server.mu.Lock()
+		server.holding = release
+		server.mu.Unlock()
+	}
+	stranger := newForeign(t, "stranger", "ES256")
+	begun := time.Now()
+	r.wantStatus(stranger.token(nil), 401)
+	if took := time.Since(begun); took >= gatewayWaits {
+		t.Errorf("the answer took %v", took)
 	}
 }
