@@ -1,66 +1,26 @@
 package faults
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/test/harness"
 )
 
 // TestClocks is a gateway whose wall clock is ten minutes ahead, and one whose
 // clock is ten minutes behind, beside one that is right: nothing may change, with
 // Redis or without.
 //
-// Go reads the clock without libc, so no preloaded library can lie to it. The
-// tests below are built once more, with a package time that adds what the
-// environment says to the wall clock and leaves the monotonic one alone.
+// The tests below are built once more, with a clock that adds what the
+// environment says.
 func TestClocks(t *testing.T) {
 	if os.Getenv(clocksAreOff) != "" {
 		t.Skip("this is the binary of such tests")
 	}
-	root, err := exec.Command("go", "env", "GOROOT").Output()
+	list, err := harness.ShiftedClock(t.TempDir(), clockShift)
 	if err != nil {
-		t.Fatal(err)
-	}
-	original := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
-	source, err := os.ReadFile(original)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const reads = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
-	if strings.Count(string(source), reads) != 1 {
-		t.Fatalf("%s reads the clock in a way that is not known here", original)
-	}
-	shifted := filepath.Join(t.TempDir(), "time.go")
-	text := strings.Replace(string(source), reads, reads+"\tsec += clockShift\n", 1) + `
-var clockShift = readClockShift()
-
-func readClockShift() (seconds int64) {
-	text, _ := syscall.Getenv("` + clockShift + `")
-	sign := int64(1)
-	for _, c := range []byte(text) {
-		if c == '-' {
-			sign = -1
-		} else {
-			seconds = 10*seconds + int64(c-'0')
-		}
-	}
-	return sign * seconds
-}
-`
-	text = strings.Replace(text, "import (", "import (\n\t\"syscall\"", 1)
-	if err := os.WriteFile(shifted, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{original: shifted}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	list := filepath.Join(t.TempDir(), "overlay.json")
-	if err := os.WriteFile(list, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run := exec.Command("go", "test", "-overlay", list, "-count=1", "-timeout", "5m", "-run", "^TestClocksAreOff$", "-v", ".")
