@@ -52,8 +52,9 @@ type Outcome struct {
 	Worst time.Duration // longest of all since the fault began, less what the machine stalled
 	Stall time.Duration // the longest stall of the machine in any gateway
 
-	Paid int // requests that waited for a timeout
-	Late int // of those, who arrived after the third timed-out call of the trial (judgePayers)
+	Paid    int // requests that waited for a timeout
+	Dearest int // of those, at the gateway that made most pay
+	Late    int // of those, who arrived after the third timed-out call of the trial (judgePayers)
 
 	Needs      int // reservations that Redis ran
 	Most       int // for one and the same request, at most
@@ -61,6 +62,7 @@ type Outcome struct {
 
 	Outage   int // admitted of the hot key's limit until the fault ended
 	Admitted int // and until everything had recovered
+	Alone    int // decisions without Redis, where a fault leaves it granting
 
 	Memory uint64 // allocated by a gateway for one request and its hostile reply
 
@@ -85,20 +87,47 @@ func (o *Outcome) Added() time.Duration { return max(0, o.Worst-o.Usual) }
 // the limit alone while the fault lasts, where every gateway knew the key and
 // Redis grants nothing beside the shares.
 //
-// A Redis that has forgotten and answers is told again by one gateway after the
-// other; what it grants until the best informed has spoken is absorbed by that
-// one's larger number (RULES 12).
+// Where Redis goes on granting, the limit alone is due (I1), but for decisions
+// that were made without it after all. A Redis that forgets meanwhile is told
+// again by one gateway after the other; what it grants until the best informed
+// has spoken is absorbed by that one's larger number (RULES 12). In a failover
+// there is a time at which nobody grants, and one at which some gateways have
+// reported and others have not: the general bound is all that is promised.
 func (o *Outcome) MostAdmitted() (outage, total int) {
 	outage, total = 2*hotLimit, 2*hotLimit
-	if o.State == Warm && !o.Kind.Serves {
+	switch {
+	case o.Kind.grants():
+		most := hotLimit + o.Alone
+		if o.Kind.Forgets {
+			most += lag
+		}
+		outage = min(outage, most)
+		total = outage
+	case o.State == Warm && !o.Kind.Serves:
 		outage = hotLimit + unseen
 	}
 	return outage, total
 }
 
+// LeastAdmitted is what has to be admitted until the fault ends: a gateway that
+// refused everything would keep every upper bound. There are far more requests
+// than permits. Each gateway rounds its part of the usage it knows up, and takes
+// for used what another held in a lease that died.
+func (o *Outcome) LeastAdmitted() int {
+	if o.State == Cold || o.Kind.Serves {
+		return hotLimit
+	}
+	return hotLimit - 2*gateways
+}
+
 // unseen is what warm leaves unknown to a gateway: the permits that the others
 // took after it asked last.
 const unseen = gateways - 1
+
+// lag is what a Redis that forgot may grant twice: for each gateway but the best
+// informed, what the others took since it asked last, of 50 ms a lease of four
+// permits each at the hot key's rate.
+const lag = (gateways - 1) * (gateways - 1) * 4
 
 // memoryBound is what one hostile reply may cost.
 const memoryBound = 64 << 10
@@ -118,6 +147,7 @@ func (o *Outcome) Broken() []string {
 	demand(o.Needs > 0 && (o.Most == 1 || o.Kind.Over == overSentinel), "a reservation was executed %d times", o.Most)
 	demand(o.Outage <= outage, "%d admitted during the fault, at most %d are due", o.Outage, outage)
 	demand(o.Admitted <= total, "%d admitted in all, at most %d are due", o.Admitted, total)
+	demand(o.Outage >= o.LeastAdmitted(), "%d admitted during the fault, at least %d are due", o.Outage, o.LeastAdmitted())
 	demand(o.Recovery >= 0, "no recovery")
 	demand(o.Reported || o.Kind.Forgets, "what was admitted is not counted")
 	demand(o.Exact, "limits are not exact again")
@@ -148,10 +178,14 @@ func run(t testing.TB, kind *Kind, state State, pace Pace) *Outcome {
 		}
 	}
 	warmed := 0
+	alone := int64(0) // before the fault, when nobody was connected yet
 	if state != Cold {
 		b.open()
 		b.connected()
 		warmed = b.warm()
+		if kind.grants() {
+			alone = b.degraded()
+		}
 	}
 	if state == Under {
 		load()
@@ -187,6 +221,9 @@ func run(t testing.TB, kind *Kind, state State, pace Pace) *Outcome {
 		o.Lost += traffic.Pending
 		o.judgePayers(b.ledger.trialsOf(i), traffic.Records, pace.Timeout, began)
 		all = append(all, traffic.Records...)
+	}
+	if kind.grants() {
+		o.Alone = int(b.degraded() - alone)
 	}
 	o.judge(all, began, ended, pace, warmed)
 	b.reported(o, all, warmed)
@@ -262,6 +299,11 @@ func (b *bed) settled() bool {
 // judgePayers counts who of one gateway waited for a timeout, and who of those
 // did though three calls had timed out before and nothing had told the gateway
 // since that Redis is well. Every request of the own keys is a call of its own.
+//
+// A new connection and an answer in time both begin the count anew, since both
+// do so for a breaker: where a heartbeat is answered between reservations that
+// are not, nobody can tell a sick Redis from a busy one. What that may cost in
+// all is bounded by mostPaid.
 func (o *Outcome) judgePayers(trials []time.Time, records []Record, timeout time.Duration, began time.Time) {
 	var payers []Record
 	for _, r := range records {
@@ -270,6 +312,7 @@ func (o *Outcome) judgePayers(trials []time.Time, records []Record, timeout time
 		}
 	}
 	o.Paid += len(payers)
+	o.Dearest = max(o.Dearest, len(payers))
 	sort.Slice(payers, func(i, k int) bool { return payers[i].End().Before(payers[k].End()) })
 	for i := range payers {
 		ended := 0 // before this one arrived, in the same trial

@@ -22,9 +22,13 @@ type Kind struct {
 	Forgets  bool // Redis loses counts that no gateway knows in full
 	Serves   bool // Redis goes on granting meanwhile
 	Doubtful bool // calls fail in ways that prove nothing about their execution
+	Partial  bool // some calls are answered, so that a breaker takes heart again
 
 	Clocks []time.Duration // how far off each gateway's is, where the binary heeds it (clock_test.go)
 }
+
+// grants tells whether Redis goes on granting all the time.
+func (k *Kind) grants() bool { return k.Serves && k.Over != overSentinel }
 
 // clock is how far off a gateway's is.
 func (k *Kind) clock(gateway int) time.Duration {
@@ -50,8 +54,8 @@ var Kinds = []Kind{
 	{Name: "handshake silence", How: "connections cut; new ones silent", begin: func(b *bed) { b.begin(silence()); b.cut(false) }},
 	{Name: "established silence", How: "nothing forwarded, delivered afterwards", begin: func(b *bed) { b.begin(silence()) }},
 	{Name: "stopped server", How: "SIGSTOP", begin: func(b *bed) { b.stop() }, end: func(b *bed) { b.resume() }},
-	{Name: "slow", How: "each reply four timeouts late", begin: func(b *bed) { b.begin(slow(4 * b.timeout)) }, Doubtful: true},
-	{Name: "half reply", How: "script replies stop half way", begin: func(b *bed) { b.begin(halfReply()) }, Doubtful: true},
+	{Name: "slow", How: "each reply four timeouts late", begin: func(b *bed) { b.begin(slow(4 * b.timeout)) }, Doubtful: true, Partial: true},
+	{Name: "half reply", How: "script replies stop half way", begin: func(b *bed) { b.begin(halfReply()) }, Doubtful: true, Partial: true},
 	{Name: "FIN before reply", How: "executed, then FIN", begin: func(b *bed) { b.begin(scripts(finish)) }, Doubtful: true},
 	{Name: "RST mid-reply", How: "executed, half the reply, then RST", begin: func(b *bed) { b.begin(scripts(resetHalfWay)) }, Doubtful: true},
 	{Name: "RST before execution", How: "script read, not forwarded, RST", begin: func(b *bed) { b.begin(&Behaviour{Swallowed: isScript}) }, Doubtful: true},
@@ -93,7 +97,7 @@ var Kinds = []Kind{
 	{Name: "SCRIPT FLUSH", How: "every 20 ms", begin: func(b *bed) { b.repeat(20*time.Millisecond, "SCRIPT", "FLUSH") }, Serves: true},
 	{Name: "eviction", How: "maxmemory 1, allkeys-random, for a moment", begin: evict, end: nothing, Forgets: true, Serves: true},
 	{Name: "CLIENT PAUSE", How: "ALL, for the fault's time", begin: func(b *bed) { b.do("CLIENT", "PAUSE", b.lasts.Milliseconds(), "ALL") }, end: func(b *bed) { b.do("PING") }},
-	{Name: "CLIENT PAUSE WRITE", How: "reads are answered, scripts are not", begin: func(b *bed) { b.do("CLIENT", "PAUSE", 60000, "WRITE") }, end: func(b *bed) { b.do("CLIENT", "UNPAUSE") }, Doubtful: true},
+	{Name: "CLIENT PAUSE WRITE", How: "reads are answered, scripts are not", begin: func(b *bed) { b.do("CLIENT", "PAUSE", 60000, "WRITE") }, end: func(b *bed) { b.do("CLIENT", "UNPAUSE") }, Doubtful: true, Partial: true},
 	{Name: "Sentinel failover", How: "master killed, replica promoted", Over: overSentinel, Forgets: true, Serves: true},
 	{Name: "Cluster resharding", How: "1,200 slots moved under way", Over: overCluster, Serves: true},
 }

@@ -38,17 +38,19 @@ load they have used as much and never rest.
 - **lost**: requests without answer, or with 5xx.
 - **added**: the longest any request took from the fault's beginning until after recovery, over the median of those that met no
   fault, less what the machine stalled that gateway process meanwhile (a goroutine that wants to run every 2 ms sees it; the longest
-  stall is in the last column). At most one redis.timeout is due; the longest stall and %v are allowed for, because stalls of
-  a single thread are not seen.
-- **paid**: requests that waited for a timeout; **late**: those of them that arrived after the third timed-out call, though nothing
-  had told their gateway since that Redis is well: no new connection, no answer in time. None is due (RULES 35).
+  stall is in the last column). At most one redis.timeout is due; %v are allowed for a timer, and the longest stall where that is
+  longer, because stalls of a single thread are not seen.
+- **paid**: requests that waited for a timeout, at most three a gateway (where a fault leaves some calls answered, three more for each
+  second); **late**: those of them that arrived after the third timed-out call, though nothing had told their gateway since that
+  Redis is well: no new connection, no answer in time. None is due (RULES 35).
 - **executed**: runs in Redis a reservation, over so many reservations. In brackets: reservations that ran while their gateway could
   not learn of it; the request was decided alone and is counted twice, never too little.
 - **admitted**: of the shared key's limit of %d, until the fault ended / until all had recovered; **due** is the bound of RULES 17:
   the limit where every gateway knew the key (and %d permits taken after a gateway asked last) and Redis granted nothing meanwhile,
-  else limit by Redis and limit by shares. In brackets: admitted, and not counted in Redis even afterwards; possible where an
-  error does not tell whether a call ran.
-- **recovery**: from the end of the fault until every gateway reserves at Redis again. Afterwards all that was admitted without Redis
+  or where Redis granted all the time (and as many as were decided without it after all, and %d where it forgot what the gateways then
+  told it); else limit by Redis and limit by shares. At least the limit is due too, less %d where shares were computed from what was
+  known. In brackets: admitted, and not counted in Redis even afterwards; possible where an error does not tell whether a call ran.
+- **recovery**: from the end of the fault until every gateway reserves at Redis again; at most %v are due. Afterwards all that was admitted without Redis
   was found counted there, and a fresh key admitted exactly its limit over the three gateways.
 - **memory**: bytes that one request and its hostile reply made a gateway allocate; at most %d are due.
 
@@ -59,7 +61,7 @@ load they have used as much and never rest.
 // Write writes RESULTS.md.
 func (r *Results) Write(to io.Writer) error {
 	w := bufio.NewWriter(to)
-	fmt.Fprintf(w, head, machine(), r.Pace.Timeout, r.Pace.Lasts, r.Pace.Rate, r.Pace.Hot, hotLimit, warmth*gateways+gateways, jitter, hotLimit, unseen, memoryBound)
+	fmt.Fprintf(w, head, machine(), r.Pace.Timeout, r.Pace.Lasts, r.Pace.Rate, r.Pace.Hot, hotLimit, warmth*gateways+gateways, jitter, hotLimit, unseen, lag, 2*gateways, longestRecovery, memoryBound)
 	for _, o := range r.Cells {
 		o.row(w)
 	}
@@ -130,14 +132,44 @@ func (r *Results) broken() string {
 	return "\n\n- " + strings.Join(all, "\n- ")
 }
 
-// slow is the promise that a busy machine can break: one redis.timeout and no
-// more. The cell's longest stall is allowed for, since the meter sees stalls of
-// the process and not those of a single thread.
+// slow lists the promises that a busy machine can break: one redis.timeout and
+// no more, to three requests of a gateway and no more, and a Redis that is back is
+// used at once. Where the machine stalled
+// a gateway for longer than a timer is late anyway, the longest stall is allowed
+// for: the meter sees stalls of the process and not those of a single thread.
 func (o *Outcome) slow(p Pace) []string {
-	if allowed := p.Timeout + o.Stall + jitter; o.Added() > allowed {
-		return []string{fmt.Sprintf("a request took %v longer than usual; %v are allowed", o.Added(), allowed)}
+	var broken []string
+	allowed := p.Timeout + jitter
+	if o.Stall > jitter {
+		allowed += o.Stall
 	}
-	return nil
+	if o.Added() > allowed {
+		broken = append(broken, fmt.Sprintf("a request took %v longer than usual; %v are allowed", o.Added(), allowed))
+	}
+	if most := o.mostPaid(p); o.Dearest > most {
+		broken = append(broken, fmt.Sprintf("%d requests of one gateway waited for a timeout; %d are allowed", o.Dearest, most))
+	}
+	if o.Recovery > longestRecovery {
+		broken = append(broken, fmt.Sprintf("Redis was used again after %v; %v are allowed", o.Recovery, longestRecovery))
+	}
+	return broken
+}
+
+// longestRecovery is the longest pause of the backoff, and the time that a
+// connection may take which was begun while the fault lasted: a second each.
+const longestRecovery = 2 * time.Second
+
+// tolerated is how many calls may time out before a breaker opens (RULES 35).
+const tolerated = 3
+
+// mostPaid is how many requests of one gateway may wait for a timeout while a
+// fault lasts: three, and three more for each second, in which a heartbeat may
+// have been answered, where only some calls are.
+func (o *Outcome) mostPaid(p Pace) int {
+	if !o.Kind.Partial {
+		return tolerated
+	}
+	return tolerated * (1 + int((p.Lasts+time.Second-1)/time.Second))
 }
 
 // jitter is what a timer may be late on a machine at rest.
