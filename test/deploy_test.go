@@ -3,9 +3,12 @@ package test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -15,9 +18,11 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-gateway/sluice/cmd/sluice/check"
+	"github.com/sluice-gateway/sluice/traefik/build"
 )
 
 // project loads compose.yaml as `docker compose` does, schema check included.
@@ -134,6 +139,7 @@ func TestKubernetesRoutes(t *testing.T) {
 		Middlewares string
 		Service     string
 	}
+	readiness := ""
 	var want, got []route
 	for name, r := range shipped.HTTP.Routers {
 		if name != "redirect" && name != "acme" && name != "ready" { // a cluster has its own client of ACME
@@ -146,7 +152,8 @@ func TestKubernetesRoutes(t *testing.T) {
 			Kind     string
 			Metadata struct{ Name string }
 			Spec     struct {
-				Routes []struct {
+				EntryPoints []string `yaml:"entryPoints"`
+				Routes      []struct {
 					Match                 string
 					Priority              int
 					Middlewares, Services []struct{ Name string }
@@ -160,6 +167,8 @@ func TestKubernetesRoutes(t *testing.T) {
 		switch {
 		case object.Kind == "Middleware":
 			middlewares[object.Metadata.Name] = spec.Spec
+		case object.Kind == "IngressRoute" && object.Metadata.Name == "ready":
+			readiness = fmt.Sprint(object.Spec.EntryPoints, object.Spec.Routes)
 		case object.Kind == "IngressRoute" && object.Metadata.Name == "api":
 			for _, r := range object.Spec.Routes {
 				var names []string
@@ -175,6 +184,9 @@ func TestKubernetesRoutes(t *testing.T) {
 	slices.SortFunc(got, byRule)
 	if !slices.Equal(got, want) {
 		t.Errorf("routes differ:\n%v\n%v", got, want)
+	}
+	if want := "[ping] [{Path(`/readyz`) 0 [] [{ping@internal}]}]"; readiness != want {
+		t.Errorf("readiness is %s, want %s", readiness, want)
 	}
 
 	for name, middleware := range shipped.HTTP.Middlewares {
@@ -203,6 +215,141 @@ func TestKubernetesRoutes(t *testing.T) {
 	if report, err := check.Dynamic(file, os.Getenv); err != nil || len(report.Problems) > 0 {
 		t.Errorf("%v %q", err, report.Problems)
 	}
+}
+
+// TestKubernetesResources holds the custom resources to Traefik's own definitions
+// of them: those that the module of the very Traefik that is deployed comes with
+// and a cluster is given. Traefik's types in Go, which they are generated from,
+// would bring Traefik's replace directives into this module. As an API server
+// that is told to be strict, the test refuses fields that are not defined.
+func TestKubernetesResources(t *testing.T) {
+	definitions := customResources(t)
+	checked := map[string]int{}
+	validate := func(document []byte) error {
+		var object struct {
+			APIVersion string `yaml:"apiVersion"`
+			Kind       string
+		}
+		var tree any
+		if err := errors.Join(yaml.Unmarshal(document, &object), yaml.Unmarshal(document, &tree)); err != nil {
+			return err
+		}
+		if !strings.HasPrefix(object.APIVersion, "traefik.io/") {
+			return nil
+		}
+		schema := definitions[object.APIVersion+" "+object.Kind]
+		if schema == nil {
+			return fmt.Errorf("Traefik defines no %s of %s", object.Kind, object.APIVersion)
+		}
+		checked[object.Kind]++
+		return schema.Validate(plain(t, tree))
+	}
+	for _, document := range documents(t, "../deploy/kubernetes/routes.yaml") {
+		if err := validate(document); err != nil {
+			t.Errorf("%v in\n%s", err, document)
+		}
+	}
+	for _, kind := range []string{"Middleware", "IngressRoute", "ServersTransport", "TLSOption", "TLSStore"} {
+		if checked[kind] == 0 {
+			t.Errorf("no %s was checked", kind)
+		}
+	}
+	// What must not pass.
+	for _, wrong := range []string{
+		"{apiVersion: traefik.io/v1alpha1, kind: IngressRoute, metadata: {name: a}, spec: {entryPoints: web, routes: []}}",
+		"{apiVersion: traefik.io/v1alpha1, kind: IngressRoute, metadata: {name: a}, spec: {routes: [{kind: Rule, match: x, priority: high}]}}",
+		"{apiVersion: traefik.io/v1alpha1, kind: IngressRoute, metadata: {name: a}, spec: {routes: [{kind: Rule}]}}",
+		"{apiVersion: traefik.io/v1alpha1, kind: IngressRoute, metadata: {name: a}, spec: {routes: [{kind: Regel, match: x}]}}",
+		"{apiVersion: traefik.io/v1alpha1, kind: IngressRoute, metadata: {name: a}, spec: {routes: [], middleware: []}}",
+		"{apiVersion: traefik.io/v1alpha1, kind: Middleware, metadata: {name: a}, spec: {buffering: {maxRequestBytes: 1}}}",
+		"{apiVersion: traefik.io/v1alpha1, kind: Middlewares, metadata: {name: a}, spec: {}}",
+		"{apiVersion: traefik.io/v1, kind: Middleware, metadata: {name: a}, spec: {}}",
+	} {
+		if validate([]byte(wrong)) == nil {
+			t.Errorf("accepted: %s", wrong)
+		}
+	}
+}
+
+// customResources are the schemas of Traefik's definitions, by version and kind.
+func customResources(t *testing.T) map[string]*jsonschema.Schema {
+	t.Helper()
+	download := exec.Command("go", "mod", "download", "-json", "github.com/traefik/traefik/v3@v"+build.Version)
+	download.Dir = t.TempDir()
+	download.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
+	out, err := download.Output()
+	var module struct{ Dir, Error string }
+	if err := errors.Join(err, json.Unmarshal(out, &module)); err != nil {
+		t.Fatalf("%v: %s", err, module.Error)
+	}
+	schemas := map[string]*jsonschema.Schema{}
+	for _, document := range documents(t, filepath.Join(module.Dir, "docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml")) {
+		var definition struct {
+			Spec struct {
+				Group    string
+				Names    struct{ Kind string }
+				Versions []struct {
+					Name   string
+					Schema struct {
+						OpenAPI any `yaml:"openAPIV3Schema"`
+					}
+				}
+			}
+		}
+		if err := yaml.Unmarshal(document, &definition); err != nil {
+			t.Fatal(err)
+		}
+		for _, version := range definition.Spec.Versions {
+			name := definition.Spec.Group + "/" + version.Name + " " + definition.Spec.Names.Kind
+			compiler := jsonschema.NewCompiler()
+			if err := compiler.AddResource("definition.json", plain(t, strict(version.Schema.OpenAPI, true))); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if schemas[name], err = compiler.Compile("definition.json"); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+	}
+	return schemas
+}
+
+// strict forbids what a definition does not name, except for metadata, whose
+// fields are Kubernetes's own, and where a definition keeps what it does not
+// know.
+func strict(schema any, top bool) any {
+	node, ok := schema.(map[string]any)
+	if !ok {
+		return schema
+	}
+	properties, described := node["properties"].(map[string]any)
+	for name, property := range properties {
+		if !top || name != "metadata" {
+			properties[name] = strict(property, false)
+		}
+	}
+	if _, free := node["additionalProperties"]; described && !free && node["x-kubernetes-preserve-unknown-fields"] != true {
+		node["additionalProperties"] = false
+	}
+	for _, name := range []string{"items", "additionalProperties"} {
+		if node[name] != nil {
+			node[name] = strict(node[name], false)
+		}
+	}
+	return node
+}
+
+// plain is a tree as JSON has it, without YAML's types of numbers.
+func plain(t *testing.T, tree any) any {
+	t.Helper()
+	content, err := json.Marshal(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
 }
 
 // TestKubernetesFiles finds every file that the kustomization names, and every
