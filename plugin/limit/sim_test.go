@@ -37,11 +37,15 @@ type world struct {
 	calls    int
 	links    []*link
 
+	arrived  []admission // what was asked for
 	admitted []admission
 	denied   int
 	falsely  error            // the first denial that nothing excuses
+	outlived error            // the first permit spent after its window
+	doubts   int              // calls cut off on their way, run or not
+	judged   int              // denials that had to be right to the pace
 	changed  map[string]int64 // key -> Redis's clock at which its counters changed last
-	patience time.Duration    // how long after room appears a denial is excused
+	returned map[string]int64 // and at which permits were given back last
 }
 
 type admission struct {
@@ -54,7 +58,7 @@ type admission struct {
 func newWorld(seed int64) *world {
 	return &world{
 		rng: rand.New(rand.NewSource(seed)), start: time.Now(), counters: map[string]window.Counts{}, live: map[string]int64{},
-		changed: map[string]int64{}, patience: 1100 * time.Millisecond,
+		changed: map[string]int64{}, returned: map[string]int64{},
 		latency: func(r *rand.Rand) time.Duration {
 			if r.Intn(50) == 0 {
 				return 8 * time.Millisecond
@@ -98,6 +102,9 @@ func (w *world) admissions() []admission {
 	return append([]admission(nil), w.admitted...)
 }
 func (w *world) falseDenial() error { w.mu.Lock(); defer w.mu.Unlock(); return w.falsely }
+func (w *world) spentLate() error   { w.mu.Lock(); defer w.mu.Unlock(); return w.outlived }
+func (w *world) doubted() bool      { w.mu.Lock(); defer w.mu.Unlock(); return w.doubts > 0 }
+func (w *world) judgements() int    { w.mu.Lock(); defer w.mu.Unlock(); return w.judged }
 func (w *world) stored(key string) window.Counts {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -155,6 +162,8 @@ func (l *link) fly(call *redis.Call) {
 	reply, err := redis.Reply{}, error(redis.ErrTimeout)
 	if !w.down && !w.deaf {
 		reply, err = w.executeLocked(call), nil
+	} else {
+		w.doubts++
 	}
 	w.mu.Unlock()
 	if there+back > l.timeout {
@@ -190,6 +199,9 @@ func (l *link) cut() {
 	flying := l.flying
 	l.flying = map[*redis.Call]bool{}
 	l.mu.Unlock()
+	l.world.mu.Lock()
+	l.world.doubts += len(flying)
+	l.world.mu.Unlock()
 	for call := range flying {
 		call.Done(redis.Reply{}, redis.ErrTimeout)
 	}
@@ -211,6 +223,10 @@ func (w *world) executeLocked(call *redis.Call) redis.Reply {
 		}
 		g, changed := window.Decide(w.counters[call.Key], ask, now)
 		if changed {
+			before := w.counters[call.Key].At(g.Counts.Index)
+			if g.Counts.Returned > before.Returned || g.Counts.PreviousReturned > before.PreviousReturned {
+				w.returned[call.Key] = now
+			}
 			w.counters[call.Key] = g.Counts
 			w.changed[call.Key] = now
 		}
@@ -269,7 +285,9 @@ type instance struct {
 
 func (w *world) join(name string, policy Policy) *instance {
 	l := &link{world: w, timeout: 25 * time.Millisecond, flying: map[*redis.Call]bool{}}
-	started := time.Now()
+	w.mu.Lock()
+	started := time.Now().Add(-time.Duration(w.rng.Int63n(int64(time.Hour)))) // no two clocks agree, nor with Redis's
+	w.mu.Unlock()
 	l.engine = NewEngine(Options{
 		Redis: l, Timeout: l.timeout, Instance: name, Prefix: "sluice",
 		Report: func() string { return "{}" },
@@ -302,11 +320,14 @@ func (i *instance) request(asks []Ask) (bool, []Answer) {
 		return false, answers
 	}
 	for n, ask := range asks {
-		// With several limits one permit may be taken in the last moment of a
-		// window and another's reply come in the next: the permit counts where
-		// it was spent.
 		at := w.clockLocked()
 		if h := answers[n].lease; h != nil && at/ask.Limiter.window > h.index {
+			// With several limits one permit may be taken in the last moment of
+			// a window and another's reply come in the next: the permit counts
+			// where it was spent.
+			if len(asks) == 1 && w.outlived == nil {
+				w.outlived = fmt.Errorf("%s: a permit of window %d was spent %d us after its end", ask.Key, h.index, at%ask.Limiter.window)
+			}
 			at = (h.index+1)*ask.Limiter.window - 1
 		}
 		w.admitted = append(w.admitted, admission{key: ask.Limiter.redisKey(ask.Key), at: at, cost: ask.Cost, limit: ask.Limit})
@@ -314,19 +335,30 @@ func (i *instance) request(asks []Ask) (bool, []Answer) {
 	return true, answers
 }
 
-// excuseLocked notes a denial that nothing excuses: the rule had room for it for
-// longer than a gateway may remember a denial.
+// slowestReply bounds a round trip in worlds whose Redis is not stalled.
+const slowestReply = 16 * time.Millisecond
+
+// excuseLocked notes a denial that nothing excuses. A gateway may deny from
+// memory what the rule would admit for a pace and a round trip, no longer; but
+// where another gave permits back, it need not know for as long as it may
+// remember a denial.
 func (i *instance) excuseLocked(asks []Ask, answers []Answer) {
 	w := i.world
 	for n, ask := range asks {
 		if answers[n].Verdict != Denied || answers[n].Degraded || w.falsely != nil {
 			continue
 		}
-		key := ask.Limiter.redisKey(ask.Key)
-		then := w.clockLocked() - w.patience.Microseconds()
+		key, span, now := ask.Limiter.redisKey(ask.Key), ask.Limiter.window, w.clockLocked()
+		patience := pace(span)/1000 + slowestReply.Microseconds()
+		if now-w.returned[key] < denialLife/1000+patience {
+			patience += denialLife / 1000
+		} else {
+			w.judged++
+		}
+		then := now - patience
 		c := w.counters[key]
-		if w.changed[key] < then && window.Room(c.At(then/ask.Limiter.window), ask.Limiter.window, ask.Limit, then) >= ask.Cost {
-			w.falsely = fmt.Errorf("%s: denied, with room for %s and more", key, w.patience)
+		if w.changed[key] < then && window.Room(c.At(then/span), span, ask.Limit, then) >= ask.Cost {
+			w.falsely = fmt.Errorf("%s: denied, with room for %s and more", key, time.Duration(patience)*time.Microsecond)
 		}
 	}
 }
