@@ -119,7 +119,7 @@ func parseCursor(given string) (after string, err error) {
 	}
 	decoded, err := base64.RawURLEncoding.Strict().DecodeString(given)
 	id, ours := strings.CutPrefix(string(decoded), cursorForm)
-	if err != nil || !ours {
+	if err != nil || !ours || given != cursor(id) { // Go's decoder skips line breaks
 		return "", fmt.Errorf("must be the next of an earlier page")
 	}
 	return id, nil

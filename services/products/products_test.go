@@ -110,6 +110,7 @@ func TestAnswers(t *testing.T) {
 		{"an id that is gone", "GET", "/v1/products?limit=1&cursor=" + cursor("p-1001-gone"), "u", 200, `"p-1002"`},
 		{"everything wrong", "GET", "/v1/products?limit=0&cursor=p-1001", "u", 400, `"errors":[{"field":"limit","detail":"must be a whole number from 1 to 100"},{"field":"cursor","detail":"must be the next of an earlier page"}]`},
 		{"too large a page", "GET", "/v1/products?limit=101", "u", 400, `"field":"limit"`},
+		{"a cursor with a line break", "GET", "/v1/products?cursor=" + cursor("p-1001") + "%0A", "u", 400, `"field":"cursor"`},
 		{"a foreign cursor", "GET", "/v1/products?cursor=cC0xMDAx", "u", 400, `"field":"cursor"`},
 		{"ordering here", "POST", "/v1/products", "u", 405, `"status":405`},
 	}
