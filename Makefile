@@ -86,7 +86,7 @@ identity: tools traefik ## revocation latency, vectors, attacks, costs; writes t
 compose: ## compose.yaml on this machine's Docker engine; writes test/compose/RESULTS.md (ten minutes)
 	cd test && $(GO) test ./e2e -run '^TestCompose$$' -docker -timeout 45m -v
 
-drills: ## compose.yaml hurt 114 times under traffic; writes test/drills/RESULTS.md (half an hour)
+drills: ## compose.yaml hurt 126 times under traffic; writes test/drills/RESULTS.md (half an hour)
 	cd test && $(GO) test ./e2e -run '^TestDrills$$' -docker -rounds 6 -timeout 60m -v
 
 tools: ## install the system's programs that tests need, where apt-get is at hand
