@@ -23,6 +23,7 @@ type Gateway struct {
 		RedisCalls     int64            `json:"redis_calls"`
 		RedisErrors    map[string]int64 `json:"redis_errors"`
 		BreakerOpen    int64            `json:"breaker_open"`
+		BreakerOpened  int64            `json:"breaker_opened"`
 		DecisionHits   int64            `json:"decision_hits"`
 		DecisionMisses int64            `json:"decision_misses"`
 		AuthErrors     int64            `json:"auth_errors"`
