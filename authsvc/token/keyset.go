@@ -15,6 +15,8 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/MicahParks/jwkset"
 )
@@ -221,9 +223,13 @@ func certificateKey(block *pem.Block) (any, error) {
 }
 
 // SecretKeySet makes a set of one HMAC secret, bound to algorithms its length
-// allows. Surrounding white space is the editor's, not the secret's.
+// allows. White space around text is the editor's, not the secret's; among
+// random bytes it is as good as any.
 func SecretKeySet(secret []byte) (KeySet, error) {
-	key, err := newKey("", "", bytes.TrimSpace(secret))
+	if text := bytes.TrimSpace(secret); bytes.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsSpace(r) || r == utf8.RuneError }) < 0 {
+		secret = text
+	}
+	key, err := newKey("", "", secret)
 	return KeySet{keys: []Key{key}}, err
 }
 

@@ -195,3 +195,23 @@ func TestExposedKey(t *testing.T) {
 		t.Error("a set with a private key is not complained about")
 	}
 }
+
+// White space around a secret that is text comes from an editor; of one that is
+// not text every byte counts, or one in twenty random secrets would be another
+// key here than at its issuer.
+func TestSecretKeySetTrimsTextOnly(t *testing.T) {
+	text, random := strings.Repeat("0123456789abcdef", 4), strings.Repeat("\x00\xff\x80\x01", 16)
+	for written, meant := range map[string]string{
+		text: text, text + "\n": text, " " + text + "\r\n": text, text + "\n" + text + "\n": text + "\n" + text,
+		random + "\n": random + "\n", " " + random: " " + random, "\t" + random + "\v": "\t" + random + "\v",
+	} {
+		set, err := SecretKeySet([]byte(written))
+		if err != nil {
+			t.Fatal(err)
+		}
+		input := b64([]byte(`{"alg":"HS256"}`)) + "." + b64([]byte(payload))
+		if _, err := VerifyCompact(hmacSign(t, "HS256", input, []byte(meant)), set); err != nil {
+			t.Errorf("%q does not verify what %q has signed: %v", written, meant, err)
+		}
+	}
+}
