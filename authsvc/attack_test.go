@@ -1,30 +1,49 @@
 package authsvc
 
 import (
+	"context"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
+	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
+	"github.com/sluice-gateway/sluice/authsvc/internal/forge"
+	"github.com/sluice-gateway/sluice/authsvc/token"
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
-// TestAttacksOverHTTP sends the list of RFC 8725 and of the issue to /auth, for
-// every kind of key: none is admitted, none is answered with 5xx, and not one
-// connection goes to an address that a token names.
+// victim is what forge attacks: the issuer's tokens, as the federation wants
+// them.
+func (f *federation) victim(i *foreign, bait string) forge.Victim {
+	v := forge.Victim{
+		Algorithm: i.signer.Algorithm, KeyID: i.signer.KeyID, Private: i.signer.Private(), Bait: bait,
+		Named:  i != f.secret && i != f.byPEM, // their keys have no name: any kid will do
+		Claims: map[string]any{"iss": "https://" + i.name + ".example", "aud": "api", "sub": "42", "iat": time.Now().Unix()},
+	}
+	if jwk, public, _ := i.signer.PublicJWK(); public {
+		v.JWK = string(jwk)
+	}
+	return v
+}
+
+// TestAttacksOverHTTP sends every forgery to /auth, for every kind of key: none
+// is admitted, none is answered with 5xx, and not one connection goes to an
+// address that a token names.
 func TestAttacksOverHTTP(t *testing.T) {
 	f := newFederation(t)
 	trap, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer trap.Close()
 	var lured atomic.Int64
-	go func() {
+	var trapping sync.WaitGroup
+	trapping.Go(func() {
 		for {
 			conn, err := trap.Accept()
 			if err != nil {
@@ -33,78 +52,181 @@ func TestAttacksOverHTTP(t *testing.T) {
 			lured.Add(1)
 			conn.Close()
 		}
-	}()
-	bait := "http://" + trap.Addr().String()
-	tried := 0
+	})
+	defer func() { trap.Close(); trapping.Wait() }()
+	tried, admitted := map[string]int{}, map[string]int{}
 	for _, issuer := range f.foreign {
-		alg, kid := issuer.signer.Algorithm, issuer.signer.KeyID
-		good := issuer.token(nil)
+		v := f.victim(issuer, "http://"+trap.Addr().String())
+		good := v.Good()
 		f.wantStatus(good, 200)
-		parts := strings.Split(good, ".")
-		attacks := []string{
-			"", "..", "a.b.c", parts[0] + "." + parts[1], parts[0] + "." + parts[1] + ".", good + ".", good + "." + parts[2], good + "=",
-			parts[0] + ".." + parts[2], parts[1] + "." + parts[0] + "." + parts[2], strings.ToUpper(good), good[1:], good[:len(good)-1],
-			parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])), strings.Repeat("A", 9<<10), strings.Repeat("a.", 4000),
-			good + "A", parts[0] + "." + parts[1] + "." + parts[2] + parts[2],
+		attacks := v.Attacks()
+		statuses := f.askAll(attacks)
+		for i, attack := range attacks {
+			tried[attack.Class]++
+			switch status := statuses[i]; {
+			case status == http.StatusUnauthorized:
+			case len(attack.Compact) > 64<<10 && (status == http.StatusRequestHeaderFieldsTooLarge || status == hungUp):
+			case status < 300:
+				admitted[attack.Class]++
+				fallthrough
+			default:
+				t.Errorf("%s, %s: %d for %.200q", issuer.name, attack.Class, status, attack.Compact)
+			}
 		}
-		for i := len(parts[0]) + len(parts[1]) + 2; i < len(good); i++ {
-			for _, c := range "Az09_-" {
-				if edited := good[:i] + string(c) + good[i+1:]; edited != good {
-					attacks = append(attacks, edited)
+		f.wantStatus(good, 200)
+	}
+	// A connection that is on its way arrives before one that is made now.
+	before := lured.Load()
+	if conn, err := net.Dial("tcp", trap.Addr().String()); err == nil {
+		conn.Close()
+	}
+	redistest.Eventually(t, 5*time.Second, "the trap works", func() bool { return lured.Load() > before })
+	total, passed := 0, 0
+	for _, class := range forge.Classes {
+		if tried[class] == 0 {
+			t.Errorf("nothing was tried of class %s", class)
+		}
+		total, passed = total+tried[class], passed+admitted[class]
+		t.Logf("class %s: %d tried, %d admitted", class, tried[class], admitted[class])
+	}
+	connections := lured.Load() - 1
+	if connections != 0 {
+		t.Errorf("%d connections to addresses that tokens name", connections)
+	}
+	t.Logf("%d attacks, %d admitted, %d connections to addresses that tokens name", total, passed, connections)
+}
+
+// hungUp stands for a status where the server would not read on: what exceeds
+// its buffers is cut off, and the client may see that before the answer.
+const hungUp = 0
+
+// askAll sends attacks, several at a time, and returns the statuses.
+func (r *replica) askAll(attacks []forge.Attack) []int {
+	statuses := make([]int, len(attacks))
+	next := make(chan int)
+	var senders sync.WaitGroup
+	for range 8 {
+		senders.Go(func() {
+			for i := range next {
+				statuses[i] = r.status(attacks[i].Compact)
+			}
+		})
+	}
+	for i := range attacks {
+		next <- i
+	}
+	close(next)
+	senders.Wait()
+	return statuses
+}
+
+func (r *replica) status(compact string) int {
+	request, err := http.NewRequest(http.MethodGet, r.public+"/auth", nil)
+	if err != nil {
+		return -1
+	}
+	request.Header.Set("Authorization", "Bearer "+compact)
+	response, err := r.client.Do(request)
+	if err != nil {
+		return hungUp
+	}
+	response.Body.Close()
+	return response.StatusCode
+}
+
+// TestRevokedInEverySpelling: of a token ECDSA accepts two spellings, and
+// revoking either revokes both, at a replica that has seen both before and at
+// one that has not.
+func TestRevokedInEverySpelling(t *testing.T) {
+	f := newFederation(t)
+	v := f.victim(f.byURL, "")
+	for name, revokeTwin := range map[string]bool{"as issued": false, "the other": true} {
+		for _, seen := range []bool{true, false} {
+			v.Claims["jti"] = fmt.Sprint(name, seen)
+			good := v.Good()
+			twin, ok := v.Twin(good)
+			if !ok || twin == good {
+				t.Fatal("no second spelling")
+			}
+			if seen {
+				f.wantStatus(good, 200)
+				f.wantStatus(twin, 200)
+			}
+			shown := good
+			if revokeTwin {
+				shown = twin
+			}
+			if a := f.revoke(shown); a.status != 200 {
+				t.Fatal(a)
+			}
+			f.wantStatus(good, 401)
+			f.wantStatus(twin, 401)
+		}
+	}
+}
+
+// TestPoisonedRedisAdmitsNobody: whatever stands in Redis under a forged
+// token's id, it stays forged, and the good one stays good (RULES 1).
+func TestPoisonedRedisAdmitsNobody(t *testing.T) {
+	f := newFederation(t)
+	f.awaitStream()
+	client := f.redis.Client()
+	defer client.Close()
+	for _, issuer := range f.foreign {
+		v := f.victim(issuer, "")
+		good := v.Good()
+		end := strings.LastIndexByte(good, '.') + 1
+		claims := maps.Clone(v.Claims)
+		claims["sub"], claims["exp"] = "admin", time.Now().Add(time.Hour).Unix()
+		for name, forged := range map[string]string{
+			"no signature":         good[:end],
+			"zeros":                good[:end] + strings.Repeat("A", len(good)-end),
+			"edited":               good[:len(good)-4] + "AAA" + good[len(good)-1:],
+			"other claims":         good[:strings.IndexByte(good, '.')+1] + base64.RawURLEncoding.EncodeToString([]byte(issuer.claims(claims))) + good[end-1:],
+			"another's altogether": newForeign(t, issuer.name, issuer.signer.Algorithm).token(nil),
+		} {
+			id, sum := nameOf(forged)
+			for _, value := range []string{"active " + sum, "active", `{"h":"` + sum + `","user":"admin"}`, "1", ""} {
+				if err := client.Set(context.Background(), "sluice:tok:"+id, value, time.Minute).Err(); err != nil {
+					t.Fatal(err)
+				}
+				if a := f.ask(forged); a.status != 401 {
+					t.Errorf("%s, %s, %q in Redis: %d as %q", issuer.name, name, value, a.status, a.header.Get("X-User-ID"))
+				}
+			}
+			if id == token.ID(good) { // the good one's name is what was written under
+				if err := client.Set(context.Background(), "sluice:tok:"+id, "active "+sum, time.Minute).Err(); err != nil {
+					t.Fatal(err)
 				}
 			}
 		}
-		for _, none := range []string{"none", "None", "NONE", "nOnE", ""} {
-			head := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":%q,"kid":%q}`, none, kid))
-			attacks = append(attacks, head+"."+parts[1]+".", head+"."+parts[1]+"."+parts[2])
+		a := f.wantStatus(good, 200)
+		if got := a.header.Get("X-User-ID"); got != issuer.name+":42" {
+			t.Errorf("%s: the good token is %q", issuer.name, got)
 		}
-		for _, member := range []string{
-			`"jku":"` + bait + `"`, `"x5u":"` + bait + `"`, `"jwk":{"kty":"oct","k":"AAAA"}`, `"x5c":["AAAA"]`, `"crit":["exp"],"exp":1`,
-			`"b64":false,"crit":["b64"]`, `"zip":"DEF"`, `"enc":"A128GCM"`, `"ALG":"none"`, `"alg":"none"`, `"typ":"logout+jwt"`, `"typ":1`,
-		} {
-			attacks = append(attacks, issuer.raw(fmt.Sprintf(`{"alg":%q,"kid":%q,%s}`, alg, kid, member), issuer.claims(nil)))
-		}
-		for _, kid := range []string{"../../etc/passwd", "' or 1=1", "\u0000", bait, strings.Repeat("k", 4096), "other"} {
-			text, _ := json.Marshal(kid)
-			if issuer == f.secret || issuer == f.byPEM { // their keys have no name: any kid will do
-				continue
-			}
-			attacks = append(attacks, issuer.raw(fmt.Sprintf(`{"alg":%q,"kid":%s}`, alg, text), issuer.claims(nil)))
-		}
-		for _, changes := range []map[string]any{
-			{"exp": nil}, {"exp": 0}, {"exp": "0"}, {"exp": 1e308}, {"exp": -1}, {"exp": time.Now().Add(-time.Minute).Unix()},
-			{"exp": time.Now().Add(48 * time.Hour).Unix()}, {"nbf": time.Now().Add(time.Hour).Unix()}, {"nbf": "0"},
-			{"iat": time.Now().Add(time.Hour).Unix()}, {"iat": "now"}, {"aud": []any{}}, {"aud": 1}, {"aud": []any{"api", 1}}, {"aud": map[string]any{"api": 1}},
-			{"iss": []string{"x"}}, {"sub": "x\r\nX-User-Plan: pro"}, {"sub": " 42"}, {"sub": "ü"}, {"SUB": "1"}, {"\u017fub": "1"},
-			{"plan": map[string]any{"a": 1}}, {"plan": "pro\r\nX-Admin: 1"}, {"scope": "ü"}, {"x": strings.Repeat("a", 20<<10)}, {"x": strings.Repeat("a", 64<<10)}, {"sid": "a\nb"}, {"jti": 1},
-		} {
-			attacks = append(attacks, issuer.token(changes))
-		}
-		attacks = append(attacks,
-			issuer.raw(issuer.header(), `{"iss":"x"`), issuer.raw(issuer.header(), issuer.claims(nil)+"{}"), issuer.raw(issuer.header(), "\xff"),
-			issuer.raw(issuer.header(), strings.Repeat("[", 3000)), issuer.raw(issuer.header(), good), issuer.raw(issuer.header(), ""),
-		)
-		if public, ok, _ := issuer.signer.PublicJWK(); ok {
-			for _, hmac := range []string{"HS256", "HS384", "HS512"} {
-				input := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":%q,"kid":%q}`, hmac, kid)) + "." + parts[1]
-				signature, _ := jwt.GetSigningMethod(hmac).Sign(input, []byte(public))
-				attacks = append(attacks, input+"."+base64.RawURLEncoding.EncodeToString(signature))
-			}
-		}
-		for _, attack := range attacks {
-			tried++
-			want := 401
-			if len(attack) > 68<<10 { // more than the listener reads
-				want = 431
-			}
-			if a := f.ask(attack); a.status != want {
-				t.Errorf("%s: %d for %.200q", issuer.name, a.status, attack)
-			}
-		}
-		f.wantStatus(good, 200)
 	}
-	if lured.Load() != 0 {
-		t.Errorf("%d connections to addresses that tokens name", lured.Load())
+}
+
+// TestUnknownKidFloodOverHTTP: tokens that name keys nobody has are refused,
+// and cause one fetch from the issuer altogether (RULES 45).
+func TestUnknownKidFloodOverHTTP(t *testing.T) {
+	f := newFederation(t)
+	f.wantStatus(f.byURL.token(nil), 200)
+	before := f.jwks.requests.Load()
+	var flood []forge.Attack
+	for i := range 500 {
+		flood = append(flood, forge.Attack{Compact: f.byURL.raw(fmt.Sprintf(`{"alg":"ES256","kid":"unknown-%d"}`, i), f.byURL.claims(nil))})
 	}
-	t.Logf("%d attacks, 0 admitted", tried)
+	started := time.Now()
+	for i, status := range f.askAll(flood) {
+		if status != 401 {
+			t.Errorf("token %d: %d", i, status)
+		}
+	}
+	// Each jwksUnknownKid one token may ask.
+	allowed := int64(1 + time.Since(started)/jwksUnknownKid)
+	if got := f.jwks.requests.Load() - before; got < 1 || got > allowed {
+		t.Errorf("%d fetches for 500 unknown kids, allowed are %d", got, allowed)
+	}
+	f.wantStatus(f.byURL.token(nil), 200)
 }

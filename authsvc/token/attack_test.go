@@ -2,7 +2,6 @@ package token
 
 import (
 	"bytes"
-	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
@@ -50,13 +49,16 @@ func TestSignatureEdits(t *testing.T) {
 					t.Errorf("accepted signature %x", signature)
 				}
 			}
-			if key, ok := s.Private().(*ecdsa.PrivateKey); ok {
-				twin := head + "." + body + "." + b64(otherS(key, raw))
+			spellings := 1
+			if twin, ok := victim(t, s).Twin(good); ok {
+				if _, err := VerifyCompact(twin, keys); err == nil {
+					spellings++
+				}
 				if ID(twin) != ID(good) {
 					t.Error("two spellings of one token have two ids")
 				}
 			}
-			t.Logf("%d edits, none accepted", tried)
+			t.Logf("%d edits, none accepted; %d accepted with what the signature scheme leaves open", tried, spellings)
 		})
 	}
 }
@@ -104,15 +106,6 @@ func signatures(raw []byte, sparse bool) (all [][]byte) {
 		append(bytes.Clone(raw), 0), append([]byte{0}, raw...), make([]byte, len(raw)), bytes.Repeat([]byte{0xff}, len(raw)),
 		append(bytes.Clone(raw), raw...), der,
 	)
-}
-
-// otherS is the second signature of ECDSA, (r, n-s).
-func otherS(key *ecdsa.PrivateKey, raw []byte) []byte {
-	half := len(raw) / 2
-	s := new(big.Int).Sub(key.Params().N, new(big.Int).SetBytes(raw[half:]))
-	other := bytes.Clone(raw)
-	s.FillBytes(other[half:])
-	return other
 }
 
 // TestNone: no spelling of no algorithm is an algorithm.
