@@ -86,8 +86,8 @@ identity: tools traefik ## revocation latency, vectors, attacks, costs; writes t
 compose: ## compose.yaml on this machine's Docker engine; writes test/compose/RESULTS.md (ten minutes)
 	cd test && $(GO) test ./e2e -run '^TestCompose$$' -docker -timeout 45m -v
 
-drills: ## compose.yaml hurt 126 times under traffic; writes test/drills/RESULTS.md (half an hour)
-	cd test && $(GO) test ./e2e -run '^TestDrills$$' -docker -rounds 6 -timeout 60m -v
+drills: ## compose.yaml hurt 120 times under traffic; writes test/drills/RESULTS.md (half an hour)
+	cd test && $(GO) test ./e2e -run '^TestDrills$$' -docker -rounds 5 -timeout 60m -v
 
 tools: ## install the system's programs that tests need, where apt-get is at hand
 	@missing=; for p in $(PROGRAMS); do command -v $$p >/dev/null || missing=yes; done; \

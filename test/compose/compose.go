@@ -52,6 +52,7 @@ type Options struct {
 	Name     string    // of the project; empty: sluicetest
 	Gateways int       // SLUICE_GATEWAYS; 0: 3
 	Compiled bool      // with compose.compiled.yaml
+	Clocks   bool      // make a Traefik whose clock can be set: SetClock
 	Log      io.Writer // what is being done; nil: silence
 }
 
@@ -72,6 +73,7 @@ type Project struct {
 	log      io.Writer
 
 	shellImage string // Traefik's, which has a shell
+	shifted    string // a Traefik whose clock can be off, on this machine; empty: none
 }
 
 // Open brings the stack up. The context bounds it; whatever went wrong, Close
@@ -115,6 +117,11 @@ func Open(ctx context.Context, o Options) (_ *Project, err error) {
 	p.env["SLUICE_HTTPS_PORT"] = ports[1]
 	p.HTTP, p.HTTPS = "http://127.0.0.1:"+ports[0], "https://127.0.0.1:"+ports[1]
 
+	if o.Clocks {
+		if p.shifted, err = shiftedTraefik(ctx, p.log); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.makeStandIns(ctx, root); err != nil {
 		return nil, err
 	}
@@ -198,8 +205,9 @@ type Inspected struct {
 	Name   string
 	Image  string
 	Config struct {
-		User   string
-		Labels map[string]string
+		Hostname string
+		User     string
+		Labels   map[string]string
 	}
 	HostConfig struct {
 		Privileged, ReadonlyRootfs bool

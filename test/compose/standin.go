@@ -69,7 +69,7 @@ func (p *Project) makeStandIns(ctx context.Context, root string) error {
 			continue
 		}
 		fmt.Fprintf(p.log, "making a stand-in for %s\n", name)
-		if err := importImage(ctx, name, func(i *image) error { return make(ctx, i) }); err != nil {
+		if err := importImage(ctx, name, func(i *image) error { i.shifted = p.shifted; return make(ctx, i) }); err != nil {
 			return fmt.Errorf("stand-in for %s: %w", name, err)
 		}
 		p.StandIns = append(p.StandIns, name)
@@ -154,7 +154,13 @@ func traefikImage(ctx context.Context, i *image) error {
 	i.change(`CMD ["traefik"]`)
 	i.shell("sh", "cat", "wget")
 	i.file("/usr/local/lib/traefik", binary)
-	i.text("/usr/local/bin/traefik", "#!/bin/sh\nSLUICE_PLUGIN=interpreted exec /usr/local/lib/traefik \"$@\"\n", 0o755)
+	script := "SLUICE_PLUGIN=interpreted exec /usr/local/lib/traefik \"$@\"\n"
+	if i.shifted != "" {
+		i.what += "; beside it one whose clock can be off"
+		i.file("/usr/local/lib/traefik-shifted", i.shifted)
+		script = shiftedScript + script
+	}
+	i.text("/usr/local/bin/traefik", "#!/bin/sh\n"+script, 0o755)
 	return nil
 }
 
@@ -264,6 +270,7 @@ func golangImage(ctx context.Context, i *image) error {
 // image is one in the making: a flat archive that the engine imports.
 type image struct {
 	what    string // for the label
+	shifted string // a Traefik whose clock can be off
 	kept    string // the name of one that is there already, or is to be kept under it
 	changes []string
 	parts   []func(*tar.Writer) error
