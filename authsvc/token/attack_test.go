@@ -260,6 +260,14 @@ func TestSizes(t *testing.T) {
 			t.Errorf("payload of %d: %v", size, err)
 		}
 	}
+	// A long header is refused before its JSON is parsed: the limit is on the
+	// segment, so a name more costs nothing.
+	for size, want := range map[int]error{600: nil, 2 << 10: ErrMalformed, 4 << 10: ErrMalformed} {
+		long := fmt.Sprintf(`{"alg":"HS256","x":%q}`, strings.Repeat("a", size))
+		if _, err := VerifyCompact(sign(t, s, long, payload), keys); !errors.Is(err, want) {
+			t.Errorf("header of %d: %v, want %v", size, err, want)
+		}
+	}
 	huge := strings.Repeat("A", 1<<20)
 	if n := testing.AllocsPerRun(10, func() { _, _ = VerifyCompact(huge, keys) }); n > 5 {
 		t.Errorf("a token of 1 MiB costs %v allocations before it is refused", n)

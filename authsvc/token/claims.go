@@ -23,6 +23,8 @@ var (
 // them in case only is an attempt to be read differently by somebody else.
 var registered = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "scope"}
 
+var claimNames = foldedNames(registered...)
+
 // Claims are the parsed payload of a token whose signature has been verified.
 type Claims struct {
 	Issuer    string
@@ -45,10 +47,8 @@ func ParseClaims(payload []byte) (*Claims, error) {
 		return nil, fmt.Errorf("%w: %w", ErrClaims, err)
 	}
 	for name := range object {
-		for _, known := range registered {
-			if name != known && foldName(name) == foldName(known) {
-				return nil, fmt.Errorf("%w: %.40q imitates %q", ErrClaims, name, known)
-			}
+		if known, imitated := imitates(name, claimNames); imitated {
+			return nil, fmt.Errorf("%w: %.40q imitates %q", ErrClaims, name, known)
 		}
 	}
 	c := &Claims{all: object}

@@ -52,10 +52,11 @@ func readObject(decoder *json.Decoder, depth int) (map[string]any, error) {
 			return nil, fmt.Errorf("not JSON: %w", err)
 		}
 		name := token.(string) // the decoder admits nothing else here
-		if twin, seen := folded[foldName(name)]; seen {
+		fold := foldName(name)
+		if twin, seen := folded[fold]; seen {
 			return nil, fmt.Errorf("names %.40q and %.40q are one name in two spellings", twin, name)
 		}
-		folded[foldName(name)] = name
+		folded[fold] = name
 		if object[name], err = readValue(decoder, depth); err != nil {
 			return nil, err
 		}
@@ -89,6 +90,21 @@ func readValue(decoder *json.Decoder, depth int) (any, error) {
 	}
 	_, err = decoder.Token() // the closing bracket
 	return list, err
+}
+
+// foldedNames is names by their folded spelling.
+func foldedNames(names ...string) map[string]string {
+	folded := make(map[string]string)
+	for _, name := range names {
+		folded[foldName(name)] = name
+	}
+	return folded
+}
+
+// imitates says whether a name is one of folded in another spelling.
+func imitates(name string, folded map[string]string) (known string, imitated bool) {
+	known, there := folded[foldName(name)]
+	return known, there && known != name
 }
 
 // foldName maps every spelling that strings.EqualFold holds equal to one
