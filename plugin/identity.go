@@ -17,6 +17,11 @@ type visitor struct {
 // service is told of the user is on the request when it returns.
 func (g *gate) identify(r *http.Request) (visitor, *refusal) {
 	if g.auth == nil {
+		// Where forwardAuth comes next it would hand on both, and what its service
+		// says to that, 400, is no failure that a limit counts.
+		if len(r.Header["Authorization"]) > 1 {
+			return visitor{}, twoCredentials()
+		}
 		return g.vouchedUser(r.Header)
 	}
 	credentials := r.Header["Authorization"]

@@ -59,3 +59,24 @@ func TestRefusalInHTTP2(t *testing.T) {
 		t.Errorf("Connection: %q", got)
 	}
 }
+
+// Two credentials are refused where forwardAuth comes after us too: it would hand
+// on both, and its service's 400 counts as no failure, so that a flood of them
+// would reach it without a limit.
+func TestTwoCredentials(t *testing.T) {
+	passed := 0
+	gate, err := New(t.Context(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { passed++ }), CreateConfig(), "before forwardAuth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, credentials := range [][]string{nil, {"Bearer a"}, {"Bearer a", "Bearer a"}, {"", "Bearer a"}} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header["Authorization"] = credentials
+		w := httptest.NewRecorder()
+		before := passed
+		gate.ServeHTTP(w, r)
+		if refused := w.Code == http.StatusBadRequest && passed == before; refused != (len(credentials) > 1) {
+			t.Errorf("%q: %d, passed %d times", credentials, w.Code, passed-before)
+		}
+	}
+}

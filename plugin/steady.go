@@ -51,9 +51,12 @@ func serveSteady(g *gate, w http.ResponseWriter, r *http.Request) bool {
 	now := int64(time.Since(startedAt))
 	key := ""
 	var who *decision
+	credentials := h["Authorization"]
 	if g.auth == nil {
-		key = peerKey(r.RemoteAddr)
-	} else if credentials := h["Authorization"]; len(credentials) == 1 {
+		if len(credentials) <= 1 {
+			key = peerKey(r.RemoteAddr)
+		}
+	} else if len(credentials) == 1 {
 		if who = remembered(g.decisions, credentials[0], now); who != nil {
 			key = who.limited
 		}
