@@ -121,11 +121,17 @@ func remembered(d *decisions, credential string, now int64) *decision {
 	if kept == nil || now >= kept.fresh.Load() {
 		return nil
 	}
-	state := d.stream.state.Load()
-	if kept.since != state || !whole(state) {
-		if whole(state) || now-kept.sent >= lostFreshness {
-			return nil
-		}
+	if state := d.stream.state.Load(); kept.since != state || state%2 != 0 {
+		return doubted(kept, state, now)
+	}
+	return kept
+}
+
+// doubted is the decision where events may have been missed since it was asked
+// for: nil, or for a second more while the stream is lost.
+func doubted(kept *decision, state, now int64) *decision {
+	if whole(state) || now-kept.sent >= lostFreshness {
+		return nil
 	}
 	return kept
 }

@@ -40,15 +40,14 @@ type limitRule struct {
 	count       *statusSet // nil: every answer counts
 	refund      *statusSet // nil: no answer gives the permit back
 
-	position int // in the configuration, which orders the RateLimit headers
-	limiter  *limit.Limiter
-	varies   bool   // the limit depends on the user
-	policy   string // RateLimit-Policy for the plain limit
-	quoted   string // `"name"`, with what follows it in RateLimit
+	position  int // in the configuration, which orders the RateLimit headers
+	limiter   *limit.Limiter
+	varies    bool   // the limit depends on the user
+	awaited   bool   // the answer's status decides whether the permit counts
+	byAddress bool   // key is keyIP
+	policy    string // RateLimit-Policy for the plain limit
+	quoted    string // `"name"`, with what follows it in RateLimit
 }
-
-// awaitsAnswer tells whether the answer's status decides if the permit counts.
-func (rule *limitRule) awaitsAnswer() bool { return rule.count != nil || rule.refund != nil }
 
 // counts tells whether an answer of this status uses the permit up.
 func (rule *limitRule) counts(status int) bool {
@@ -64,7 +63,7 @@ func maxLimit(span time.Duration) int64 { return (window.MaxProduct - 1) / windo
 // permitted is the limit that holds for this request: the one an identity
 // header carries, that of the user's tier, or the plain one. Both headers have
 // just been written by the auth step, else headers.go has removed them.
-func (rule *limitRule) permitted(h http.Header) int64 {
+func permitted(rule *limitRule, h http.Header) int64 {
 	if rule.limitHeader != "" {
 		if n, err := strconv.ParseInt(h.Get(rule.limitHeader), 10, 64); err == nil && n >= 0 {
 			if most := maxLimit(rule.window); n > most {
@@ -129,7 +128,7 @@ func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal
 			key = limit.Key(limit.IPKey, address)
 		}
 		t.rules = append(t.rules, rule)
-		t.asks = append(t.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: rule.permitted(r.Header), Cost: rule.cost})
+		t.asks = append(t.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: permitted(rule, r.Header), Cost: rule.cost})
 		t.answers = append(t.answers, limit.Answer{})
 	}
 	if from == len(t.rules) {
@@ -139,8 +138,8 @@ func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal
 		return t.unlessDry(t.denied(from))
 	}
 	for i := from; i < len(t.rules); i++ {
-		if t.rules[i].awaitsAnswer() {
-			t.holds = append(t.holds, hold{rule: t.rules[i], held: g.engine.Hold(&t.answers[i])})
+		if t.rules[i].awaited {
+			t.holds = append(t.holds, hold{rule: t.rules[i], held: g.engine.Hold(&t.answers[i], g.engine.Now())})
 		}
 	}
 	return nil
@@ -190,7 +189,7 @@ func (t *toll) denied(from int) *refusal {
 // asked after these (I7).
 func (t *toll) giveBack() {
 	for i := range t.answers {
-		if !t.rules[i].awaitsAnswer() {
+		if !t.rules[i].awaited {
 			t.gate.engine.GiveBack(&t.answers[i])
 		}
 	}
@@ -200,8 +199,8 @@ func (t *toll) giveBack() {
 }
 
 // settle lets the answer's status decide which permits count.
-func (t *toll) settle(status int) {
-	for _, h := range t.holds {
+func settle(holds []hold, status int) {
+	for _, h := range holds {
 		h.held.Settle(h.rule.counts(status))
 	}
 }

@@ -1,11 +1,10 @@
 package plugin
 
 import (
-	"encoding/binary"
-	"encoding/hex"
 	"math/rand/v2"
 	"net/http"
 	"regexp"
+	"strconv"
 )
 
 const requestIDHeader = "X-Request-Id"
@@ -17,8 +16,7 @@ var canonicalUUID = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-
 // canonical UUID: it goes into every log line (RULES 30). One that stands on
 // the response already was put there by another of our middlewares on the way
 // (classic wiring), and no client can have.
-func requestID(g *gate, w http.ResponseWriter, r *http.Request) string {
-	out := w.Header()
+func requestID(g *gate, out http.Header, r *http.Request) string {
 	value := out[requestIDHeader]
 	if value == nil && len(g.address.trusted) > 0 {
 		value = vouchedID(g, r)
@@ -41,17 +39,12 @@ func vouchedID(g *gate, r *http.Request) []string {
 }
 
 // newUUID is a random UUID, version 4 (RFC 9562, section 5.4). It names a
-// request and guards nothing, so the runtime's ChaCha8 is random enough.
+// request and guards nothing, so the runtime's ChaCha8 is random enough. Its
+// first bit is always set: a number of 64 bits then has sixteen hexadecimal
+// digits, and two of them need no other formatting.
 func newUUID() string {
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], rand.Uint64()&^0xf000|0x4000)
-	binary.BigEndian.PutUint64(b[8:], rand.Uint64()&^(3<<62)|1<<63)
-	var text [36]byte
-	hex.Encode(text[:8], b[:4])
-	hex.Encode(text[9:13], b[4:6])
-	hex.Encode(text[14:18], b[6:8])
-	hex.Encode(text[19:23], b[8:10])
-	hex.Encode(text[24:], b[10:])
-	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	return string(text[:])
+	var buffer [32]byte
+	digits := strconv.AppendUint(buffer[:0], rand.Uint64()&^0xf000|0x4000|1<<63, 16)
+	digits = strconv.AppendUint(digits, rand.Uint64()&^(3<<62)|1<<63, 16)
+	return string(digits[:8]) + "-" + string(digits[8:12]) + "-" + string(digits[12:16]) + "-" + string(digits[16:20]) + "-" + string(digits[20:])
 }

@@ -9,14 +9,14 @@ import (
 // forward hands the request to the service. Only where the answer's status
 // decides whether permits count does it watch the answer: in the interpreted
 // form any wrapper costs the response its Flush (RULES 11).
-func (g *gate) forward(w http.ResponseWriter, r *http.Request, t *toll) {
-	if len(t.holds) == 0 {
-		g.next.ServeHTTP(w, r)
+func forward(next http.Handler, w http.ResponseWriter, r *http.Request, holds []hold) {
+	if len(holds) == 0 {
+		next.ServeHTTP(w, r)
 		return
 	}
 	watched := &statusWriter{ResponseWriter: w}
-	defer func() { t.settle(watched.final()) }()
-	g.next.ServeHTTP(watched, r)
+	defer func() { settle(holds, watched.final()) }()
+	next.ServeHTTP(watched, r)
 }
 
 // statusWriter notes the status of the answer that passes through it.

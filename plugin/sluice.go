@@ -50,7 +50,8 @@ type gate struct {
 	backend      *backend
 	engine       *limit.Engine
 	policy       limit.Policy
-	clientLimits []*limitRule // need no identity
+	rules        []*limitRule // every limit, in configured order
+	clientLimits []*limitRule // those that need no identity
 	userLimits   []*limitRule
 	exemptIPs    []netip.Prefix
 	exemptUsers  map[string]bool
@@ -59,9 +60,11 @@ type gate struct {
 	legacyHeaders bool
 
 	// What serveSteady needs; steady is whether it can ever serve.
-	steady      bool
-	steadyRules []*limitRule
-	policies    []string // RateLimit-Policy where every limit is the plain one
+	steady        bool
+	addressed     bool     // some limit goes by address
+	addressesLast bool     // and no other limit is asked after those
+	awaited       bool     // the answer decides whether some permit counts
+	policies      []string // RateLimit-Policy where every limit is the plain one
 }
 
 // New builds the middleware. It never needs the network, and fails for no
@@ -92,8 +95,10 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	if s.auth != nil {
 		g.decisions = holdDecisions(ctx, s, g.backend)
 	}
+	g.rules = s.limits
 	for i, rule := range s.limits {
 		rule.position = i
+		rule.awaited = rule.count != nil || rule.refund != nil
 		rule.limiter = holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet)
 		rule.varies = rule.tierHeader != "" || rule.limitHeader != ""
 		rule.policy = rule.describe(rule.limit)
@@ -110,19 +115,20 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 
 // ServeHTTP is the pipeline.
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := requestID(g, w, r)
+	out := w.Header()
+	id := requestID(g, out, r)
 	strip(g, r.Header)
-	if g.steady && serveSteady(g, w, r) {
+	if g.steady && serveSteady(g, w, r, out, id) {
 		return
 	}
 	t := toll{gate: g}
 	no := g.admit(&t, r)
-	t.announce(w.Header())
+	t.announce(out)
 	if no != nil {
 		no.write(w, r, id)
 		return
 	}
-	g.forward(w, r, &t)
+	forward(g.next, w, r, t.holds)
 }
 
 // admit asks who it is and whether they may.
@@ -135,7 +141,7 @@ func (g *gate) admit(t *toll, r *http.Request) *refusal {
 	}
 	who, no := g.identify(r)
 	if no != nil {
-		t.settle(no.status)
+		settle(t.holds, no.status)
 		return no
 	}
 	if len(g.userLimits) > 0 && !exempt && !g.exemptUsers[who.user] {

@@ -23,7 +23,7 @@ import (
 const shim = `
 local real = redis
 local redis = setmetatable({call = function(command, ...)
-  if command == 'TIME' then return {ARGV[17], ARGV[18]} end
+  if command == 'TIME' then return {ARGV[2], ARGV[3]} end
   if command == 'SET' then return real.call('SET', (...), (select(2, ...))) end
   return real.call(command, ...)
 end}, {__index = real})

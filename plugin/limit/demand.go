@@ -2,9 +2,18 @@ package limit
 
 import "math"
 
-// horizon is how far ahead a lease reserves: a hot key then costs 20 calls a
-// second and instance, whatever its rate (I4).
-const horizon = int64(50e6) // ns
+const (
+	// horizon is how far ahead a lease reserves: a hot key then costs 20 calls
+	// a second and instance, whatever its rate (I4).
+	horizon = int64(50e6) // ns
+
+	// Where room is plentiful a lease reserves several horizons, and the key
+	// costs 4 calls a second. Plentiful is room of which such a lease on every
+	// instance takes a sixteenth: the others' need is met before they notice,
+	// and what lies unused goes back as soon as from any lease (giveback.go).
+	farHorizons = 5
+	plentiful   = 16
+)
 
 // demand estimates the permits that a key will ask of this instance within the
 // horizon: a moving average that forgets at the horizon's pace.
@@ -23,4 +32,13 @@ func (d *demand) estimate(now int64) int64 {
 		d.taken, d.last = 0, now
 	}
 	return int64(d.average)
+}
+
+// reserveLocked is how many permits a key wants beyond its need.
+func (b *bucket) reserveLocked(now, instances int64) int64 {
+	extra := b.demand.estimate(now)
+	if far := extra * farHorizons; far*plentiful*instances <= b.room {
+		return far
+	}
+	return extra
 }

@@ -34,22 +34,29 @@ type denial struct {
 	last  bool  // Redis's last answer denied somebody
 }
 
-// denyLocked refuses from memory what the remembered denial covers.
-func (b *bucket) denyLocked(limit, cost int64, o *Outcome, now int64) bool {
-	d := &b.denial
-	if now >= d.until || limit != d.limit || cost < d.cost {
-		return false
+// deniedLocked refuses from memory what the remembered denial covers, and is
+// Undecided about all else.
+func deniedLocked(b *bucket, limit, cost int64, o *Outcome, now int64) Verdict {
+	if now >= b.denial.until || limit != b.denial.limit || cost < b.denial.cost {
+		return Undecided
 	}
-	b.refuseLocked(o, now)
-	return true
+	refuseLocked(b, o, now)
+	return Denied
 }
 
 // refuseLocked is the outcome of a denial that has just been found or made.
-func (b *bucket) refuseLocked(o *Outcome, now int64) {
+func refuseLocked(b *bucket, o *Outcome, now int64) {
+	retry, reset := b.denial.free-now, b.denial.ends-now
+	if retry < 0 {
+		retry = 0
+	}
+	if reset < 0 {
+		reset = 0
+	}
 	o.Verdict = Denied
 	o.Remaining = 0
-	o.RetryAfter = duration(b.denial.free - now)
-	o.Reset = duration(b.denial.ends - now)
+	o.RetryAfter = time.Duration(retry)
+	o.Reset = time.Duration(reset)
 	if b.unsettled > 0 && o.RetryAfter > unsettledRetry {
 		o.RetryAfter = unsettledRetry
 	}
@@ -57,6 +64,9 @@ func (b *bucket) refuseLocked(o *Outcome, now int64) {
 
 // deniedLast tells whether Redis's last answer for the key was a denial.
 func (b *bucket) deniedLast() bool {
+	if b == nil {
+		return false // never asked
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.denial.last

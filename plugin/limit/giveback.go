@@ -40,16 +40,22 @@ func (e *Engine) GiveBack(a *Answer) {
 	a.bucket = nil
 	now := e.clock()
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch h := a.lease; {
-	case h == nil:
-		e.forgetSpentLocked(b, a.window, a.cost)
-	case h == b.lease && now < h.until:
+	giveBackLocked(e, b, a, now)
+	b.mu.Unlock()
+}
+
+func giveBackLocked(e *Engine, b *bucket, a *Answer, now int64) {
+	h := a.lease
+	if h != nil && h == b.lease && now < h.until {
 		h.left += a.cost
-		e.watchLocked(b)
-	default:
+	} else if h != nil {
 		b.oweReturnLocked(h.generation, h.index, a.cost)
 		b.denial.until = 0 // there may be room now
+	} else {
+		e.forgetSpentLocked(b, a.window, a.cost)
+		return
+	}
+	if !b.swept {
 		e.watchLocked(b)
 	}
 }
@@ -91,32 +97,74 @@ func (e *Engine) forgetSpentLocked(b *bucket, index, permits int64) {
 type Hold struct {
 	engine *Engine
 	answer Answer
-	timer  *time.Timer
-	once   sync.Once
+	since  int64         // monotonic ns
+	place  *list.Element // in holds; nil once it is settled, guarded by holds' mu
+}
+
+// holds are those that are not settled, for the sweeper, which settles what is
+// left of them after settleWithin. (A timer for each would cost a request more
+// than all else that a hold does.)
+type holds struct {
+	mu   sync.Mutex
+	open list.List // *Hold, oldest first
 }
 
 // Hold notes that the permit of a is not settled yet.
-func (e *Engine) Hold(a *Answer) *Hold {
-	h := &Hold{engine: e, answer: *a}
-	a.bucket.mu.Lock()
-	a.bucket.unsettled++
-	a.bucket.mu.Unlock()
-	h.timer = time.AfterFunc(settleWithin, func() { h.Settle(false) })
+func (e *Engine) Hold(a *Answer, now int64) *Hold {
+	h := &Hold{engine: e, answer: *a, since: now}
+	b := a.bucket
+	b.mu.Lock()
+	b.unsettled++
+	b.mu.Unlock()
+	e.holds.mu.Lock()
+	h.place = e.holds.open.PushBack(h)
+	first := e.holds.open.Len() == 1
+	e.holds.mu.Unlock()
+	if first {
+		e.sweeper.nudge()
+	}
 	return h
 }
 
 // Settle ends the hold: the permit counts, or goes back. The first call wins.
 func (h *Hold) Settle(counts bool) {
-	h.once.Do(func() {
-		h.timer.Stop()
-		b := h.answer.bucket
-		b.mu.Lock()
-		b.unsettled--
-		b.mu.Unlock()
-		if !counts {
-			h.engine.GiveBack(&h.answer)
+	e := h.engine
+	e.holds.mu.Lock()
+	place := h.place
+	if place != nil {
+		e.holds.open.Remove(place)
+		h.place = nil
+	}
+	e.holds.mu.Unlock()
+	if place == nil {
+		return
+	}
+	now := e.clock()
+	b := h.answer.bucket
+	b.mu.Lock()
+	b.unsettled--
+	if !counts {
+		giveBackLocked(e, b, &h.answer, now)
+	}
+	b.mu.Unlock()
+}
+
+// settleOldest returns the permits that have waited for too long, and tells
+// whether any are waiting still.
+func (e *Engine) settleOldest(now int64) bool {
+	for {
+		e.holds.mu.Lock()
+		front := e.holds.open.Front()
+		e.holds.mu.Unlock()
+		if front == nil {
+			return false
 		}
-	})
+		h := front.Value.(*Hold)
+		if now-h.since < int64(settleWithin) {
+			return true
+		}
+		h.Settle(false)
+	}
 }
 
 // sweeper remembers the buckets that hold or owe permits. Nothing runs while
@@ -217,7 +265,8 @@ func (e *Engine) sweepOnce(now int64) (busy bool) {
 	if len(calls) > 0 {
 		e.redis.Send(calls...)
 	}
-	return s.length(&s.watched)+s.length(&s.debtors) > 0
+	held := e.settleOldest(now)
+	return held || s.length(&s.watched)+s.length(&s.debtors) > 0
 }
 
 func (s *sweeper) length(l *list.List) int {

@@ -40,6 +40,7 @@ type bucket struct {
 	denial denial
 	edge   bool // at its limit: denied, and little room since (denial.go)
 	demand demand
+	room   int64 // under the limit asked for last, at Redis's last reply
 
 	// seen is the newest Redis has said of this key, plus what this instance
 	// has spent and could not report for certain.
@@ -66,53 +67,39 @@ type bucket struct {
 	atSweep int64 // lease.left when the sweeper passed last
 }
 
-// fromMemory answers what the lease or a remembered denial can answer. It
-// leaves Verdict Undecided otherwise.
-func (l *Limiter) fromMemory(ask *Ask, answer *Answer, now int64) {
-	b := l.table.find(l, ask.Key)
-	answer.bucket = b
-	b.mu.Lock()
-	h := b.lease
-	if h != nil && h.left >= ask.Cost && h.limit == ask.Limit && now < h.until {
-		h.left -= ask.Cost
-		b.demand.taken += ask.Cost
-		answer.grant(h, ask.Cost, now)
-	} else if now < b.denial.until {
-		b.denyLocked(ask.Limit, ask.Cost, &answer.Outcome, now)
-	}
-	b.used = true
-	b.mu.Unlock()
-}
-
-// Spend takes a permit from the key's lease if it has one for such a request,
-// and does nothing else: the whole of Take for a key that is in use. It is a
-// function with few lines of its own because the interpreter pays for each call
-// by the size of the function, and for a method four times over.
-func Spend(l *Limiter, key string, permits, cost, now int64, answer *Answer) bool {
-	l.table.mu.RLock()
-	found, ok := l.table.buckets[key]
-	l.table.mu.RUnlock()
+// Spend answers what the key's lease or a remembered denial can answer, and is
+// Undecided otherwise: the whole of Take for a key that is in use. It is one
+// function with few calls because the interpreter pays for each of them, and for
+// a method four times over.
+func Spend(l *Limiter, key string, permits, cost, now int64, answer *Answer) Verdict {
+	t := &l.table
+	t.mu.RLock()
+	found, ok := t.buckets[key]
+	t.mu.RUnlock()
 	if !ok {
-		return false
+		return Undecided
 	}
 	b := found.(*bucket)
-	b.mu.Lock()
-	h := b.lease
-	if h == nil || h.left < cost || h.limit != permits || now >= h.until {
-		b.mu.Unlock()
-		return false
-	}
-	h.left -= cost
-	b.demand.taken += cost
-	b.used = true
-	answer.Remaining = (h.left + h.room) / cost
-	b.mu.Unlock()
-	answer.Verdict = Granted
-	answer.Reset = time.Duration(h.ends - now)
 	answer.bucket = b
-	answer.lease = h
-	answer.cost = cost
-	return true
+	b.mu.Lock()
+	b.used = true
+	if h := b.lease; h != nil && h.left >= cost && h.limit == permits && now < h.until {
+		h.left -= cost
+		b.demand.taken += cost
+		answer.Remaining = (h.left + h.room) / cost
+		b.mu.Unlock()
+		answer.Verdict = Granted
+		answer.Reset = time.Duration(h.ends - now)
+		answer.lease = h
+		answer.cost = cost
+		return Granted
+	}
+	verdict := Undecided
+	if now < b.denial.until {
+		verdict = deniedLocked(b, permits, cost, &answer.Outcome, now)
+	}
+	b.mu.Unlock()
+	return verdict
 }
 
 // join makes the request wait for a call, its own or one that it shares, and
@@ -120,19 +107,23 @@ func Spend(l *Limiter, key string, permits, cost, now int64, answer *Answer) boo
 // after all, or none is possible, answer is decided and both are nil.
 func (l *Limiter) join(p *Policy, ask *Ask, answer *Answer, now int64) (*waiter, *redis.Call) {
 	b := answer.bucket
+	if b == nil {
+		b = l.table.find(l, ask.Key)
+	}
 	b.mu.Lock()
 	for b.evicted {
 		b.mu.Unlock()
 		b = l.table.find(l, ask.Key)
-		answer.bucket = b
 		b.mu.Lock()
 	}
+	answer.bucket = b
+	b.used = true
 	defer b.mu.Unlock()
 	if ask.Cost > ask.Limit { // only a limitHeader can say so; a configured one is refused at load
 		answer.Verdict = Denied
 		return nil, nil
 	}
-	if b.spendLocked(ask.Limit, ask.Cost, &answer.Outcome, now) || b.denyLocked(ask.Limit, ask.Cost, &answer.Outcome, now) {
+	if b.spendLocked(ask.Limit, ask.Cost, &answer.Outcome, now) || deniedLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now) == Denied {
 		return nil, nil
 	}
 	stuck := b.flight != nil && b.flight.timedOut

@@ -139,6 +139,7 @@ type Engine struct {
 	dropped  map[string]int64 // what limits that are gone denied, by name
 
 	sweeper sweeper
+	holds   holds
 	stop    chan struct{}
 	done    sync.WaitGroup
 }
@@ -297,8 +298,7 @@ func (e *Engine) Take(p *Policy, asks []Ask, answers []Answer) bool {
 	for i := range asks {
 		// All of them, though one denial decides: the client is told of the
 		// limit that denies for longest.
-		asks[i].Limiter.fromMemory(&asks[i], &answers[i], now)
-		switch answers[i].Verdict {
+		switch Spend(asks[i].Limiter, asks[i].Key, asks[i].Limit, asks[i].Cost, now, &answers[i]) {
 		case Undecided:
 			missing++
 		case Denied:
@@ -377,6 +377,9 @@ func (e *Engine) tellTime(micros, sent int64) {
 	e.doubt.Store(doubt)
 	e.offset.Store(micros - sent/1000)
 }
+
+// Now is the engine's clock, in monotonic nanoseconds.
+func (e *Engine) Now() int64 { return e.clock() }
 
 // redisNow is Redis's clock in unix microseconds, as far as this process
 // knows it.

@@ -489,7 +489,7 @@ func TestHoldsSettle(t *testing.T) {
 		var holds []*Hold
 		for n := 0; n < limit; n++ {
 			_, answers := g.request([]Ask{g.ask("l", span, "u", limit, 1)})
-			holds = append(holds, g.engine.Hold(&answers[0]))
+			holds = append(holds, g.engine.Hold(&answers[0], g.engine.clock()))
 		}
 		ok, answers := g.request([]Ask{g.ask("l", span, "u", limit, 1)})
 		if ok || answers[0].RetryAfter > time.Second {
@@ -526,7 +526,7 @@ func TestHoldsSettleAfterTheirReport(t *testing.T) {
 			if !ok || !answers[0].Degraded {
 				t.Fatalf("admitted %v, degraded %v", ok, answers[0].Degraded)
 			}
-			holds = append(holds, g.engine.Hold(&answers[0]))
+			holds = append(holds, g.engine.Hold(&answers[0], g.engine.clock()))
 		}
 		w.setDown(false)
 		time.Sleep(settledAfter)

@@ -75,13 +75,13 @@ func (b *bucket) launchLocked(now int64) *redis.Call {
 		// that asks, they are there to be granted (RULES 3).
 		b.dropLeaseLocked()
 	}
-	extra := int64(0)
+	extra, instances := int64(0), b.limiter.engine.presence.instances()
 	if f.need > 0 {
-		extra = b.demand.estimate(now) / f.cost * f.cost
+		extra = b.reserveLocked(now, instances) / f.cost * f.cost
 	}
 	ask := window.Ask{
 		Window: b.limiter.window, Limit: f.limit, Cost: f.cost,
-		Need: f.need, Extra: extra, Instances: b.limiter.engine.presence.instances(),
+		Need: f.need, Extra: extra, Instances: instances,
 		Seen: b.seen, Owed: b.owed,
 	}
 	f.owed, f.index = b.owed, b.seen.Index
@@ -93,7 +93,7 @@ func (b *bucket) launchLocked(now int64) *redis.Call {
 	b.owed = window.Settlement{}
 	e := b.limiter.engine
 	return &redis.Call{
-		Key: b.limiter.redisKey(b.name), Script: script, Args: ask.Args(),
+		Key: b.limiter.redisKey(b.name), Script: script, Args: []string{ask.String()},
 		Done:     func(reply redis.Reply, err error) { e.landed(b, f, reply, err) },
 		TimedOut: func() { e.timedOut(b, f) },
 	}
@@ -165,6 +165,7 @@ func (e *Engine) distributeLocked(b *bucket, f *flight, grant window.Grant, now 
 		h.until = latest
 	}
 	if f.need > 0 {
+		b.room = h.room
 		b.concludeLocked(f, grant, h.room, now)
 	}
 	if now >= h.until && h.left > 0 {
@@ -189,7 +190,7 @@ func (e *Engine) distributeLocked(b *bucket, f *flight, grant window.Grant, now 
 			h.left -= f.cost
 			w.outcome.grant(h, f.cost, now)
 		} else {
-			b.refuseLocked(&w.outcome, now)
+			refuseLocked(b, &w.outcome, now)
 		}
 		w.release()
 	}
@@ -210,7 +211,7 @@ func (e *Engine) nextLocked(b *bucket, now int64) *redis.Call {
 	for _, w := range queue {
 		switch {
 		case w.released:
-		case b.spendLocked(w.limit, w.cost, &w.outcome, now) || b.denyLocked(w.limit, w.cost, &w.outcome, now):
+		case b.spendLocked(w.limit, w.cost, &w.outcome, now) || deniedLocked(b, w.limit, w.cost, &w.outcome, now) == Denied:
 			w.release()
 		case !e.redis.Healthy():
 			e.fallBackLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)

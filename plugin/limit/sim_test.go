@@ -7,6 +7,7 @@ import (
 	"math/rand"
 	"sort"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -212,9 +213,10 @@ func (w *world) executeLocked(call *redis.Call) redis.Reply {
 	now := w.clockLocked()
 	switch call.Script {
 	case script:
-		n := make([]int64, len(call.Args))
-		for i, arg := range call.Args {
-			n[i], _ = strconv.ParseInt(arg, 10, 64)
+		words := strings.Fields(call.Args[0])
+		n := make([]int64, len(words))
+		for i, word := range words {
+			n[i], _ = strconv.ParseInt(word, 10, 64)
 		}
 		ask := window.Ask{
 			Window: n[0], Limit: n[1], Cost: n[2], Need: n[3], Extra: n[4], Instances: n[5],

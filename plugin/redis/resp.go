@@ -319,14 +319,14 @@ func length(line []byte, bound int) (int, error) {
 	if digits == "-1" {
 		return -1, nil
 	}
-	if !isDigits(digits) {
+	n, err := strconv.ParseUint(digits, 10, 31) // takes no sign
+	if errors.Is(err, strconv.ErrSyntax) {
 		return 0, malformed(line)
 	}
-	n, err := strconv.Atoi(digits)
-	if err != nil || n > bound {
+	if err != nil || int(n) > bound {
 		return 0, tooLong(line)
 	}
-	return n, nil
+	return int(n), nil
 }
 
 func isDigits(s string) bool {

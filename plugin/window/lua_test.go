@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,13 +15,13 @@ import (
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
-// clocked is a script as it is, but for the clock, which the two further
-// arguments set.
+// clocked is a script as it is, but for the clock, which two further arguments
+// set.
 func clocked(script string) *redis.Script {
 	return redis.NewScript(`
 local real = redis
 local redis = setmetatable({call = function(command, ...)
-  if command == 'TIME' then return {ARGV[17], ARGV[18]} end
+  if command == 'TIME' then return {ARGV[#ARGV - 1], ARGV[#ARGV]} end
   return real.call(command, ...)
 end}, {__index = real})
 ` + script)
@@ -29,8 +30,22 @@ end}, {__index = real})
 // arbiter is a real Redis that decides at a time of the test's choosing, by the
 // script of today and by those of releases that may still run beside it.
 type arbiter struct {
-	client  *redis.Client
-	scripts []*redis.Script
+	client *redis.Client
+	rules  []rule
+}
+
+// rule is a script and how it is asked.
+type rule struct {
+	script *redis.Script
+	words  func(window.Ask) []string
+}
+
+// inOneWord is how the script of today is asked, inWords how that of 0.1.0 was.
+func inOneWord(ask window.Ask) []string { return []string{ask.String()} }
+func inWords(ask window.Ask) []string   { return strings.Fields(ask.String()) }
+
+func (r rule) call(key string, ask window.Ask, now int64) *redis.Call {
+	return &redis.Call{Key: key, Script: r.script, Args: append(r.words(ask), strconv.FormatInt(now/1e6, 10), strconv.FormatInt(now%1e6, 10))}
 }
 
 func startArbiter(t *testing.T) *arbiter {
@@ -44,7 +59,7 @@ func startArbiter(t *testing.T) *arbiter {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	a := &arbiter{client: client, scripts: []*redis.Script{clocked(window.Script)}}
+	a := &arbiter{client: client, rules: []rule{{clocked(window.Script), inOneWord}}}
 	released, err := filepath.Glob("testdata/script-*.lua")
 	if err != nil || len(released) == 0 {
 		t.Fatalf("no scripts of releases: %v", err)
@@ -54,7 +69,7 @@ func startArbiter(t *testing.T) *arbiter {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.scripts = append(a.scripts, clocked(string(text)))
+		a.rules = append(a.rules, rule{clocked(string(text)), inWords})
 	}
 	return a
 }
@@ -72,9 +87,8 @@ func (a *arbiter) call(call *redis.Call) (redis.Reply, error) {
 }
 
 func (a *arbiter) decide(t *rapid.T, key string, ask window.Ask, now int64) window.Grant {
-	args := append(ask.Args(), strconv.FormatInt(now/1e6, 10), strconv.FormatInt(now%1e6, 10))
-	script := rapid.SampledFrom(a.scripts).Draw(t, "script")
-	reply, err := a.call(&redis.Call{Key: key, Script: script, Args: args})
+	which := rapid.IntRange(0, len(a.rules)-1).Draw(t, "script")
+	reply, err := a.call(a.rules[which].call(key, ask, now))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,9 +169,8 @@ func TestExpiryIsTwoWindows(t *testing.T) {
 	for _, elapsed := range []int64{0, 1, w / 2, w - 1} {
 		now := 29_000_000*w + elapsed
 		ask := window.Ask{Window: w, Limit: 10, Cost: 1, Need: 1, Instances: 1}
-		args := append(ask.Args(), strconv.FormatInt(now/1e6, 10), strconv.FormatInt(now%1e6, 10))
 		key := "expiry:" + strconv.FormatInt(elapsed, 10)
-		if _, err := redis7.call(&redis.Call{Key: key, Script: redis7.scripts[0], Args: args}); err != nil {
+		if _, err := redis7.call(redis7.rules[0].call(key, ask, now)); err != nil {
 			t.Fatal(err)
 		}
 		reply, err := redis7.call(&redis.Call{Key: key, Name: "PTTL"})
@@ -177,7 +190,7 @@ func TestForeignValueIsAnErrorNotACount(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := window.Ask{Window: 60e6, Limit: 10, Cost: 1, Need: 1, Instances: 1}
-	if _, err := redis7.call(&redis.Call{Key: "foreign", Script: redis7.scripts[0], Args: append(ask.Args(), "1700000000", "0")}); err == nil {
+	if _, err := redis7.call(redis7.rules[0].call("foreign", ask, 1_700_000_000e6)); err == nil {
 		t.Fatal("took \"12\" for a counter")
 	}
 }
