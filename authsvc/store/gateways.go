@@ -37,16 +37,21 @@ type GatewayCounters struct {
 // maxHeartbeat bounds what one gateway may make us parse.
 const maxHeartbeat = 64 << 10
 
+// maxGateways bounds how many are read at once: a gateway that was taken over
+// could write any number of heartbeats.
+const maxGateways = 256
+
 // alive lists the gateways that were heard of within 3 s of Redis's clock and
 // drops the others.
 //
 //	KEYS[1] <prefix>:gw:live
-//	reply   instance ids
+//	ARGV[1] how many at most
+//	reply   instance ids, the longest silent first: those of a liar's future come last
 var alive = redis.NewScript(`
 local t = redis.call('TIME')
 local oldest = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) - 3000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. oldest)
-return redis.call('ZRANGEBYSCORE', KEYS[1], oldest, '+inf')
+return redis.call('ZRANGEBYSCORE', KEYS[1], oldest, '+inf', 'LIMIT', 0, ARGV[1])
 `)
 
 // Gateways returns the heartbeats of all living gateways, in the order of
@@ -54,7 +59,7 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], oldest, '+inf')
 func (s *Store) Gateways(ctx context.Context) ([]Gateway, error) {
 	var instances []string
 	err := s.call(ctx, func(ctx context.Context) (err error) {
-		instances, err = alive.Run(ctx, s.redis, []string{s.liveKey()}).StringSlice()
+		instances, err = alive.Run(ctx, s.redis, []string{s.liveKey()}, maxGateways).StringSlice()
 		return err
 	})
 	if err != nil || len(instances) == 0 {
@@ -64,7 +69,7 @@ func (s *Store) Gateways(ctx context.Context) ([]Gateway, error) {
 	err = s.call(ctx, func(ctx context.Context) error {
 		cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, instance := range instances {
-				beats[i] = p.Get(ctx, s.gatewayKey(instance))
+				beats[i] = p.GetRange(ctx, s.gatewayKey(instance), 0, maxHeartbeat) // a byte more than is taken
 			}
 			return nil
 		})

@@ -143,3 +143,30 @@ func TestGateways(t *testing.T) {
 		t.Errorf("%d members left, want the dead one pruned", n)
 	}
 }
+
+// A gateway that was taken over may write heartbeats; how many, and so how much
+// authsvc reads for one look at them, is not its to choose (I6).
+func TestGatewaysAreBounded(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, options(server.Addr))
+	ctx := context.Background()
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	t.Cleanup(func() { client.Close() })
+	const made = 5 * maxGateways
+	alive := float64(time.Now().Add(time.Hour).UnixMilli())
+	_, err := client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i := range made {
+			instance := fmt.Sprintf("gateway-%d", i)
+			p.ZAdd(ctx, "t:gw:live", redis.Z{Member: instance, Score: alive + float64(i)})
+			p.Set(ctx, "t:gw:"+instance, fmt.Sprintf(`{"instance":%q}`, instance), 0)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateways, err := s.Gateways(ctx)
+	if err != nil || len(gateways) != maxGateways {
+		t.Fatalf("%d gateways, want %d; %v", len(gateways), maxGateways, err)
+	}
+}
