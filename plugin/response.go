@@ -14,21 +14,32 @@ func forward(next http.Handler, w http.ResponseWriter, r *http.Request, holds []
 		next.ServeHTTP(w, r)
 		return
 	}
-	watched := &statusWriter{ResponseWriter: w}
-	defer func() { settle(holds, watched.final()) }()
+	watched := &statusWriter{ResponseWriter: w, holds: holds}
+	defer watched.note(http.StatusOK) // what net/http sends when a handler writes nothing
 	next.ServeHTTP(watched, r)
 }
 
-// statusWriter notes the status of the answer that passes through it.
+// statusWriter lets the status of the answer that passes through it settle the
+// request's permits, as soon as there is one: an answer may take hours to end,
+// and a permit that is unsettled for long is given back (limit/giveback.go).
 type statusWriter struct {
 	http.ResponseWriter
+	holds  []hold
 	status int
+}
+
+// note settles by the first status it hears.
+func (w *statusWriter) note(status int) {
+	if w.status == 0 {
+		w.status = status
+		settle(w.holds, status)
+	}
 }
 
 // WriteHeader notes the first final status; 1xx are only announcements.
 func (w *statusWriter) WriteHeader(status int) {
-	if w.status == 0 && status >= 200 {
-		w.status = status
+	if status >= 200 {
+		w.note(status)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -37,9 +48,7 @@ func (w *statusWriter) WriteHeader(status int) {
 // around this one that has no Flush: without it an event stream would arrive
 // in one piece when it ends.
 func (w *statusWriter) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.note(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
 	if err == nil && w.Header().Get("Content-Length") == "" {
 		w.Flush()
@@ -54,19 +63,9 @@ func (w *statusWriter) Flush() {
 
 // Hijack hands over the connection, as a WebSocket needs it.
 func (w *statusWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if w.status == 0 {
-		w.status = http.StatusSwitchingProtocols
-	}
+	w.note(http.StatusSwitchingProtocols)
 	return http.NewResponseController(w.ResponseWriter).Hijack()
 }
 
 // Unwrap lets http.ResponseController reach the writer beneath.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// final is the answer's status once it is complete.
-func (w *statusWriter) final() int {
-	if w.status == 0 {
-		return http.StatusOK // what net/http sends when a handler writes nothing
-	}
-	return w.status
-}

@@ -132,6 +132,36 @@ limits: [{name: costly, key: user, limit: 8, window: 1h, cost: 2, limitHeader: X
 	})
 }
 
+// TestStatusSettlesAtOnce: a permit counts from the moment at which its answer's
+// status is known, however long the rest of the answer takes.
+func TestStatusSettlesAtOnce(t *testing.T) {
+	both(t, func(t *testing.T, b *bed) {
+		b.redis.RoomIn(hour, time.Minute)
+		leave, begun := make(chan struct{}), make(chan struct{}, 1)
+		endless := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			begun <- struct{}{}
+			<-leave
+		})
+		gate := b.form.New(t, forms.FromFile(t, b.fill(`{redis: REDIS, limits: [{name: long, key: ip, limit: 1, window: 1h, refundStatus: ["5xx"]}]}`)), endless)
+		b.connected()
+		ended := make(chan int)
+		go func() { ended <- ask(gate).Code }()
+		<-begun
+		w := ask(gate)
+		if after := w.Header().Get("Retry-After"); w.Code != 429 || after == "1" || after == "" {
+			t.Errorf("beside an answer under way: %d, Retry-After %q; its permit may come back no more", w.Code, after)
+		}
+		close(leave)
+		if code := <-ended; code != 200 {
+			t.Errorf("the long answer: %d", code)
+		}
+		if got := statuses(gate, 1); got != "429" {
+			t.Errorf("after it: %s", got)
+		}
+	})
+}
+
 // TestTrustUserHeader is the classic wiring: forwardAuth before this middleware
 // has written who it is. Without the key nobody has.
 func TestTrustUserHeader(t *testing.T) {
