@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -216,4 +217,35 @@ func TestIssuersMayShareAKey(t *testing.T) {
 		}
 	}
 	r.wantStatus((&foreign{name: "third", signer: first.signer}).token(nil), 401)
+}
+
+// FuzzClaimsToHeaders: whatever claims a trusted issuer signs, what becomes of
+// them is a user of its own and headers that HTTP carries unchanged.
+func FuzzClaimsToHeaders(f *testing.F) {
+	for _, seed := range []string{
+		`{"exp":1,"sub":"42","plan":"pro","scope":"a b"}`, `{"exp":1,"sub":"42","plan":["a",1,true],"roles":{"in":["x"]}}`, `{"exp":1,"sub":"42","plan":"pro\r\nX: 1"}`,
+		`{"exp":1,"sub":"other:42"}`, `{"exp":1,"sub":42}`, `{"exp":1,"sub":""}`, `{"exp":1,"sub":"42","roles.in":" x"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	ours, other := &issuer{name: "ours", userClaim: "sub", userPrefix: "o:"}, &issuer{name: "other", userClaim: "sub", userPrefix: "o:ther:"}
+	v := &verifier{issuers: []*issuer{ours, other}, claims: map[string]string{"plan": "X-User-Plan", "scope": "X-User-Scopes", "roles.in": "X-Roles", "dropped": ""}}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		claims, err := token.ParseClaims(data)
+		if err != nil {
+			return
+		}
+		who, err := v.identify(ours, claims)
+		if err != nil {
+			return
+		}
+		if !strings.HasPrefix(who.user, "o:") || strings.HasPrefix(who.user, "o:ther:") || len(who.user) == 2 || len(who.user) > maxUser || token.CheckHeaderText(who.user) != nil {
+			t.Fatalf("%q became user %q", data, who.user)
+		}
+		for _, header := range who.headers {
+			if !slices.Contains([]string{"X-User-Plan", "X-User-Scopes", "X-Roles"}, header[0]) || header[1] == "" || token.CheckHeaderText(header[1]) != nil {
+				t.Fatalf("%q became header %q", data, header)
+			}
+		}
+	})
 }

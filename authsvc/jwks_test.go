@@ -193,6 +193,42 @@ func TestJWKSAnswerIsBounded(t *testing.T) {
 	}
 }
 
+// A key server that never ends, by size or by time, costs one fetch, which ends:
+// the last good set stays, and no token waits longer than jwksWait (RULES 45).
+func TestJWKSAnswerEnds(t *testing.T) {
+	a := newForeign(t, "a", "ES256")
+	for name, pause := range map[string]time.Duration{"drop by drop": 20 * time.Millisecond, "without end": 0} {
+		t.Run(name, func(t *testing.T) {
+			var endless atomic.Bool
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, err := io.WriteString(w, keySet(a))
+				for endless.Load() && err == nil && r.Context().Err() == nil {
+					w.(http.Flusher).Flush()
+					_, err = io.WriteString(w, strings.Repeat(" ", 1024))
+					time.Sleep(pause) // the server's pace
+				}
+			}))
+			t.Cleanup(server.Close)
+			keys := newRemoteKeys(server.URL, func() {}, slog.New(slog.DiscardHandler))
+			if err := keys.fetch(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			endless.Store(true)
+			keys.client.Timeout = 500 * time.Millisecond // jwksTimeout, for a test's sake
+			started := time.Now()
+			if err := keys.fetch(context.Background()); err == nil {
+				t.Error("an answer without an end was taken")
+			}
+			if took := time.Since(started); took > 5*time.Second {
+				t.Errorf("a fetch took %s", took)
+			}
+			if !keys.has(a) {
+				t.Error("the last good set is gone")
+			}
+		})
+	}
+}
+
 func TestJWKSRedirectIsNotFollowed(t *testing.T) {
 	a := newForeign(t, "a", "ES256")
 	elsewhere := newJWKSServer(t, keySet(a))

@@ -24,6 +24,40 @@ func FuzzVerifyCompact(f *testing.F) {
 	})
 }
 
+// FuzzHeader: a header that is accepted, under a signature that is good, is one
+// plain object that names the key's algorithm and asks for nothing.
+func FuzzHeader(f *testing.F) {
+	s := signer(f, "HS256")
+	keys := NewKeySet(s.Key())
+	for _, seed := range []string{
+		header(s), `{"alg":"HS256"}`, `{"alg":"HS256","alg":"none"}`, `{"alg":"HS256","crit":["exp"]}`, "{\"alg\":\"HS256\",\"\u212aid\":\"x\"}",
+		`{"alg":"HS256","jku":"http://127.0.0.1:1"}`, `{"alg":"HS256"}{}`, `{"alg":["HS256"]}`, `{"typ":"JWT","alg":"\u0048S256"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, err := VerifyCompact(sign(t, s, string(data), payload), keys); err != nil {
+			return
+		}
+		var loose map[string]any
+		if !utf8.Valid(data) || json.Unmarshal(data, &loose) != nil || loose["alg"] != "HS256" {
+			t.Fatalf("accepted header %q", data)
+		}
+		for name := range loose {
+			for refused := range refusedParameters {
+				if name == refused {
+					t.Fatalf("accepted %q in header %q", name, data)
+				}
+			}
+			for _, known := range []string{"alg", "kid", "typ", "crit", "jwk", "jku"} {
+				if name != known && strings.EqualFold(name, known) {
+					t.Fatalf("accepted %q beside %q in header %q", name, known, data)
+				}
+			}
+		}
+	})
+}
+
 // FuzzParseClaims: what is accepted is one JSON object that encoding/json
 // reads too, whose texts can stand in a header.
 func FuzzParseClaims(f *testing.F) {
