@@ -22,10 +22,12 @@ func BenchmarkStatusRoundTrip(b *testing.B) {
 	s := listening(b, open(b, options(redis.Addr)))
 	q := question("hot", "u")
 	q.Session = "sid"
+	before := commands(b, redis)
 	for b.Loop() {
 		s.statuses.Remove(q.ID)
 		ask(b, s, q)
 	}
+	b.ReportMetric(float64(commands(b, redis)-before)/float64(b.N), "redis-commands/op")
 }
 
 func BenchmarkStatusClientSideCaching(b *testing.B) {
