@@ -46,6 +46,30 @@ func FuzzClientAddress(f *testing.F) {
 	})
 }
 
+// However a network or an address is written, it holds the clients it names.
+func TestNetworks(t *testing.T) {
+	p := &reader{}
+	for written, inside := range map[string]string{
+		"10.0.0.0/8":            "10.1.2.3",
+		"10.1.2.3/8":            "10.200.0.1",
+		"::ffff:10.0.0.0/104":   "10.1.2.3",
+		"203.0.113.7":           "::ffff:203.0.113.7",
+		"::ffff:203.0.113.7":    "203.0.113.7",
+		"2001:db8::/32":         "2001:db8:1::1",
+		"2001:db8::1":           "2001:db8::1",
+		"0.0.0.0/0":             "198.51.100.1",
+		"203.0.113.8, 10.0.0.1": "10.0.0.1",
+	} {
+		networks := p.networks("exempt.ips", []string{written})
+		if !within(networks, parseAddress(inside)) || within(networks[:1], parseAddress("fe80::1")) {
+			t.Errorf("%s is read as %v", written, networks)
+		}
+	}
+	if len(p.problems) > 0 {
+		t.Error(p.problems)
+	}
+}
+
 // Two values never share a Redis key, and none can leave its place in it.
 func FuzzKey(f *testing.F) {
 	for _, seed := range [][2]string{{"a", "b"}, {"a}b", "a%7Db"}, {"~" + strings.Repeat("0", 32), strings.Repeat("x", 65)}, {"a b", "a+b"}, {"", "\x00"}, {"{u1}", "u1"}, {"é", "e"}} {
@@ -65,15 +89,20 @@ func FuzzKey(f *testing.F) {
 	})
 }
 
-// Whatever the configuration holds, reading it ends in settings or in problems
-// that name a path, and what is accepted can be enforced.
+// Whatever the configuration holds that Traefik can decode, reading it ends in
+// settings or in problems that name a path, and what is accepted can be enforced.
 func FuzzConfig(f *testing.F) {
-	f.Add(`{"Limits":[{"Name":"per-user","Key":"user","Limit":"100","Window":"60s"}],"Redis":[{"Addresses":["redis:6379"]}]}`)
-	f.Add(`{"Limits":[{"Name":"x","Key":"header:X-Y","Limit":"1e9","Window":"-1s","Cost":"0","Tiers":[{"pro":"x"}],"CountStatus":["9xx"]}]}`)
-	f.Add(`{"Auth":[{"Addresses":["ftp://x"],"Timeout":"forever"}],"TrustedProxies":["1.2.3.4/99"]}`)
+	f.Add(`{"limits":[{"name":"per-user","key":"user","limit":100,"window":"60s"}],"redis":{"addresses":"redis:6379"}}`)
+	f.Add(`{"limits":[{"name":"x","key":"header:X-Y","limit":"1e9","window":"-1s","cost":0,"tiers":{"pro":"x"},"countStatus":["9xx"]}]}`)
+	f.Add(`{"limits":{"name":"l","key":"ip","limit":1,"window":"1h","tiers":"","tierHeader":"X"},"redis":{"addresses":["a:1,b:2"],"cluster":1,"tls":""}}`)
+	f.Add(`{"trustedProxies":["1.2.3.4/99"],"ipStrategy":"","exempt":[{"users":"a,b"},{}],"onRedisFailure":"open","redis":""}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		config := CreateConfig()
-		if json.Unmarshal([]byte(text), config) != nil {
+		var raw map[string]interface{}
+		if json.Unmarshal([]byte(text), &raw) != nil {
+			return
+		}
+		config, err := decodeMap(raw)
+		if err != nil {
 			return
 		}
 		config.Auth = nil // files are not the fuzzer's to name

@@ -18,17 +18,23 @@ func decode(t testing.TB, text []byte) *Config {
 	if err := yaml.Unmarshal(text, &raw); err != nil {
 		t.Fatal(err)
 	}
+	config, err := decodeMap(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// decodeMap is the same from the map that a provider of Traefik's hands over.
+func decodeMap(raw map[string]interface{}) (*Config, error) {
 	config := CreateConfig()
 	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
 		DecodeHook: mapstructure.StringToSliceHookFunc(","), WeaklyTypedInput: true, Result: config,
 	})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	if err := decoder.Decode(raw); err != nil {
-		t.Fatal(err)
-	}
-	return config
+	return config, decoder.Decode(raw)
 }
 
 // The reference in the README names every key, and the default it states is

@@ -241,6 +241,9 @@ func (p *reader) networks(path string, values []string) []netip.Prefix {
 	var networks []netip.Prefix
 	for _, value := range split(values) {
 		if network, err := netip.ParsePrefix(value); err == nil {
+			if network.Addr().Is4In6() && network.Bits() >= 96 { // an address is known as IPv4, however it is written
+				network = netip.PrefixFrom(network.Addr().Unmap(), network.Bits()-96)
+			}
 			networks = append(networks, network.Masked())
 		} else if address, err := netip.ParseAddr(value); err == nil {
 			address = address.Unmap()
