@@ -485,3 +485,53 @@ func TestSelectIsNotSafe(t *testing.T) {
 	}
 	t.Error("a hundred rounds went right: does Yaegi keep the cases apart now?")
 }
+
+// BenchmarkDialect is what Yaegi takes for the things that the plugin is made
+// of, the loop itself ("nothing") included: why its hot path is few
+// functions with few expressions. A call makes room for every expression of the
+// function, executed or not, at one allocation each; a method is called by way
+// of package reflect.
+func BenchmarkDialect(b *testing.B) {
+	const program = `package p
+		import ("strconv"; "sync")
+		type thing struct { n int; mu sync.Mutex }
+		var it = &thing{}
+		func call(t *thing) int { return t.n }
+		func (t *thing) method() int { return t.n }
+		func large(t *thing) int {
+			if t.n == 0 {
+				return 0
+			}
+			a := t.n*1 + t.n*2 + t.n*3 + t.n*4 + t.n*5 + t.n*6 + t.n*7 + t.n*8
+			b := t.n*1 + t.n*2 + t.n*3 + t.n*4 + t.n*5 + t.n*6 + t.n*7 + t.n*8
+			return a + b
+		}
+		func Empty(n int) { for i := 0; i < n; i++ { } }
+		func Field(n int) { t, x := it, 0; for i := 0; i < n; i++ { x = t.n }; _ = x }
+		func Native(n int) { for i := 0; i < n; i++ { strconv.Itoa(7) } }
+		func Lock(n int) { t := it; for i := 0; i < n; i++ { t.mu.Lock(); t.mu.Unlock() } }
+		func Call(n int) { t := it; for i := 0; i < n; i++ { call(t) } }
+		func Large(n int) { t := it; for i := 0; i < n; i++ { large(t) } }
+		func Method(n int) { t := it; for i := 0; i < n; i++ { t.method() } }`
+	i := interp.New(interp.Options{})
+	if err := i.Use(stdlib.Symbols); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := i.Eval(program); err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct{ name, function string }{
+		{"nothing", "Empty"}, {"field", "Field"}, {"call of the standard library", "Native"}, {"lock and unlock", "Lock"},
+		{"call", "Call"}, {"call of a function with 64 expressions more", "Large"}, {"method", "Method"},
+	} {
+		function, err := i.Eval("p." + c.function)
+		if err != nil {
+			b.Fatal(err)
+		}
+		loop := function.Interface().(func(int))
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			loop(b.N)
+		})
+	}
+}
