@@ -437,10 +437,13 @@ func (p *Proxy) script(words []string) string {
 }
 
 // reserves tells whether a command is a call of the limit's script that needs
-// something: EVALSHA hash 1 key window limit cost need ...
+// something: EVALSHA hash 1 key "window limit cost need ...", sixteen integers.
 func reserves(words []string) bool {
-	const before, arguments = 4, 16
-	return isScript(words) && len(words) == before+arguments && words[before+3] != "0"
+	if !isScript(words) || len(words) != 5 {
+		return false
+	}
+	ask := strings.Fields(words[4])
+	return len(ask) == 16 && ask[3] != "0"
 }
 
 // isScript tells whether a command runs a script.
