@@ -284,7 +284,15 @@ func (p *Project) Stop(ctx context.Context, c Container) error { return act(ctx,
 func (p *Project) Start(ctx context.Context, c Container) error { return act(ctx, "start", c) }
 
 // Pause freezes every process of a container: connections stay, nothing answers.
-func (p *Project) Pause(ctx context.Context, c Container) error { return act(ctx, "pause", c) }
+// On a busy machine the kernel's freezer gives up now and then, and is asked again.
+func (p *Project) Pause(ctx context.Context, c Container) (err error) {
+	for range 5 {
+		if err = act(ctx, "pause", c); err == nil || !strings.Contains(err.Error(), "unable to freeze") {
+			break
+		}
+	}
+	return err
+}
 
 // Unpause ends Pause.
 func (p *Project) Unpause(ctx context.Context, c Container) error { return act(ctx, "unpause", c) }

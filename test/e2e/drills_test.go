@@ -23,6 +23,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/sluice-gateway/sluice/test/compose"
 	"github.com/sluice-gateway/sluice/test/harness"
 )
@@ -327,7 +329,7 @@ const (
 	drillUsers  = 24
 	drillPace   = 400 * time.Millisecond
 	drillLimit  = outageAllowed
-	drillBudget = 250 * time.Millisecond // for a reply of Redis: ten times what is shipped, since this machine runs everything at once
+	drillBudget = time.Second // for a reply of Redis (extend); 25 ms are shipped
 
 	// drillWait is the longest wait for a good answer where no gateway hangs:
 	// limits by address, authsvc (1 s, whatever the number of its addresses) and
@@ -505,6 +507,7 @@ type figures struct {
 	cycles, sent, lost, wrong int
 	byWhom                    map[string]int // 5xx and what else was not wanted
 	over                      int            // requests admitted beyond the bound
+	alone                     int            // decisions without Redis, by gateways that still live
 	least, admitted, bound    int            // the least and the most in a cycle
 	healed, back              []time.Duration
 	slowest                   sight // of good answers
@@ -524,6 +527,7 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 		}
 		return nil
 	})
+	before := d.degraded()
 	hurt := time.Now()
 	one.hurt(d)
 	if one.away > 0 {
@@ -598,16 +602,24 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 			}
 		}
 		complain("%d requests without an answer, at most %d may be; such as %s", lost, one.lost, such)
+		d.blame(hurt)
 	}
 	if last > 0 {
 		f.healed = append(f.healed, last)
 	}
+	// With Redis the limit holds to the request, that is where no decision was
+	// made without it (RULES 4).
+	alone := 0
+	for instance, n := range d.degraded() {
+		alone += int(n - before[instance])
+	}
+	f.alone += alone
 	bound := drillLimit
-	if one.redisAway {
+	if one.redisAway || alone > 0 {
 		bound = 2 * drillLimit
 	}
 	passed, _ := spent()
-	f.admitted, f.bound = max(f.admitted, passed), bound
+	f.admitted, f.bound = max(f.admitted, passed), max(f.bound, bound)
 	if f.least == 0 || passed < f.least {
 		f.least = passed
 	}
@@ -617,6 +629,47 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 	if passed > bound {
 		f.over += passed - bound
 		complain("%d requests passed a limit of %d, at most %d may", passed, drillLimit, bound)
+	}
+}
+
+// degraded are the decisions that each gateway has made without Redis, by its
+// last heartbeat.
+func (d *drilled) degraded() map[string]int64 {
+	all := map[string]int64{}
+	instances, err := d.redis.Client.ZRange(d.ctx, prefix+":gw:live", 0, -1).Result()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, instance := range instances {
+		report, err := d.redis.Client.Get(d.ctx, prefix+":gw:"+instance).Bytes()
+		if errors.Is(err, redis.Nil) {
+			continue // it has ended meanwhile
+		}
+		var gateway harness.Gateway
+		if err := errors.Join(err, json.Unmarshal(report, &gateway)); err != nil {
+			d.t.Fatal(err)
+		}
+		all[instance] = gateway.Counters.Degraded
+	}
+	return all
+}
+
+// blame logs what balancer and gateways complained of since the fault.
+func (d *drilled) blame(since time.Time) {
+	for _, part := range d.containers("lb", "gateway") {
+		logs, err := d.project.Logs(d.ctx, part)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		var told []string
+		for line := range strings.Lines(logs) {
+			stamp, rest, _ := strings.Cut(line, " ")
+			at, err := time.Parse(time.RFC3339, stamp)
+			if err == nil && !at.Before(since.Truncate(time.Second)) && (strings.HasPrefix(rest, "WRN") || strings.HasPrefix(rest, "ERR")) {
+				told = append(told, line)
+			}
+		}
+		d.t.Logf("%s: %d complaints, the first of them\n%s", part.Name, len(told), strings.Join(told[:min(len(told), 12)], ""))
 	}
 }
 
@@ -663,12 +716,10 @@ func TestDrills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shorter := strings.Replace(string(routes), "timeout: 1s\n", "timeout: "+drillBudget.String()+"\n", 1)
-	if shorter == string(routes) {
+	if !strings.Contains(string(routes), "\n            timeout: "+drillBudget.String()+"\n") {
 		t.Fatal("the tests' routes have another budget for Redis")
 	}
-	d := &drilled{composed: c, lot: rand.New(rand.NewPCG(drillSeed, 0)), routes: shorter}
-	d.edit() // every gateway has them
+	d := &drilled{composed: c, lot: rand.New(rand.NewPCG(drillSeed, 0)), routes: string(routes)}
 	w := d.start()
 	all := make([]*figures, len(drills))
 	for i := range all {
@@ -727,17 +778,21 @@ connection a request, who runs into a limit of %d an hour over all gateways. Eve
 - **no answer**: connections that broke, or five seconds without a word. A gateway that is killed takes what is under way through it and
   what the balancer gives it until its check notices; all else loses none.
 - **5xx**: and by whom. **identity**: answers that told the service of another user than the token's.
+- **without Redis**: decisions that a gateway made by its share of a limit, as its heartbeat counts them; one that ended took its count
+  with it.
 - **admitted**: of the limit, the least and the most in a cycle (a Redis that freezes may grant a few permits to calls that were given
   up), and the bound: the limit itself with Redis, limit by Redis and limit by shares where
-  Redis was away from any gateway (RULES 17).
+  Redis was away from any gateway, or a reply later than its budget (RULES 4, 17).
+- **slowest good answer**: limits by address, authsvc and limits by user may wait for their budgets one after the other. Redis's is %v in
+  these routes, as in all tests of this machine, and 25 ms as shipped; authsvc's is 1 s.
 - **the line by tc**: %s, on what Redis sends. **The clock**: a gateway restarted with its clock ten minutes fast or slow, and again
   with a right one.
 - **healed**: from the fault until the last answer that was not good. **back**: from the end of the fault until every container is healthy
   and all gateways count together again; Docker checks health every two seconds, so most of it is waiting to be told.
 
-| drill | cycles | requests | no answer | 5xx and by whom | identity | admitted | bound | healed p50 / max | back p50 / max | slowest good answer |
-|---|---|---|---|---|---|---|---|---|---|---|
-`, cycles, took.Round(time.Second), drillSeed, runtime.NumCPU(), mean(d.loads), slices.Max(d.loads), "interpreted", drillUsers, drillLimit, d.line)
+| drill | cycles | requests | no answer | 5xx and by whom | identity | without Redis | admitted | bound | healed p50 / max | back p50 / max | slowest good answer |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+`, cycles, took.Round(time.Second), drillSeed, runtime.NumCPU(), mean(d.loads), slices.Max(d.loads), "interpreted", drillUsers, drillLimit, drillBudget, d.line)
 	sent, wrong, over := 0, 0, 0
 	for i, f := range all {
 		var blamed []string
@@ -748,7 +803,7 @@ connection a request, who runs into a limit of %d an hour over all gateways. Eve
 		if blamed == nil {
 			blamed = []string{"none"}
 		}
-		fmt.Fprintf(&text, "| %s | %d | %d | %d | %s | %d | %d to %d | %d | %s | %s | %v, %s |\n", drills[i].name, f.cycles, f.sent, f.lost, strings.Join(blamed, ", "), f.wrong,
+		fmt.Fprintf(&text, "| %s | %d | %d | %d | %s | %d | %d | %d to %d | %d | %s | %s | %v, %s |\n", drills[i].name, f.cycles, f.sent, f.lost, strings.Join(blamed, ", "), f.wrong, f.alone,
 			f.least, f.admitted, f.bound, spread(f.healed), spread(f.back), f.slowest.took.Round(time.Millisecond), f.slowest.kind)
 		sent, wrong, over = sent+f.sent, wrong+f.wrong, over+f.over
 	}
