@@ -168,9 +168,10 @@ func TestCountersOutliveTheirConfiguration(t *testing.T) {
 // both have counted, and what one has counted stays when an edit replaces it.
 func TestSectionsOfOnePrefixShareTheHeartbeat(t *testing.T) {
 	server := redistest.Start(t)
+	prefix := "shared-" + strings.ReplaceAll(server.Addr, ":", "-") // what a prefix has counted outlives the test
 	open := func(timeout string) (http.Handler, context.CancelFunc) {
 		config := CreateConfig()
-		config.Redis = []Redis{{Addresses: []string{server.Addr}, Timeout: timeout, KeyPrefix: "shared"}}
+		config.Redis = []Redis{{Addresses: []string{server.Addr}, Timeout: timeout, KeyPrefix: prefix}}
 		config.Limits = []Limit{{Name: "all", Key: "header:X-Key", Limit: "1", Window: "240h"}}
 		ctx, cancel := context.WithCancel(context.Background())
 		handler, err := New(ctx, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), config, "gate")
@@ -193,8 +194,8 @@ func TestSectionsOfOnePrefixShareTheHeartbeat(t *testing.T) {
 	beat(old, "a", 3)
 	beat(edited, "b", 2)
 	told := func() (h heartbeat) {
-		instance := server.Do("ZRANGE", "shared:gw:live", "0", "-1")
-		_ = json.Unmarshal([]byte(server.Do("GET", "shared:gw:"+instance)), &h) // before the first beat there is none
+		instance := server.Do("ZRANGE", prefix+":gw:live", "0", "-1")
+		_ = json.Unmarshal([]byte(server.Do("GET", prefix+":gw:"+instance)), &h) // before the first beat there is none
 		return h
 	}
 	await(t, "a heartbeat that tells of all five requests", func() bool {
