@@ -170,6 +170,11 @@ func TestAdminInterfaceIsClosed(t *testing.T) {
 			}
 		}
 	}
+	twice, _ := http.NewRequest("GET", r.inner+"/v1/gateways", nil)
+	twice.Header["Authorization"] = []string{"Bearer " + r.AdminToken(), "Bearer " + r.AdminToken()}
+	if a := r.do(twice); a.status != 400 {
+		t.Errorf("two Authorization headers: %d", a.status)
+	}
 	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
 		request, _ := http.NewRequest("GET", r.inner+path, nil)
 		if a := r.do(request); a.status != 200 {

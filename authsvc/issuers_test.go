@@ -2,6 +2,7 @@ package authsvc
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -217,6 +218,37 @@ func TestIssuersMayShareAKey(t *testing.T) {
 		}
 	}
 	r.wantStatus((&foreign{name: "third", signer: first.signer}).token(nil), 401)
+}
+
+// A token whose signature is remembered expires all the same.
+func TestRememberedTokenExpires(t *testing.T) {
+	r, _ := start(t)
+	compact, now := r.login("u1").AccessToken, time.Now()
+	for range 2 {
+		if _, err := r.verifier.verify(t.Context(), compact, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.verifier.verify(t.Context(), compact, now.Add(r.Config.Own.TTL+time.Minute)); !errors.Is(err, token.ErrExpired) {
+		t.Errorf("after its time: %v", err)
+	}
+}
+
+// A token without kid is tried with maxAttempts keys, however many there are.
+func TestAttemptsAreBounded(t *testing.T) {
+	redis := redistest.Start(t)
+	var all []*foreign
+	for range maxAttempts + 4 {
+		all = append(all, newForeign(t, "many", "EdDSA"))
+	}
+	c := testConfig(t, redis.Addr)
+	c.Issuers = []IssuerConfig{all[0].config()}
+	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks.json"), keySet(all...))
+	r := open(t, c)
+	first, last := all[0], all[len(all)-1]
+	r.wantStatus(first.raw(`{"alg":"EdDSA"}`, first.claims(nil)), 200)
+	r.wantStatus(last.raw(`{"alg":"EdDSA"}`, last.claims(nil)), 401)
+	r.wantStatus(last.token(nil), 200) // its kid says which key it is
 }
 
 // FuzzClaimsToHeaders: whatever claims a trusted issuer signs, what becomes of

@@ -1,4 +1,5 @@
-// Command mutate checks that every guard of authsvc is missed when it is gone.
+// Command mutate checks that every guard of authsvc, and of the identity in the
+// plugin, is missed when it is gone.
 //
 // guards.txt lists the guards: the line that is one, the line that takes its
 // place, and the test that must notice. Each is replaced by `go test -overlay`,
@@ -73,7 +74,7 @@ func read(path string) ([]guard, error) {
 			g.old = line[1:]
 		case line[0] == '+':
 			g.new = line[1:]
-		case strings.HasPrefix(line, "."):
+		case strings.HasPrefix(line, ".") && strings.Contains(line, " "):
 			g.pkg, g.tests, _ = strings.Cut(line, " ")
 			guards = append(guards, g)
 		default:
@@ -113,7 +114,8 @@ func (g guard) try() error {
 		return err
 	}
 	binary := filepath.Join(dir, "mutant.test")
-	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, g.pkg)
+	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".")
+	build.Dir = g.pkg // may be of another module
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("does not compile: %s", out)
 	}
