@@ -113,6 +113,16 @@ var advisories = []advisory{
 			m.trailers = []field{{"X-User-ID", lie}}
 			return m
 		}, fronts, intactIfAny)},
+	{"a proxy for CGI programs", "CVE-2016-5385, httpoxy",
+		one(withFields(field{"Proxy", "http://" + lie}), fronts, without("Proxy"))},
+	{"another path than the one that was judged", "CVE-2018-14773",
+		one(withFields(field{"X-Original-URL", "/" + lie}, field{"X-Rewrite-URL", "/" + lie}), fronts, without("X-Original-Url", "X-Rewrite-Url"))},
+	{"an address by RFC 7239", "CWE-348, RFC 7239 8.1",
+		one(withFields(field{"Forwarded", "for=" + lie + ";host=" + lie}), fronts, without("Forwarded"))},
+	{"a WebSocket that the service refuses, and a request behind it", "0ang3el, WebSocket smuggling, 2019",
+		refusedUpgrade},
+	{"an opened tunnel on a public route", "CWE-441",
+		one(bare("POST", "/v1/users/login", field{"Connection", "Upgrade"}, field{"Upgrade", "websocket"}, field{"Sec-WebSocket-Version", "13"}, field{"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}), http1, noTunnel)},
 	{"CONNECT with a body poisons the pool", "CVE-2026-71324, GHSA-3ccp-42pg-hgv6",
 		func(b *bed) error {
 			victim := &client{address: b.door.http, front: plain1}
@@ -182,6 +192,32 @@ var advisories = []advisory{
 		one(withFields(field{"host", "other.test"}), http2s, intactIfAny)},
 	{"a proxy's credential", "RFC 9110 11.7.2",
 		one(withFields(field{"Proxy-Authorization", "Basic " + lie}), fronts, intactIfAny)},
+}
+
+// refusedUpgrade: the service answers 500 instead of 101. What the client sends
+// then is a request to the gateway, and no longer the service's alone.
+func refusedUpgrade(b *bed) error {
+	for _, f := range http1 {
+		for _, version := range []string{"13", "1337"} {
+			outer := b.protected(caseField("outer"), field{"Connection", "Upgrade"}, field{"Upgrade", "websocket"}, field{"Sec-WebSocket-Version", version}, field{"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="})
+			outer.target = "/v1/products?fail=500"
+			answers, passed, err := b.smuggle(f, string(outer.http1())+smuggled)
+			arrived := b.echo.take("outer")
+			hidden := b.echo.take("smuggled")
+			if err != nil || len(arrived) != 1 || passed != 1 || len(hidden) > 0 {
+				return fmt.Errorf("%s: %d answers, %d from the service, which saw %d and %d hidden ones, %v", f.name, answers, passed, len(arrived), len(hidden), err)
+			}
+		}
+	}
+	return nil
+}
+
+// noTunnel: nobody without a token gets a connection of his own to a service.
+func noTunnel(got answer, arrived []seen) error {
+	if got.status == http.StatusSwitchingProtocols {
+		return errors.New("the protocol was switched")
+	}
+	return nobodyIfAny(got, arrived)
 }
 
 func arrivesIntact(_ answer, arrived []seen) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,8 +44,10 @@ type bed struct {
 	redis  *harness.Redis
 	echo   *echo
 	door   door
+	wiring string
 	token  string    // ann's
 	shared string    // the dynamic configuration that the stack serves
+	from   string    // local address of what fire sends; empty: any
 	auth   *recorder // before authsvc, for the gateways of TestTheSuiteBites
 }
 
@@ -61,7 +65,7 @@ func (d door) address(f front) string {
 func open(t *testing.T, s setup) *bed {
 	t.Helper()
 	wiring := s.wiring
-	b := &bed{t: t, redis: harness.StartRedis(t), echo: startEcho(t)}
+	b := &bed{t: t, wiring: wiring, redis: harness.StartRedis(t), echo: startEcho(t)}
 	shipped, err := sluice.TraefikFile(wiring + ".yml")
 	if err != nil {
 		t.Fatal(err)
@@ -240,6 +244,7 @@ type probe struct {
 	front front
 	message
 	judge func(answer, []seen) error
+	fails bool // Traefik itself says 500 to this
 }
 
 var caseNumber atomic.Int64
@@ -262,7 +267,7 @@ func (b *bed) fire(d door, probes []probe) (o outcome) {
 			for p := range jobs {
 				c := clients[p.front]
 				if c == nil {
-					c = &client{address: d.address(p.front), front: p.front}
+					c = &client{address: d.address(p.front), front: p.front, from: b.from}
 					clients[p.front] = c
 				}
 				id := fmt.Sprintf("case-%d", caseNumber.Add(1))
@@ -273,8 +278,8 @@ func (b *bed) fire(d door, probes []probe) (o outcome) {
 				if err == nil {
 					err = p.judge(got, arrived)
 				}
-				if err == nil && got.status == http.StatusOK && got.header.Get(caseHeader) != "" && got.header.Get(caseHeader) != id {
-					err = fmt.Errorf("the answer to %s arrived", got.header.Get(caseHeader))
+				if err == nil {
+					err = p.becoming(id, got, arrived)
 				}
 				mu.Lock()
 				o.tried++
@@ -297,6 +302,33 @@ func (b *bed) fire(d door, probes []probe) (o outcome) {
 		o.findings = append(o.findings, fmt.Sprintf("%d requests that nobody sent reached the service, such as %s %s", len(strays), strays[0].method, strays[0].target))
 	}
 	return o
+}
+
+// becoming judges the answer to a case, whatever the case is.
+func (p probe) becoming(id string, got answer, arrived []seen) error {
+	if name := got.header.Get(caseHeader); name != "" && name != id {
+		return fmt.Errorf("the answer to %s arrived", name)
+	}
+	// What the gateway refuses is the client's fault, never its own. Go's server
+	// says 501 to an unknown Transfer-Encoding and 505 to an unknown version.
+	if !p.fails && got.status >= 500 && got.status != http.StatusNotImplemented && got.status != http.StatusHTTPVersionNotSupported && len(arrived) == 0 {
+		return errors.New("the gateway failed")
+	}
+	for name, values := range got.header {
+		switch folded(name) {
+		case "x-user-id", "x-user-plan", "x-user-scopes", "x-token-id", "x-session-id", "authorization":
+			return fmt.Errorf("the client is told %s: %q", name, values)
+		}
+		if line := strings.Join(values, " "); strings.Contains(line, lie) || strings.Contains(line, lieUUID) {
+			return fmt.Errorf("the client gets back what it said: %s: %.60q", name, values)
+		}
+	}
+	// One name for a request, on both sides of the gateway (RULES 30). Of a switch
+	// of protocols Traefik's buffering hands on the service's headers alone.
+	if len(arrived) == 1 && got.status != http.StatusSwitchingProtocols && !slices.Equal(got.header.Values("X-Request-Id"), arrived[0].header.Values("X-Request-Id")) && got.status != 0 {
+		return fmt.Errorf("X-Request-ID: the client was told %q, the service %q", got.header.Values("X-Request-Id"), arrived[0].header.Values("X-Request-Id"))
+	}
+	return nil
 }
 
 // sample keeps about n of all in the short form, the same ones each time.

@@ -31,7 +31,7 @@ func address(attacker int) string {
 func (y bypass) request(b *bed, tokens []string) message {
 	m := message{method: "GET", target: "/limited/" + y.limit, host: echoHost}
 	switch y.limit {
-	case "user", "tier":
+	case "user", "tier", "exempt-user":
 		m.fields = append(m.fields, bearer(tokens[0]))
 	case "header", "small":
 		m.fields = append(m.fields, field{"X-Client", fmt.Sprintf("attacker-%d", y.who)})
@@ -44,6 +44,15 @@ func set(fields ...field) func(*bed, int, int, *message) {
 		for _, f := range fields {
 			m.fields = append(m.fields, field{f.name, strings.ReplaceAll(f.value, "%n", fmt.Sprint(1+attempt))})
 		}
+	}
+}
+
+// trail sends a header as a trailer.
+func trail(name, value string) func(*bed, int, int, *message) {
+	return func(_ *bed, _, attempt int, m *message) {
+		m.method = "POST"
+		m.fields = append(m.fields, field{"Trailer", name})
+		m.trailers = []field{{name, strings.ReplaceAll(value, "%n", fmt.Sprint(attempt))}}
 	}
 }
 
@@ -72,6 +81,47 @@ func bypasses() []bypass {
 	for _, name := range []string{"X-User-Plan", "x-user-plan", "X-User-PLAN", "X-User-Scopes", "X-User-Limit"} {
 		add("another plan by a header", "tier", name, set(field{name, "pro"}))
 		add("another plan by a header", "tier", name+" twice", set(field{name, "free"}, field{name, "pro"}))
+	}
+	// Somebody whom no limit holds for.
+	for _, name := range []string{"X-User-ID", "x-user-id", "X-Forwarded-User", "X-Remote-User", "From"} {
+		for _, limit := range []string{"exempt-ip", "exempt-user"} {
+			add("an exempt user by a header", limit, name, set(field{name, "root"}))
+			add("an exempt user by a header", limit, name+" listed in Connection", set(field{name, "root"}, field{"Connection", name}))
+		}
+	}
+	for _, name := range []string{"X-Forwarded-For", "X-Real-Ip", "Forwarded", "True-Client-IP", "CF-Connecting-IP"} {
+		for _, limit := range []string{"exempt-ip", "exempt-user"} {
+			add("an exempt address by a header", limit, name, set(field{name, "203.0.113.%n"}))
+			add("an exempt address by a header", limit, name+", mapped", set(field{name, "::ffff:203.0.113.%n"}))
+		}
+	}
+	for _, name := range []string{"X-User-ID", "X-User-Plan", "Authorization"} {
+		add("another user by a trailer", "user", name, trail(name, "another-%n"))
+		add("another user by a trailer", "tier", name, trail(name, "pro"))
+	}
+	for _, first := range []bool{true, false} {
+		add("two credentials", "user", fmt.Sprintf("the own one first: %t", first), func(b *bed, attacker, attempt int, m *message) {
+			other := bearer(b.issue(fmt.Sprintf("attacker-%d-%d", attacker, attempt)))
+			if first {
+				m.fields = append(m.fields, other)
+			} else {
+				m.fields = append([]field{other}, m.fields...)
+			}
+		})
+	}
+	for _, limit := range []string{"ip", "user"} {
+		add("another kind of request", limit, "h2c upgrade", set(field{"Connection", "Upgrade, HTTP2-Settings"}, field{"Upgrade", "h2c"}, field{"HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA"}))
+		add("another kind of request", limit, "WebSocket", set(field{"Connection", "Upgrade"}, field{"Upgrade", "websocket"}, field{"Sec-WebSocket-Version", "13"}, field{"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}))
+		add("another kind of request", limit, "preflight", func(_ *bed, _, _ int, m *message) {
+			m.method = "OPTIONS"
+			m.fields = append(m.fields, field{"Origin", "https://example.org"}, field{"Access-Control-Request-Method", "GET"})
+		})
+		add("another kind of request", limit, "CONNECT", func(_ *bed, _, _ int, m *message) { m.method = "CONNECT" })
+		add("another kind of request", limit, "an opaque target", func(_ *bed, _, _ int, m *message) { m.target = "http:" + m.target })
+		add("another kind of request", limit, "gRPC", set(field{"Content-Type", "application/grpc"}, field{"TE", "trailers"}))
+		add("another kind of request", limit, "a range", set(field{"Range", "bytes=%n-"}))
+		add("another kind of request", limit, "a condition", set(field{"If-None-Match", "\"%n\""}))
+		add("another kind of request", limit, "expecting 100", set(field{"Expect", "100-continue"}))
 	}
 	// Another spelling of the same route.
 	for _, target := range []string{"/limited/LIMIT?a=%n", "/limited/LIMIT/%n", "/limited/LIMIT/", "/limited//LIMIT", "/limited/./LIMIT", "/x/../limited/LIMIT", "/limited/%6c" /* replaced below */, "/limited/LIMIT;x=%n", "/LIMITED/LIMIT", "http://" + echoHost + "/limited/LIMIT?%n", "/limited/LIMIT#%n", "/limited/x/%2e%2e/LIMIT"} {
@@ -150,8 +200,7 @@ func bypassing(b *bed, c class) (o outcome) {
 					find("%s, %s, %s on %s: %v", y.class, y.front.name, y.name, y.limit, err)
 				}
 				mu.Lock()
-				o.tried++
-				o.gained += gained
+				o.count(y.class, 1, gained)
 				mu.Unlock()
 			}
 		})
@@ -169,10 +218,11 @@ func bypassing(b *bed, c class) (o outcome) {
 		{"many at once on the last permit", lastPermit},
 		{"delimiters and hash tags in a key", injectedKeys},
 		{"long keys that share a beginning", longKeys},
+		{"users whose names look alike", injectedUsers},
+		{"a flood of distinct users", distinctUsers},
 	} {
 		gained, err := crowd.try(b)
-		o.tried++
-		o.gained += gained
+		o.count(crowd.name, 1, gained)
 		if err != nil || gained > 0 {
 			find("%s: %d gained, %v", crowd.name, gained, err)
 		}
@@ -184,7 +234,7 @@ func bypassing(b *bed, c class) (o outcome) {
 func (y bypass) try(b *bed) (gained int, err error) {
 	user := fmt.Sprintf("attacker-%d", y.who)
 	var tokens []string
-	if y.limit == "user" || y.limit == "tier" {
+	if y.limit == "user" || y.limit == "tier" || y.limit == "exempt-user" {
 		tokens = []string{b.issue(user)}
 	}
 	plain := &client{address: b.door.http, front: plain1, from: address(y.who)}
@@ -330,6 +380,89 @@ func injectedKeys(b *bed) (gained int, err error) {
 			return gained, err
 		} else if ok {
 			gained++
+		}
+	}
+	return gained, nil
+}
+
+// injectedUsers are users whose names would be one another's, or an address, in a
+// Redis key that was pasted together: each has an allowance of his own, and no
+// more (RULES 23). Names of users reach authsvc's keys too.
+func injectedUsers(b *bed) (gained int, err error) {
+	names := []string{"look:a", "look", "look:", "{look}", "look}", "{look", "look%3Aa", "look%3aa", "LOOK", "look a", "look  a", "look,a", "look;a", "look*", "l?ok", "look/a", "look\\a", "look'a", "look\"a", "127.0.0.1", "::1", "i127.0.0.1", "u127.0.0.1", "~" + strings.Repeat("0", 32), strings.Repeat("look", 16), strings.Repeat("look", 16) + "a", strings.Repeat("look", 60), "sluice:usr:look", "-", "0", "null"}
+	c := &client{address: b.door.http, front: plain1}
+	defer c.close()
+	tokens := make([]string, len(names))
+	ask := func(i int) (bool, error) {
+		got, err := c.send(message{method: "GET", target: "/limited/user", host: echoHost, fields: []field{bearer(tokens[i]), caseField("user")}})
+		for _, s := range b.echo.take("user") {
+			if id := s.header.Values("X-User-Id"); len(id) != 1 || id[0] != names[i] {
+				err = errors.Join(err, fmt.Errorf("%.40q arrived as %.40q", names[i], id))
+			}
+		}
+		if err == nil && got.status != http.StatusOK && got.status != http.StatusTooManyRequests {
+			err = fmt.Errorf("%.40q: %d", names[i], got.status)
+		}
+		return got.status == http.StatusOK, err
+	}
+	for i, name := range names {
+		tokens[i] = b.issue(name)
+		for n := range allowance + 1 {
+			ok, err := ask(i)
+			if err != nil {
+				return gained, err
+			}
+			if ok != (n < allowance) {
+				return gained, fmt.Errorf("request %d of %.40q passed: %t", n+1, name, ok)
+			}
+		}
+	}
+	// Revoking one of them revokes nobody else.
+	var done struct{}
+	b.ask("POST", b.ready.Admin+"/v1/users/look/revoke", b.ready.AdminToken, nil, &done)
+	for i, name := range names {
+		got, err := c.send(message{method: "GET", target: "/v1/products", host: echoHost, fields: []field{bearer(tokens[i]), caseField("user")}})
+		b.echo.take("user")
+		for deadline := time.Now().Add(2 * time.Second); err == nil && name == "look" && got.status == http.StatusOK && time.Now().Before(deadline); {
+			got, err = c.send(message{method: "GET", target: "/v1/products", host: echoHost, fields: []field{bearer(tokens[i]), caseField("user")}})
+			b.echo.take("user")
+		}
+		if err != nil || (got.status == http.StatusOK) == (name == "look") {
+			return gained, fmt.Errorf("%.40q after look was revoked: %d, %v", name, got.status, err)
+		}
+	}
+	return gained, nil
+}
+
+// distinctUsers: more users than the gateway keeps decisions and counters of.
+// Each passes, none twice as often, and who was used up before stays so.
+func distinctUsers(b *bed) (gained int, err error) {
+	c := &client{address: b.door.http, front: plain1}
+	defer c.close()
+	ask := func(token string) (bool, error) {
+		got, err := c.send(message{method: "GET", target: "/limited/few", host: echoHost, fields: []field{bearer(token), caseField("few")}})
+		b.echo.take("few")
+		if err == nil && got.status != http.StatusOK && got.status != http.StatusTooManyRequests {
+			err = fmt.Errorf("%d", got.status)
+		}
+		return got.status == http.StatusOK, err
+	}
+	victim := b.issue("few-victim")
+	for n := range allowance + 1 {
+		if ok, err := ask(victim); err != nil || ok != (n < allowance) {
+			return gained, fmt.Errorf("request %d passed: %t, %v", n+1, ok, err)
+		}
+	}
+	for i := range 300 {
+		if ok, err := ask(b.issue(fmt.Sprintf("few-%d", i))); err != nil || !ok {
+			return gained, fmt.Errorf("user %d passed: %t, %v", i, ok, err)
+		}
+		if i%25 == 24 {
+			if ok, err := ask(victim); err != nil {
+				return gained, err
+			} else if ok {
+				gained++
+			}
 		}
 	}
 	return gained, nil

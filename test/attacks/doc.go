@@ -15,5 +15,5 @@
 // gateway of its own, and demands that the attack it closes then succeeds.
 //
 //	go test ./attacks                      a sample of every class
-//	go test ./attacks -timeout 20m -full   everything; writes RESULTS.md
+//	go test ./attacks -timeout 40m -full   everything; writes RESULTS.md
 package attacks

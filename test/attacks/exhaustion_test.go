@@ -1,11 +1,14 @@
 package attacks
 
 import (
+	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +34,8 @@ var exhausting = []struct {
 	{"bodies that do not end, without a token", "CWE-400, RUDY", slowBodies},
 	{"bodies beyond the bound", "CWE-770", bigBodies},
 	{"a flood of bad tokens", "CWE-307, DESIGN 10", badTokens},
+	{"floods of credentials that are no token", "CWE-307, RULES 32", badCredentials},
+	{"what a bad token costs authsvc", "CWE-400, CWE-407, RFC 8725 3.9", costs},
 	{"a flood of distinct clients and users", "CWE-770, I6", distinctClients},
 }
 
@@ -252,21 +257,28 @@ func slowBodies(b *bed) (cases int, err error) {
 
 // bigBodies: 2 MiB where 1 MiB is the bound, by length and by chunks.
 func bigBodies(b *bed) (cases int, err error) {
+	there := *b // whose failures nobody has counted yet
+	there.from = "127.205.0.1"
+	b = &there
 	for _, f := range fronts {
 		for _, target := range []string{"/v1/orders", "/v1/users/login", "/v1/users/register"} {
 			m := message{method: "POST", target: target, host: echoHost, fields: []field{bearer(b.token)}, body: strings.Repeat("a", 2<<20)}
+			if f == tls2 { // a client that knows flow control
+				cases++
+				err = errors.Join(err, b.bigBody(target))
+			}
 			if f.h2 {
-				m.body = strings.Repeat("a", 1<<14) // one frame: a client without flow control cannot send more
+				m.body = strings.Repeat("a", 1<<14) // one frame: ours knows none
 				m.fields = append(m.fields, field{"content-length", fmt.Sprint(2 << 20)})
 			}
-			o := b.fire(b.door, []probe{{name: "too big", front: f, message: m, judge: func(got answer, arrived []seen) error {
+			o := b.fire(b.door, []probe{{name: "too big", front: f, message: m, fails: f.h2, judge: func(got answer, arrived []seen) error {
 				for _, s := range arrived {
 					if s.body > 1<<20 {
 						return fmt.Errorf("%d bytes arrived", s.body)
 					}
 				}
-				if got.status == http.StatusOK {
-					return errors.New("it was taken")
+				if got.status != http.StatusRequestEntityTooLarge && !f.h2 || got.status == http.StatusOK {
+					return fmt.Errorf("it was answered %d", got.status)
 				}
 				return nil
 			}}})
@@ -277,6 +289,42 @@ func bigBodies(b *bed) (cases int, err error) {
 		}
 	}
 	return cases, err
+}
+
+// bigBody sends 2 MiB over HTTP/2, without saying how much it will be.
+func (b *bed) bigBody(target string) error {
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(b.from)}}
+	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	for range 2 {
+		request, err := http.NewRequest("POST", "https://"+b.door.https+target, io.LimitReader(endless{}, 2<<20))
+		if err != nil {
+			return err
+		}
+		request.Host = echoHost
+		request.Header.Set("Authorization", "Bearer "+b.token)
+		request.Header.Set(caseHeader, "big-body")
+		response, err := (&http.Client{Transport: transport, Timeout: patience}).Do(request)
+		if err != nil {
+			return err
+		}
+		response.Body.Close()
+		arrived := b.echo.take("big-body")
+		if response.ProtoMajor != 2 || response.StatusCode != http.StatusRequestEntityTooLarge || len(arrived) > 0 {
+			return fmt.Errorf("2 MiB to %s over %s: %d, arrived %d times", target, response.Proto, response.StatusCode, len(arrived))
+		}
+	}
+	return nil
+}
+
+// endless is a body of the letter a.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'a'
+	}
+	return len(p), nil
 }
 
 // badTokens: one address tries 600 tokens, each another; authsvc is asked about
@@ -300,6 +348,112 @@ func badTokens(b *bed) (cases int, err error) {
 	if asked := len(b.auth.take()); asked != limit || count[http.StatusUnauthorized] != limit || count[http.StatusTooManyRequests] != tokens-limit {
 		err = fmt.Errorf("authsvc was asked %d times about %d bad tokens, the limit is %d; answers %v", asked, tokens, limit, count)
 	}
+	return cases, err
+}
+
+// badCredentials: an address for each manner of failing. However it fails, authsvc
+// is asked no more often than bad-token says, and somebody else is served.
+func badCredentials(b *bed) (cases int, err error) {
+	b.redis.RoomIn(time.Minute, 20*time.Second)
+	const requests, limit = 100, 30
+	good := b.token
+	for n, fields := range [][]field{
+		nil, {{"Authorization", ""}}, {{"Authorization", "Bearer"}}, {{"Authorization", "Basic YTpi"}}, {bearer("")}, {bearer("a.b.c")}, {bearer(changed(good, 2))}, {bearer(changed(good, 1))}, {bearer(good), bearer(good)}, {bearer("a"), bearer("b")}, {bearer(good), {"authorization", "Basic YTpi"}},
+		{bearer(strings.Repeat("a", 20<<10))}, {bearer("eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.e30.AAAA")}, {{"Authorization", "Bearer " + good + " "}, {"X-Forwarded-For", "203.0.113.1"}}, {bearer(good + "\xe9")},
+	} {
+		b.auth.take()
+		c := &client{address: b.door.http, front: plain1, from: fmt.Sprintf("127.204.0.%d", 1+n)}
+		passed := 0
+		for range requests {
+			got, failed := c.send(message{method: "GET", target: "/v1/products", host: echoHost, fields: fields})
+			if failed != nil {
+				return cases, failed
+			}
+			cases++
+			if got.status == http.StatusOK {
+				passed++ // white space around a good token is none of its own
+			} else if got.status < 400 || got.status >= 500 {
+				err = errors.Join(err, fmt.Errorf("%.60q: %d", fields, got.status))
+			}
+		}
+		c.close()
+		if asked := len(b.auth.take()); passed == 0 && asked > limit {
+			err = errors.Join(err, fmt.Errorf("%.60q: authsvc was asked %d times, the limit of failures is %d", fields, asked, limit))
+		}
+	}
+	return cases, err
+}
+
+// cost is what authsvc spends on one kind of token.
+type cost struct {
+	name   string
+	bytes  int
+	median time.Duration
+}
+
+// mostCost bounds it: what takes a tenth of a millisecond must not take fifty,
+// whatever it holds. (A forged token of 1 MiB once took 80 ms.)
+const mostCost = 5 * time.Millisecond
+
+// costs asks authsvc itself, so that only its own work is measured, and the way
+// there and back over one connection on loopback.
+func costs(b *bed) (cases int, err error) {
+	encode := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+	parts := strings.Split(b.token, ".")
+	header, _ := base64.RawURLEncoding.DecodeString(parts[0])
+	deep := strings.Repeat("[", 2500) + strings.Repeat("]", 2500)
+	var all []cost
+	for _, kind := range []struct {
+		name   string
+		header string
+	}{
+		{"a good token, known", "Bearer " + b.token},
+		{"no token", ""},
+		{"garbage", "Bearer garbage"},
+		{"8,191 dots", "Bearer " + strings.Repeat(".", 8191)},
+		{"three segments that are no base64", "Bearer " + strings.Repeat("A", 2000) + "." + strings.Repeat("=", 10) + ".A"},
+		{"a header nested 2,500 deep", "Bearer " + encode(`{"alg":`+deep+`}`) + "." + parts[1] + "." + parts[2]},
+		{"a header of 700 members", "Bearer " + encode(`{"alg":"ES256"`+manyMembers(700)+`}`) + ".e30.AAAA"},
+		{"claims of 5,000 bytes under another's signature", "Bearer " + parts[0] + "." + encode(`{"a":"`+strings.Repeat("a", 5000)+`"}`) + "." + parts[2]},
+		{"a changed signature", "Bearer " + changed(b.token, 2)},
+		{"a changed signature of another length", "Bearer " + b.token + strings.Repeat("A", 4000)},
+		{"a key that nobody has", "Bearer " + encode(strings.Replace(string(header), `"kid":"`, `"kid":"x`, 1)) + "." + parts[1] + "." + parts[2]},
+		{"no kid, so that every key is tried", "Bearer " + encode(`{"alg":"ES256","typ":"at+jwt"}`) + "." + parts[1] + "." + parts[2]},
+		{"RS256 under a key for ES256", "Bearer " + encode(strings.Replace(string(header), "ES256", "RS256", 1)) + "." + parts[1] + "." + parts[2]},
+		{"60 KiB", "Bearer " + strings.Repeat("a", 60<<10)},
+	} {
+		const rounds = 200
+		took := make([]time.Duration, 0, rounds)
+		for range rounds {
+			request, failed := http.NewRequest("GET", b.ready.AuthSvc+"/auth", nil)
+			if failed != nil {
+				return cases, failed
+			}
+			if kind.header != "" {
+				request.Header.Set("Authorization", kind.header)
+			}
+			begun := time.Now()
+			response, failed := http.DefaultClient.Do(request)
+			if failed != nil {
+				return cases, failed
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			response.Body.Close()
+			took = append(took, time.Since(begun))
+			cases++
+			if good := kind.header == "Bearer "+b.token; (response.StatusCode == http.StatusOK) != good || !good && response.StatusCode != http.StatusUnauthorized {
+				return cases, fmt.Errorf("%s: %s", kind.name, response.Status)
+			}
+		}
+		slices.Sort(took)
+		c := cost{kind.name, len(kind.header), took[rounds/2]}
+		if all = append(all, c); c.median > mostCost {
+			err = errors.Join(err, fmt.Errorf("%s takes authsvc %v", c.name, c.median))
+		}
+	}
+	results.mu.Lock()
+	defer results.mu.Unlock()
+	results.costs = all
 	return cases, err
 }
 

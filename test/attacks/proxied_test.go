@@ -54,20 +54,21 @@ func nothingBefore(int) []byte { return nil }
 func proxied(b *bed, _ class) (o outcome) {
 	b.redis.RoomIn(time.Hour, time.Minute)
 	type clients struct {
+		part  string
 		same  []peer // one client to a limit on addresses
 		other peer   // somebody else, who is not refused
 	}
 	var all []clients
 	for n := range 4 { // whole networks of their own, so that each begins afresh
 		net6, net4 := fmt.Sprintf("2001:db8:%x:1", 0x100+n), fmt.Sprintf("198.51.100.%d", 10+n)
-		rotating := clients{other: peer{name: "the next /64", line: second(net6[:len(net6)-1] + "2::1")}}
+		rotating := clients{part: "addresses of one /64", other: peer{name: "the next /64", line: second(net6[:len(net6)-1] + "2::1")}}
 		for _, suffix := range []string{"::1", "::2", "::dead:beef", ":ffff:ffff:ffff:ffff", ":1234:5678:9abc:def0", "::ff:fe00:1"} {
 			rotating.same = append(rotating.same, peer{name: suffix, line: second(net6 + suffix)})
 		}
 		rotating.same = append(rotating.same,
 			peer{name: "version 1", line: first("TCP6", net6+"::77")},
 			peer{name: "version 1, capitals and zeros", line: first("TCP6", strings.ToUpper(fmt.Sprintf("2001:0db8:%04x:0001:0000:0000:0000:0078", 0x100+n)))})
-		mapped := clients{other: peer{name: "another address", line: second(fmt.Sprintf("198.51.100.%d", 200+n))}, same: []peer{
+		mapped := clients{part: "one IPv4 address in every notation", other: peer{name: "another address", line: second(fmt.Sprintf("198.51.100.%d", 200+n))}, same: []peer{
 			{name: "IPv4", line: second(net4)},
 			{name: "IPv4 mapped into IPv6", line: second("::ffff:" + net4)},
 			{name: "version 1", line: first("TCP4", net4)},
@@ -75,7 +76,7 @@ func proxied(b *bed, _ class) (o outcome) {
 			{name: "version 1, mapped, in hexadecimal", line: first("TCP6", fmt.Sprintf("::ffff:c633:64%02x", 10+n))},
 		}}
 		from := fmt.Sprintf("127.77.0.%d", 1+n)
-		stranger := clients{other: peer{name: "a stranger elsewhere", line: nothingBefore, from: fmt.Sprintf("127.78.0.%d", 1+n)}, same: []peer{
+		stranger := clients{part: "a stranger's PROXY line", other: peer{name: "a stranger elsewhere", line: nothingBefore, from: fmt.Sprintf("127.78.0.%d", 1+n)}, same: []peer{
 			{name: "nothing", line: nothingBefore, from: from},
 			{name: "a stranger's version 2", line: second(fmt.Sprintf("198.51.100.%d", 100+n)), from: from},
 			{name: "a stranger's version 1", line: first("TCP4", fmt.Sprintf("198.51.100.%d", 110+n)), from: from},
@@ -87,7 +88,7 @@ func proxied(b *bed, _ class) (o outcome) {
 		passed := 0
 		for round := range 2 * allowance {
 			for i, p := range c.same {
-				o.tried++
+				o.count(c.part, 1, 0)
 				status, err := b.asPeer(p, round*len(c.same)+i)
 				// A stranger's line is no request: 400 and a closed connection are
 				// as good as counting it to where it came from.
@@ -100,7 +101,7 @@ func proxied(b *bed, _ class) (o outcome) {
 			}
 		}
 		if passed != allowance {
-			o.gained += max(0, passed-allowance)
+			o.count(c.part, 0, max(0, passed-allowance))
 			o.findings = append(o.findings, fmt.Sprintf("%s and %d more ways to say so: %d requests passed a limit of %d", c.same[0].name, len(c.same)-1, passed, allowance))
 		}
 		o.tried++

@@ -78,6 +78,11 @@ func ways(name string) []way {
 		one("listed in Keep-Alive", field{"Keep-Alive", name}, field{name, lie}),
 		one("listed in Proxy-Connection", field{"Proxy-Connection", name}, field{name, lie}),
 		one("listed in TE", field{"TE", "trailers, " + name}, field{name, lie}),
+		// Requests that the gateway turns into a tunnel or a stream of frames.
+		one("with a WebSocket", field{name, lie}, field{"Connection", "Upgrade"}, field{"Upgrade", "websocket"}, field{"Sec-WebSocket-Version", "13"}, field{"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}),
+		one("with a WebSocket, listed in Connection", field{name, lie}, field{"Connection", "Upgrade, " + name}, field{"Upgrade", "websocket"}, field{"Sec-WebSocket-Version", "13"}, field{"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}),
+		one("with gRPC", field{name, lie}, field{"Content-Type", "application/grpc"}, field{"TE", "trailers"}),
+		{name: "trailer of gRPC", fields: []field{{"Content-Type", "application/grpc+proto"}, {"TE", "trailers"}, {"Trailer", name}}, trailers: []field{{"grpc-status", "0"}, {name, lie}}},
 		// RFC 9110 section 6.5.1; traefik/traefik 13822.
 		{name: "trailer", fields: []field{{"Trailer", name}}, trailers: []field{{name, lie}}},
 		{name: "trailer, not announced", trailers: []field{{name, lie}}},

@@ -2,6 +2,7 @@ package attacks
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +24,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sluice-gateway/sluice"
 	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
 	"github.com/sluice-gateway/sluice/test/harness"
 	"github.com/sluice-gateway/sluice/traefik/build"
@@ -96,6 +99,10 @@ var openings = []opening{
 		try: one(withFields(field{"X-Forwarded-For", "203.0.113.9"}, field{"X-Forwarded-Prefix", lie}), fronts, intactIfAny)},
 	{setting: "proxyProtocol from the balancer alone", static: setAt(true, "proxyProtocol", "insecure"), attack: "a PROXY line chooses the limiter's key",
 		try: proxyLine},
+	{setting: "forwardedHeaders.trustedIPs: nobody's", static: setAt([]any{"127.0.0.0/8"}, "forwardedHeaders", "trustedIPs"), attack: "a client's X-Forwarded-For reaches the service",
+		try: one(withFields(field{"X-Forwarded-For", "203.0.113.9"}, field{"X-Forwarded-Prefix", lie}), fronts, intactIfAny)},
+	{setting: "proxyProtocol.trustedIPs: nobody's where clients connect", static: setAt([]any{"127.0.0.0/8"}, "proxyProtocol", "trustedIPs"), attack: "a PROXY line chooses the limiter's key",
+		try: proxyLine},
 	{setting: "sanitizePath: true", static: setAt(false, "http", "sanitizePath"), attack: "dot segments reach the service behind a path that the router took",
 		try: one(func(b *bed) message {
 			return message{method: "GET", target: "/limited/header/../../v1/users/ann", host: echoHost, fields: []field{{"X-Client", "weak"}}}
@@ -116,7 +123,26 @@ var openings = []opening{
 	{setting: "abortOnPluginFailure: true", static: func(tree map[string]any) {
 		tree["experimental"].(map[string]any)["abortOnPluginFailure"] = false
 	}, attack: "a gateway without its plugin serves", try: nil}, // brokenPlugin starts gateways of its own
-	{setting: "respondingTimeouts.readTimeout: 60s", wirings: []string{stack.Fast}, static: setAt("0s", "transport", "respondingTimeouts", "readTimeout"), attack: "headers that never end hold a connection (CWE-400, slowloris)", try: slowHeaders, slow: true},
+	{setting: "respondingTimeouts.readTimeout: 60s", static: setAt("0s", "transport", "respondingTimeouts", "readTimeout"), attack: "headers that never end hold a connection (CWE-400, slowloris)", try: slowHeaders, slow: true},
+	{setting: "respondingTimeouts.idleTimeout: 180s", static: setAt("600s", "transport", "respondingTimeouts", "idleTimeout"), attack: "a connection is held between two requests (CWE-400)", try: idleConnection, slow: true},
+	{setting: "the API and the dashboard off", static: func(tree map[string]any) { tree["api"] = map[string]any{"dashboard": true} },
+		dynamic: replaced("\n  routers:\n", "\n  routers:\n    api:\n      rule: PathPrefix(`/api`) || PathPrefix(`/dashboard`)\n      service: api@internal\n"), attack: "strangers read the configuration",
+		try: nothingAt("/api/rawdata", "/api/http/routers", "/dashboard/")},
+	{setting: "ping on an inner entry point", static: func(tree map[string]any) { tree["ping"].(map[string]any)["entryPoint"] = "web" }, attack: "strangers learn when the gateway drains", try: nothingAt("/ping")},
+	{setting: "metrics on an inner entry point", static: func(tree map[string]any) {
+		tree["metrics"].(map[string]any)["prometheus"].(map[string]any)["entryPoint"] = "web"
+	}, attack: "strangers read routes and traffic", try: nothingAt("/metrics")},
+	{setting: "authsvc reachable from inside alone", dynamic: authsvcRouted, attack: "strangers ask authsvc itself, past bad-token",
+		try: nothingAt("/auth", "/readyz", "/.well-known/jwks.json")},
+	{setting: "cors: Forwarded, Proxy, X-Original-URL and X-Rewrite-URL removed", dynamic: replaced(`customRequestHeaders: {Forwarded: "", Proxy: "", X-Original-URL: "", X-Rewrite-URL: ""}`, `customRequestHeaders: {X-Nothing: ""}`), attack: "they reach a service that believes them (CVE-2016-5385, CVE-2018-14773)",
+		try: one(withFields(field{"Forwarded", "for=" + lie}, field{"Proxy", lie}, field{"X-Original-URL", lie}, field{"X-Rewrite-URL", lie}), fronts, without("Forwarded", "Proxy", "X-Original-Url", "X-Rewrite-Url"))},
+	{setting: "maxRequestBodyBytes: 1048576", dynamic: replaced("maxRequestBodyBytes: 1048576", "maxRequestBodyBytes: 0"), attack: "a body of 2 MiB reaches the service (CWE-770)",
+		try: one(func(b *bed) message {
+			return message{method: "POST", target: "/v1/orders", host: echoHost, body: strings.Repeat("a", 2<<20), fields: []field{bearer(b.token)}}
+		}, http1, refusedWith(http.StatusRequestEntityTooLarge))},
+	{setting: "Upgrade removed on public routes", dynamic: replaced(`          Upgrade: ""`+"\n", ""), attack: "nobody has a connection of his own to a service (CWE-441)",
+		try: one(bare("POST", "/v1/users/login", field{"Connection", "Upgrade"}, field{"Upgrade", "websocket"}), http1, noTunnel)},
+	{setting: "minVersion: VersionTLS12", dynamic: replaced("minVersion: VersionTLS12", "minVersion: VersionTLS10"), attack: "TLS 1.1 is spoken (RFC 8996)", try: oldTLS},
 	{setting: "no-credential on public routes", dynamic: replaced(", no-credential", ""), attack: "Authorization reaches a public service",
 		try: one(func(b *bed) message { return public(bearer(b.token)) }, fronts, nobodyIfAny)},
 	{setting: "the plugin on public routes", dynamic: replaced("[cors, login, no-credential", "[cors, no-credential"), attack: "X-User-ID reaches a public service",
@@ -135,6 +161,10 @@ var openings = []opening{
 	{setting: "authResponseHeaders with Authorization", wirings: []string{stack.Classic}, dynamic: replaced("X-Token-ID, Authorization]", "X-Token-ID]"), attack: "Authorization reaches a service",
 		try: one(withFields(), fronts, intactIfAny)},
 	{setting: "authResponseHeaders with X-User-Plan", wirings: []string{stack.Classic}, dynamic: replaced("X-User-Plan, X-User-Scopes, X-Token-ID, Authorization]", "X-User-Scopes, X-Token-ID, Authorization]"), attack: "the plan that authsvc found is not the one that arrives",
+		try: one(withFields(), fronts, intactIfAny)},
+	{setting: "authResponseHeaders with X-User-ID", wirings: []string{stack.Classic}, dynamic: replaced("authResponseHeaders: [X-User-ID, ", "authResponseHeaders: ["), attack: "a request arrives for nobody",
+		try: one(withFields(), fronts, intactIfAny)},
+	{setting: "authResponseHeaders with X-User-Scopes", wirings: []string{stack.Classic}, dynamic: replaced("X-User-Scopes, X-Token-ID, Authorization]", "X-Token-ID, Authorization]"), attack: "the scopes that authsvc found are not those that arrive",
 		try: one(withFields(), fronts, intactIfAny)},
 	{setting: "trustForwardHeader: false", wirings: []string{stack.Classic}, dynamic: replaced("trustForwardHeader: false", "trustForwardHeader: true"), static: setAt(true, "forwardedHeaders", "insecure"),
 		attack: "authsvc is told the client's X-Forwarded-Uri (only with forwardedHeaders opened too)", try: authIsTold},
@@ -195,6 +225,54 @@ func streams(b *bed) error {
 		if granted == 0 || granted > 100 {
 			return fmt.Errorf("%s: %d streams", f.name, granted)
 		}
+	}
+	return nil
+}
+
+// nothingAt: these paths are nobody's, over every front.
+func nothingAt(paths ...string) func(*bed) error {
+	return func(b *bed) error {
+		for _, path := range paths {
+			err := one(func(*bed) message { return message{method: "GET", target: path, host: realHost} }, fronts, refusedWith(http.StatusNotFound))(b)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// authsvcRouted leads what no route takes to authsvc.
+func authsvcRouted(file string) string {
+	file = replaced("\n  routers:\n", "\n  routers:\n    authsvc:\n      rule: PathPrefix(`/`)\n      priority: 1\n      service: authsvc\n")(file)
+	return replaced("\n  services:\n", "\n  services:\n    authsvc:\n      loadBalancer:\n        servers:\n          - url: {{ env \"SLUICE_AUTHSVC\" }}\n")(file)
+}
+
+// oldTLS: no version before 1.2 comes to a handshake.
+func oldTLS(b *bed) error {
+	connection, err := tls.Dial("tcp", b.door.https, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+	if err != nil {
+		return nil
+	}
+	defer connection.Close()
+	return fmt.Errorf("%s is spoken", tls.VersionName(connection.ConnectionState().Version))
+}
+
+// idleConnection sends one request, and then nothing for a little longer than the
+// gateway may wait.
+func idleConnection(b *bed) error {
+	c := &client{address: b.door.http, front: plain1}
+	defer c.close()
+	if got, err := c.send(b.protected(caseField("idle"))); err != nil || got.status != http.StatusOK {
+		return fmt.Errorf("%d, %v", got.status, err)
+	}
+	b.echo.take("idle")
+	const shipped = 180 * time.Second
+	_ = c.connection.SetReadDeadline(time.Now().Add(shipped + 10*time.Second))
+	_, err := c.reader.ReadByte()
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return errors.New("open after 190 s")
 	}
 	return nil
 }
@@ -306,16 +384,18 @@ func TestTheSuiteBites(t *testing.T) {
 		t.Run(wiring, func(t *testing.T) {
 			b := open(t, setup{wiring: wiring, form: stack.Compiled, gateways: 1})
 			b.auth = startRecorder(t, b.ready.AuthSvc)
+			waited := b.waitFor()
 			for _, o := range openings {
 				if o.wirings != nil && o.wirings[0] != wiring || o.wirings == nil && wiring == stack.Classic && !*full {
 					continue
 				}
 				t.Run(o.setting, func(t *testing.T) {
-					if o.slow && !*full {
-						t.Skip("waits for a minute: only with -full")
+					if line, waiting := waited[o.setting]; waiting {
+						bite(t, wiring, <-line)
+						return
 					}
 					if o.slow {
-						t.Parallel()
+						t.Skip("waits for minutes: only with -full")
 					}
 					b := b.on(t)
 					line := bitten{setting: o.setting, attack: o.attack}
@@ -325,17 +405,113 @@ func TestTheSuiteBites(t *testing.T) {
 						line.closed = verdict(b.weaken(nil, nil), o.try)
 						line.opened = verdict(b.weaken(o.static, o.dynamic), o.try)
 					}
-					if line.closed != "" {
-						t.Errorf("the closed gateway: %s", line.closed)
-					}
-					if line.opened == "" {
-						t.Errorf("opened, and no attack noticed: %s", o.attack)
-					}
-					remember(wiring, line)
+					bite(t, wiring, line)
 				})
 			}
 		})
 	}
+}
+
+// bite judges a line and keeps it.
+func bite(t *testing.T, wiring string, line bitten) {
+	t.Helper()
+	if line.closed != "" {
+		t.Errorf("the closed gateway: %s", line.closed)
+	}
+	if line.opened == "" {
+		t.Errorf("opened, and no attack noticed: %s", line.attack)
+	}
+	remember(wiring, line)
+}
+
+// waitFor begins the attacks that have to wait for a timeout, so that they wait
+// while the others run.
+func (b *bed) waitFor() map[string]<-chan bitten {
+	all := map[string]<-chan bitten{}
+	for _, o := range openings {
+		if !o.slow || !*full {
+			continue
+		}
+		line := make(chan bitten, 1)
+		closed, opened := b.weaken(nil, nil), b.weaken(o.static, o.dynamic)
+		go func() {
+			var both sync.WaitGroup
+			result := bitten{setting: o.setting, attack: o.attack}
+			both.Go(func() { result.closed = verdict(closed, o.try) })
+			both.Go(func() { result.opened = verdict(opened, o.try) })
+			both.Wait()
+			line <- result
+		}()
+		all[o.setting] = line
+	}
+	return all
+}
+
+// TestEverySettingIsOpened: whatever closes something in the shipped files has a
+// row in the table, in each wiring.
+func TestEverySettingIsOpened(t *testing.T) {
+	for _, wiring := range bothWirings {
+		settings := leaves(t, "traefik.yml", "entryPoints", "web")
+		settings = append(settings, "abortOnPluginFailure", "HTTP/3", "proxyProtocol")
+		if wiring == stack.Classic {
+			settings = append(settings, leaves(t, wiring+".yml", "http", "middlewares", "auth", "forwardAuth")...)
+		}
+		for _, setting := range settings {
+			switch setting {
+			case "asDefault", "address": // open nothing
+			case "writeTimeout", "requestAcceptGraceTimeout", "graceTimeOut": // close nothing: answers may stream
+			default:
+				if !slices.ContainsFunc(openings, func(o opening) bool {
+					return strings.Contains(o.setting, setting) && (o.wirings == nil || slices.Contains(o.wirings, wiring))
+				}) {
+					t.Errorf("%s: nothing opens %s", wiring, setting)
+				}
+			}
+		}
+	}
+}
+
+// leaves are the names of the settings below a path of a shipped file.
+func leaves(t *testing.T, file string, path ...string) (names []string) {
+	t.Helper()
+	content, err := sluice.TraefikFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plain []string // the dynamic file is a template
+	for line := range strings.Lines(string(content)) {
+		if strings.HasPrefix(line, "{{") {
+			continue
+		}
+		if before, _, found := strings.Cut(line, "{{"); found {
+			line = before + "x\n"
+		}
+		plain = append(plain, line)
+	}
+	var tree any
+	if err := yaml.Unmarshal([]byte(strings.Join(plain, "")), &tree); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range path {
+		if tree = tree.(map[string]any)[key]; tree == nil {
+			t.Fatalf("%s has no %s", file, key)
+		}
+	}
+	var walk func(name string, node any)
+	walk = func(name string, node any) {
+		inner, ok := node.(map[string]any)
+		if !ok {
+			names = append(names, name)
+		}
+		for key, value := range inner {
+			walk(key, value)
+		}
+	}
+	walk("", tree)
+	if len(names) < 3 {
+		t.Fatalf("%s: only %q", file, names)
+	}
+	return names
 }
 
 func verdict(b *bed, try func(*bed) error) string {
@@ -349,11 +525,39 @@ func verdict(b *bed, try func(*bed) error) string {
 // for what is opened, and returns the bed as seen through it.
 func (b *bed) weaken(static func(map[string]any), dynamic func(string) string) *bed {
 	b.t.Helper()
-	d, _ := b.start(static, dynamic, false)
+	d, ended := b.start(static, dynamic, false)
+	for range 3 { // somebody else may have taken a port that was free
+		if listens(d, ended) {
+			break
+		}
+		d, ended = b.start(static, dynamic, false)
+	}
 	there := *b
 	there.door = d
 	there.await(d)
 	return &there
+}
+
+// listens waits until a gateway accepts connections, or has ended.
+func listens(d door, ended <-chan error) bool {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		select {
+		case <-ended:
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+		open := 0
+		for _, address := range []string{d.http, d.https} {
+			if connection, err := net.Dial("tcp", address); err == nil {
+				connection.Close()
+				open++
+			}
+		}
+		if open == 2 {
+			return true
+		}
+	}
+	return false
 }
 
 // start runs a gateway from the stack's own static file. Its routes lead to the

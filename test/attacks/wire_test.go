@@ -41,6 +41,7 @@ type message struct {
 	fields               []field
 	body                 string
 	trailers             []field
+	pseudo               []field // of HTTP/2, in place of those that method, target and host make
 }
 
 // answer is what came back; status 0: the connection or stream was closed.
@@ -227,6 +228,9 @@ func (c *http2Conn) roundTrip(m message) (answer, error) {
 	all := []field{{":method", m.method}, {":scheme", scheme}, {":authority", m.host}}
 	if m.method != "CONNECT" || m.target != "" {
 		all = append(all, field{":path", m.target})
+	}
+	if m.pseudo != nil {
+		all = spelled(m.pseudo)
 	}
 	all = append(all, spelled(m.fields)...)
 	hasBody := m.body != "" || len(m.trailers) > 0
