@@ -46,10 +46,13 @@ func (f *fileKeys) read() (token.KeySet, error) {
 		return token.KeySet{}, err
 	}
 	set, err := f.parse(data)
+	if err == nil {
+		err = checkKeys(set)
+	}
 	if err != nil {
 		return token.KeySet{}, fmt.Errorf("%s: %w", f.path, err)
 	}
-	return set, checkKeys(set)
+	return set, nil
 }
 
 // watch takes over changes until ctx ends. A file that is gone, half written

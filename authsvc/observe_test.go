@@ -126,7 +126,7 @@ func TestTracing(t *testing.T) {
 	defer collector.Close()
 	redis := redistest.Start(t)
 	c := testConfig(t, redis.Addr)
-	c.Tracing.Endpoint = collector.URL
+	c.Tracing.Endpoint = collector.URL + "/"
 	s := &Service{Config: c, Log: slog.New(slog.DiscardHandler)}
 	if err := s.Open(context.Background()); err != nil {
 		t.Fatal(err)
@@ -151,7 +151,35 @@ func TestTracing(t *testing.T) {
 			t.Errorf("no %q in what was sent", want)
 		}
 	}
+	if strings.Contains(got, "//v1/traces") {
+		t.Error("the endpoint's slash is doubled")
+	}
 	if strings.Contains(got, "not.a.token") {
 		t.Error("the span holds the token")
+	}
+}
+
+// A collector that is away costs the traces, a line in the log, and nothing
+// else: authsvc answers, and ends as it should.
+func TestCollectorAway(t *testing.T) {
+	redis := redistest.Start(t)
+	c := testConfig(t, redis.Addr)
+	c.Tracing.Endpoint = "http://127.0.0.1:" + redistest.FreePort(t)
+	log := new(lockedBuffer)
+	s := &Service{Config: c, Log: slog.New(slog.NewJSONHandler(log, nil))}
+	if err := s.Open(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get("http://" + s.PublicAddr().String() + "/auth")
+	if err != nil || response.StatusCode != 401 {
+		t.Fatal(response, err)
+	}
+	response.Body.Close()
+	if err := s.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if !strings.Contains(log.String(), `"msg":"traces were not sent"`) {
+		t.Errorf("the log does not tell:\n%s", log)
 	}
 }

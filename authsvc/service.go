@@ -100,7 +100,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	if err := s.openKeys(background); err != nil {
 		return err
 	}
-	if s.tracing, err = openTracing(ctx, s.Config.Tracing); err != nil {
+	if s.tracing, err = openTracing(ctx, s.Config.Tracing, s.log); err != nil {
 		return err
 	}
 	options, err := s.Config.store(s.log)

@@ -3,7 +3,9 @@ package authsvc
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/attribute"
@@ -22,16 +24,16 @@ type tracing struct {
 	tracer   trace.Tracer
 }
 
-func openTracing(ctx context.Context, c TracingConfig) (*tracing, error) {
+func openTracing(ctx context.Context, c TracingConfig, log *slog.Logger) (*tracing, error) {
 	if c.Endpoint == "" {
 		return &tracing{}, nil
 	}
-	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(c.Endpoint+"/v1/traces"))
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(strings.TrimSuffix(c.Endpoint, "/")+"/v1/traces"))
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
 	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(exporter),
+		sdktrace.WithBatcher(logged{exporter, log}),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.SampleRate))),
 		sdktrace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", c.ServiceName),
@@ -39,6 +41,20 @@ func openTracing(ctx context.Context, c TracingConfig) (*tracing, error) {
 		)),
 	)
 	return &tracing{provider: provider, tracer: provider.Tracer("github.com/sluice-gateway/sluice/authsvc")}, nil
+}
+
+// logged tells of failures in authsvc's log. The SDK's own way is a handler for
+// the whole process, which prints plain lines on standard error.
+type logged struct {
+	sdktrace.SpanExporter
+	log *slog.Logger
+}
+
+func (l logged) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	if err := l.SpanExporter.ExportSpans(ctx, spans); err != nil {
+		l.log.Warn("traces were not sent", "spans", len(spans), "error", err)
+	}
+	return nil
 }
 
 // begin opens the span of a request; the function it returns ends it.
