@@ -165,7 +165,7 @@ func TestClassicForwardAuth(t *testing.T) {
 		"address":             "http://a:9000/auth",
 		"trustForwardHeader":  false,
 		"maxResponseBodySize": 4096,
-		"authRequestHeaders":  []any{"Authorization"},
+		"authRequestHeaders":  []any{"Authorization", "X-Request-ID"},
 		"authResponseHeaders": []any{"X-User-ID", "X-User-Plan", "X-User-Scopes", "X-Token-ID", "Authorization"},
 	}
 	if got := dig(t, tree, "http", "middlewares", "auth", "forwardAuth"); !reflect.DeepEqual(got, any(want)) {

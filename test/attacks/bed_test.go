@@ -328,6 +328,12 @@ func (p probe) becoming(id string, got answer, arrived []seen) error {
 	if len(arrived) == 1 && got.status != http.StatusSwitchingProtocols && !slices.Equal(got.header.Values("X-Request-Id"), arrived[0].header.Values("X-Request-Id")) && got.status != 0 {
 		return fmt.Errorf("X-Request-ID: the client was told %q, the service %q", got.header.Values("X-Request-Id"), arrived[0].header.Values("X-Request-Id"))
 	}
+	var problem struct {
+		RequestID string `json:"request_id"`
+	}
+	if got.header.Get("Content-Type") == "application/problem+json" && json.Unmarshal(got.body, &problem) == nil && problem.RequestID != got.header.Get("X-Request-Id") {
+		return fmt.Errorf("X-Request-ID: %q in the header, %q in the refusal", got.header.Get("X-Request-Id"), problem.RequestID)
+	}
 	return nil
 }
 

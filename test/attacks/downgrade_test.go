@@ -50,7 +50,9 @@ func downgrades(b *bed) []probe {
 			add(label(":method"), usual(field{":method", "POST" + poison + "x"}), body, nil)
 			fails = false
 			add(label(":scheme"), usual(field{":scheme", "https" + poison + "x"}), body, nil)
-			add(label(":authority"), usual(field{":authority", echoHost + poison + "x"}), body, nil)
+			if poison != ": " { // Traefik takes it for a port, and Go's client writes an empty Host for it
+				add(label(":authority"), usual(field{":authority", echoHost + poison + "x"}), body, nil)
+			}
 			add(label("host"), usual(), body, nil, field{"host", echoHost + poison + "x"})
 			add(label("a cookie"), usual(), body, nil, field{"cookie", "a=b" + poison}, field{"cookie", "c=d"})
 			add(label("content-type"), usual(), body, nil, field{"content-type", "text/plain" + poison})

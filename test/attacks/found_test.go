@@ -13,6 +13,8 @@ var fixed = []struct{ found, class, change string }{
 		"The plugin closes the connection of a refused request with a long body, and answers at once."},
 	{"In the classic wiring a request with two Authorization headers reached authsvc, which answered 400; bad-token counts 401, so that a flood of them was not limited.", "exhaustion: floods of credentials that are no token",
 		"The plugin before forwardAuth refuses two credentials itself."},
+	{"In the classic wiring a refusal by authsvc named the request otherwise than its header did, and authsvc's log too: nobody could have followed an attack through both.", "every class: one X-Request-ID for a request",
+		"forwardAuth hands X-Request-ID on."},
 	{"POST with Upgrade to a public route became a connection of the client's own to the user service, had it agreed: without a token, beyond every limit and every bound on bodies.", "advisories: an opened tunnel on a public route",
 		"no-credential removes Upgrade too."},
 	{"Bearer has 64 spellings, each a credential of its own to the plugin's memory. Revoking a user with 100,000 answers in it held its lock for 2.3 s, compiled, and with it every request with a new token.", "TestForgettingManyAnswersOfOneUser",

@@ -176,7 +176,7 @@ func registrations(b *bed, mallory, victim person) (all []asking) {
 	login("no such address", fresh(), "another password")
 	login("a password in other case", victim.mail, strings.ToUpper(victim.password))
 	login("a password and more", victim.mail, victim.password+" ")
-	login("a password and NUL", victim.mail, victim.password+"\x00")
+	login("a password and a tab", victim.mail, victim.password+"\t")
 	login("the beginning of a password", victim.mail, victim.password[:len(victim.password)-1])
 	login("' or 1=1", "' or 1=1 --", "' or 1=1 --")
 	for _, body := range []string{`{"email":{"$ne":null},"password":{"$ne":null}}`, `{"email":["` + victim.mail + `"],"password":"a"}`, `{"email":"` + victim.mail + `","password":null}`, `{"email":"` + victim.mail + `","password":true}`, `{"email":"` + victim.mail + `"}`, `[{"email":"` + victim.mail + `","password":"` + victim.password + `"}]`, `{"email":"` + victim.mail + `","password":"a","password":"` + victim.password + `"}`} {

@@ -168,7 +168,7 @@ var openings = []opening{
 		try: one(withFields(), fronts, intactIfAny)},
 	{setting: "trustForwardHeader: false", wirings: []string{stack.Classic}, dynamic: replaced("trustForwardHeader: false", "trustForwardHeader: true"), static: setAt(true, "forwardedHeaders", "insecure"),
 		attack: "authsvc is told the client's X-Forwarded-Uri (only with forwardedHeaders opened too)", try: authIsTold},
-	{setting: "authRequestHeaders: [Authorization]", wirings: []string{stack.Classic}, dynamic: replaced("        authRequestHeaders: [Authorization]\n", ""), attack: "authsvc is sent the client's cookies", try: authIsSentCookies},
+	{setting: "authRequestHeaders: [Authorization, X-Request-ID]", wirings: []string{stack.Classic}, dynamic: replaced("        authRequestHeaders: [Authorization, X-Request-ID]\n", ""), attack: "authsvc is sent the client's cookies", try: authIsSentCookies},
 	{setting: "maxResponseBodySize: 4096", wirings: []string{stack.Classic}, dynamic: replaced("maxResponseBodySize: 4096", "maxResponseBodySize: 100000000"), attack: "a megabyte from the auth server passes", try: authIsLong},
 }
 
