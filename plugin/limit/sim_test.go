@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -283,6 +284,7 @@ type instance struct {
 	link   *link
 	engine *Engine
 	policy Policy
+	gone   atomic.Bool
 }
 
 func (w *world) join(name string, policy Policy) *instance {
@@ -303,8 +305,10 @@ func (w *world) join(name string, policy Policy) *instance {
 	return &instance{world: w, link: l, engine: l.engine, policy: policy}
 }
 
-// leave is a crash: the instance's leases are lost with it.
+// leave is a crash: the instance's leases are lost with it, and it answers nobody
+// any more.
 func (i *instance) leave() {
+	i.gone.Store(true)
 	i.link.cut()
 	i.engine.Close()
 }
@@ -313,6 +317,9 @@ func (i *instance) leave() {
 func (i *instance) request(asks []Ask) (bool, []Answer) {
 	answers := make([]Answer, len(asks))
 	ok := i.engine.Take(&i.policy, asks, answers)
+	if i.gone.Load() {
+		return false, answers
+	}
 	w := i.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
