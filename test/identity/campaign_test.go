@@ -69,7 +69,7 @@ func (r *results) write(t *testing.T) {
 	writeAttacks(t, &out)
 
 	all := benchmarks(t)
-	fmt.Fprintf(&out, "\n## What a check costs\n\n`go test ./authsvc/... -run '^$' -bench 'Auth|Verify|Status' -benchmem -count 5` (its output is what benchstat reads), medians of five, on one\ncore; Auth is the whole handler of /auth without the network, Verify and VerifyCompact are what it calls. A gateway asks once per token\nand `max-age`; these are the answers it waits for. Forged tokens never reach Redis.\n\n| benchmark | µs | a second, one core | round trips to Redis | allocations |\n|---|---|---|---|---|\n")
+	fmt.Fprintf(&out, "\n## What a check costs\n\n`go test -p 1 ./authsvc/... -run '^$' -bench 'Auth|Verify|Status' -benchmem -count 5` (its output is what benchstat reads), medians of five, on one\ncore; Auth is the whole handler of /auth without the network, Verify and VerifyCompact are what it calls. A gateway asks once per token\nand `max-age`; these are the answers it waits for. Forged tokens never reach Redis.\n\n| benchmark | µs | a second, one core | round trips to Redis | allocations |\n|---|---|---|---|---|\n")
 	for _, b := range all {
 		if !strings.HasPrefix(b.name, "Status") {
 			fmt.Fprintf(&out, "| %s | %.1f | %.0f | %s | %s |\n", b.name, b.ns/1e3, 1e9/b.ns, b.trips, b.allocs)
@@ -211,7 +211,7 @@ type benchmark struct {
 
 func benchmarks(t *testing.T) (all []benchmark) {
 	t.Helper()
-	command := exec.Command("go", "test", "-run", "^$", "-bench", "Auth|Verify|Status", "-benchmem", "-benchtime", "300ms", "-count", "5", "./authsvc/...")
+	command := exec.Command("go", "test", "-p", "1", "-run", "^$", "-bench", "Auth|Verify|Status", "-benchmem", "-benchtime", "300ms", "-count", "5", "./authsvc/...")
 	command.Dir = "../.."
 	output, err := command.CombinedOutput()
 	if err != nil {
