@@ -166,7 +166,7 @@ func scheme(r *http.Request) string {
 
 // refusal hands on what the service refused with. Statuses other than 401 and
 // 403 are not its to give: a redirect, say, is a misconfigured service.
-func (a *authAnswer) refusal() *refusal {
+func (a *authAnswer) refusal(r *http.Request) *refusal {
 	switch a.status {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return &refusal{
@@ -174,6 +174,7 @@ func (a *authAnswer) refusal() *refusal {
 			challenge:   a.header["Www-Authenticate"],
 			body:        a.body,
 			contentType: strings.Join(a.header["Content-Type"], ""),
+			asked:       r.Header.Get(requestIDHeader),
 		}
 	}
 	return unavailable("The authentication service gave an answer that decides nothing.", time.Second)

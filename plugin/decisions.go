@@ -172,7 +172,7 @@ func (d *decisions) decide(r *http.Request, key credentialKey, credential string
 	d.drop(key) // whatever it says, it says it anew: what it allowed before is void
 	byCredential := variesOnlyByCredential(answer.header)
 	if answer.status < 200 || answer.status > 299 {
-		return verdict{no: answer.refusal(), shared: byCredential}
+		return verdict{no: answer.refusal(r), shared: byCredential}
 	}
 	users := answer.header[d.userHeader]
 	if len(users) != 1 || users[0] == "" {

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -18,8 +19,9 @@ type refusal struct {
 	never      bool          // no Retry-After: waiting does not help
 	challenge  []string      // WWW-Authenticate
 
-	body        []byte // the auth service's own answer, handed on as it came
+	body        []byte // the auth service's own answer, handed on as it came but for the next
 	contentType string
+	asked       string // the id of the request that it was asked for; others wait for the same answer
 }
 
 // problem is the body, application/problem+json (RFC 9457).
@@ -88,6 +90,9 @@ func (no *refusal) write(w http.ResponseWriter, r *http.Request, id string) {
 		h.Set("Retry-After", strconv.FormatInt(p.RetryAfter, 10))
 	}
 	body, contentType := no.body, no.contentType
+	if no.asked != "" && no.asked != id {
+		body = bytes.ReplaceAll(body, []byte(no.asked), []byte(id))
+	}
 	if body == nil {
 		body, _ = json.Marshal(p) // a struct of strings and numbers always marshals
 		contentType = "application/problem+json"

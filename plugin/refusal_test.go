@@ -80,3 +80,16 @@ func TestTwoCredentials(t *testing.T) {
 		}
 	}
 }
+
+// Requests that wait for one answer about one credential are refused in its words,
+// each under its own name.
+func TestSharedRefusalNamesEachRequest(t *testing.T) {
+	no := &refusal{status: http.StatusUnauthorized, body: []byte(`{"detail":"expired","request_id":"first"}`), contentType: "application/problem+json", asked: "first"}
+	for _, id := range []string{"first", "other", "first"} {
+		w := httptest.NewRecorder()
+		no.write(w, httptest.NewRequest("GET", "/", nil), id)
+		if want := `{"detail":"expired","request_id":"` + id + `"}`; w.Body.String() != want {
+			t.Errorf("%s, want %s", w.Body, want)
+		}
+	}
+}
