@@ -89,6 +89,9 @@ const bypassClass = "rate limits"
 
 // TestAttacks tries everything on every setup.
 func TestAttacks(t *testing.T) {
+	if *full {
+		t.Parallel() // with TestTheSuiteBites, which waits, mostly
+	}
 	for _, s := range setups {
 		t.Run(s.name, func(t *testing.T) {
 			b := open(t, s)

@@ -15,6 +15,8 @@ var fixed = []struct{ found, class, change string }{
 		"The plugin before forwardAuth refuses two credentials itself."},
 	{"In the classic wiring a refusal by authsvc named the request otherwise than its header did, and authsvc's log too: nobody could have followed an attack through both.", "every class: one X-Request-ID for a request",
 		"forwardAuth hands X-Request-ID on."},
+	{"Requests that waited for one answer of authsvc about one bad credential were refused under the name of the one that had asked.", "every class: one X-Request-ID for a request",
+		"The plugin puts each request's own name into the answer."},
 	{"POST with Upgrade to a public route became a connection of the client's own to the user service, had it agreed: without a token, beyond every limit and every bound on bodies.", "advisories: an opened tunnel on a public route",
 		"no-credential removes Upgrade too."},
 	{"Bearer has 64 spellings, each a credential of its own to the plugin's memory. Revoking a user with 100,000 answers in it held its lock for 2.3 s, compiled, and with it every request with a new token.", "TestForgettingManyAnswersOfOneUser",

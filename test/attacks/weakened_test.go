@@ -380,6 +380,9 @@ type bitten struct {
 // fail on the closed gateway and to succeed on the opened one: an attack that
 // cannot tell them apart proves nothing.
 func TestTheSuiteBites(t *testing.T) {
+	if *full {
+		t.Parallel()
+	}
 	for _, wiring := range bothWirings {
 		t.Run(wiring, func(t *testing.T) {
 			b := open(t, setup{wiring: wiring, form: stack.Compiled, gateways: 1})
