@@ -510,6 +510,9 @@ func (w *watch) ask(client *http.Client, kind, url, token, user string) {
 	s.took = time.Since(s.at)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if kind == limited && token != w.spend {
+		return // the user of the cycle before
+	}
 	w.seen = append(w.seen, s)
 }
 
