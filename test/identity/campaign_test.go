@@ -47,7 +47,7 @@ func (r *results) run(t *testing.T, name string, f func(*testing.T)) {
 func (r *results) write(t *testing.T) {
 	t.Helper()
 	var out strings.Builder
-	fmt.Fprintf(&out, "# Identity: what was tried, and what it costs\n\nWritten by `make identity` (cd test && go test ./identity -timeout 30m -campaign).\n\nMachine: %s/%s, %d CPUs, %s; everything on loopback.\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(&out, "# Identity: what was tried, and what it costs\n\nWritten by `make identity` (cd test && go test ./identity -timeout 30m -campaign).\n\nMachine: %s/%s, %d CPUs, %s; everything on loopback. Load averages at the end: %s.\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), load())
 
 	fmt.Fprintf(&out, "\n## From revocation to refusal\n\nThree gateways, three authsvc. Watchers ask every gateway with the token about once a millisecond; time runs from before the\nrevocation is asked for until each gateway's first 401. Tokens and users are revoked in turn, at each replica in turn. Allowed is\nwhat RULES 8 gives: without events 1.5 s of silence, noticed at most 0.25 s later, and a second of freshness.\n\n| events | answers | p50 | p99 | max | allowed |\n|---|---|---|---|---|---|\n")
 	for _, l := range r.latencies {
@@ -98,6 +98,17 @@ var (
 	sentPart   = regexp.MustCompile(`([\d.e+-]+) redis-commands/op`)
 	allocsPart = regexp.MustCompile(`(\d+) allocs/op`)
 )
+
+// load says how busy the machine was, with this and with whatever else ran: of
+// the last 1, 5 and 15 minutes, where Linux tells.
+func load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 3 {
+		return "unknown"
+	}
+	return strings.Join(fields[:3], ", ")
+}
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
 

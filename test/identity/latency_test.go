@@ -83,6 +83,7 @@ func (b *bed) refusedAfter(user string, round int) []time.Duration {
 	begun := time.Now()
 	for i := range gateways {
 		watchers.Go(func() {
+			answers, slowest := 0, time.Duration(0)
 			for time.Since(begun) < unheard+2*slack {
 				got, err := b.send("GET", b.ready.Gateways[i].HTTP+"/echo", compact, nil)
 				if err == nil && got.status == 401 {
@@ -93,9 +94,10 @@ func (b *bed) refusedAfter(user string, round int) []time.Duration {
 					t.Errorf("gateway %d: %s %v", i+1, got, err)
 					return
 				}
+				answers, slowest = answers+1, max(slowest, got.took)
 				time.Sleep(time.Millisecond) // the watchers' pace
 			}
-			t.Errorf("gateway %d never refused the token", i+1)
+			t.Errorf("gateway %d never refused the token: %d answers, the slowest took %v", i+1, answers, slowest)
 		})
 	}
 	asked := time.Now()
