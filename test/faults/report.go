@@ -133,8 +133,8 @@ func (r *Results) broken() string {
 }
 
 // slow lists the promises that a busy machine can break: one redis.timeout and
-// no more, to three requests of a gateway and no more, and a Redis that is back is
-// used at once. Where the machine stalled
+// no more, to three requests of a gateway and no more, all the permits there are,
+// and a Redis that is back is used at once. Where the machine stalled
 // a gateway for longer than a timer is late anyway, the longest stall is allowed
 // for: the meter sees stalls of the process and not those of a single thread.
 func (o *Outcome) slow(p Pace) []string {
@@ -148,6 +148,9 @@ func (o *Outcome) slow(p Pace) []string {
 	}
 	if most := o.mostPaid(p); o.Dearest > most {
 		broken = append(broken, fmt.Sprintf("%d requests of one gateway waited for a timeout; %d are allowed", o.Dearest, most))
+	}
+	if o.Outage < o.LeastAdmitted() {
+		broken = append(broken, fmt.Sprintf("%d admitted during the fault, at least %d are due", o.Outage, o.LeastAdmitted()))
 	}
 	if o.Recovery > longestRecovery {
 		broken = append(broken, fmt.Sprintf("Redis was used again after %v; %v are allowed", o.Recovery, longestRecovery))
