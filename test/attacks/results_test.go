@@ -152,7 +152,7 @@ func writeResults(to io.Writer) error {
 	for _, e := range exhausting {
 		fmt.Fprintf(w, "| %s | %s |\n", e.name, e.source)
 	}
-	fmt.Fprintf(w, "\n## What a bad token costs authsvc\n\nMedian of 200 over one connection on loopback, the way there and back included; more than %v fails the suite.\n"+
+	fmt.Fprintf(w, "\n## What a bad token costs authsvc\n\nMedian of 200 over one connection on loopback, the way there and back included; %v more than\nthe first line fails the suite.\n"+
 		"The limit bad-token lets 30 a minute and address come so far, however they fail.\n\n| credential | bytes | µs |\n|---|---|---|\n", mostCost)
 	for _, c := range results.costs {
 		fmt.Fprintf(w, "| %s | %d | %d |\n", c.name, c.bytes, c.median.Microseconds())
