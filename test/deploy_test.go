@@ -239,7 +239,7 @@ func TestKubernetesResources(t *testing.T) {
 		}
 		schema := definitions[object.APIVersion+" "+object.Kind]
 		if schema == nil {
-			return fmt.Errorf("Traefik defines no %s of %s", object.Kind, object.APIVersion)
+			return fmt.Errorf("no %s of %s is defined by Traefik", object.Kind, object.APIVersion)
 		}
 		checked[object.Kind]++
 		return schema.Validate(plain(t, tree))
