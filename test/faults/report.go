@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -40,8 +41,8 @@ load they have used as much and never rest.
   fault, less what the machine stalled that gateway process meanwhile (a goroutine that wants to run every 2 ms sees it; the longest
   stall is in the last column). At most one redis.timeout is due; %v are allowed for a timer, and the longest stall where that is
   longer, because stalls of a single thread are not seen.
-- **paid**: requests that waited for a timeout, at most three a gateway (where a fault leaves some calls answered, three more for each
-  second); **late**: those of them that arrived after the third timed-out call, though nothing had told their gateway since that
+- **paid**: requests that waited for a timeout: at most three a gateway and those that were under way when the third had timed out
+  (where a fault leaves some calls answered, as many more for each second); **late**: those of them that arrived after the third timed-out call, though nothing had told their gateway since that
   Redis is well: no new connection, no answer in time. None is due (RULES 35).
 - **executed**: runs in Redis a reservation, over so many reservations. In brackets: reservations that ran while their gateway could
   not learn of it; the request was decided alone and is counted twice, never too little.
@@ -133,10 +134,10 @@ func (r *Results) broken() string {
 }
 
 // slow lists the promises that a busy machine can break: one redis.timeout and
-// no more, to three requests of a gateway and no more, all the permits there are,
-// and a Redis that is back is used at once. Where the machine stalled
-// a gateway for longer than a timer is late anyway, the longest stall is allowed
-// for: the meter sees stalls of the process and not those of a single thread.
+// no more, to few requests of a gateway, all the permits there are, and a Redis
+// that is back is used at once. Where the machine stalled a gateway for longer
+// than a timer is late anyway, the longest stall is allowed for: the meter sees
+// stalls of the process and not those of a single thread.
 func (o *Outcome) slow(p Pace) []string {
 	var broken []string
 	allowed := p.Timeout + jitter
@@ -166,13 +167,15 @@ const longestRecovery = 2 * time.Second
 const tolerated = 3
 
 // mostPaid is how many requests of one gateway may wait for a timeout while a
-// fault lasts: three, and three more for each second, in which a heartbeat may
-// have been answered, where only some calls are.
+// fault lasts: three, and those that are under way when the third has timed out,
+// which arrived within one timeout (RULES 35); as many again for each second, in
+// which a heartbeat may have been answered, where only some calls are.
 func (o *Outcome) mostPaid(p Pace) int {
+	most := tolerated + int(math.Ceil(float64(p.Rate)*p.Timeout.Seconds()))
 	if !o.Kind.Partial {
-		return tolerated
+		return most
 	}
-	return tolerated * (1 + int((p.Lasts+time.Second-1)/time.Second))
+	return most * (1 + int((p.Lasts+time.Second-1)/time.Second))
 }
 
 // jitter is what a timer may be late on a machine at rest.
