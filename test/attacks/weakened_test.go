@@ -387,7 +387,8 @@ func TestTheSuiteBites(t *testing.T) {
 		t.Run(wiring, func(t *testing.T) {
 			b := open(t, setup{wiring: wiring, form: stack.Compiled, gateways: 1})
 			b.auth = startRecorder(t, b.ready.AuthSvc)
-			waited := b.waitFor()
+			closed := b.weaken(nil, nil)
+			waited := b.waitFor(closed)
 			for _, o := range openings {
 				if o.wirings != nil && o.wirings[0] != wiring || o.wirings == nil && wiring == stack.Classic && !*full {
 					continue
@@ -405,7 +406,7 @@ func TestTheSuiteBites(t *testing.T) {
 					if o.try == nil {
 						line.closed, line.opened = brokenPlugin(b, nil), brokenPlugin(b, o.static)
 					} else {
-						line.closed = verdict(b.weaken(nil, nil), o.try)
+						line.closed = verdict(closed.on(t), o.try)
 						line.opened = verdict(b.weaken(o.static, o.dynamic), o.try)
 					}
 					bite(t, wiring, line)
@@ -429,14 +430,14 @@ func bite(t *testing.T, wiring string, line bitten) {
 
 // waitFor begins the attacks that have to wait for a timeout, so that they wait
 // while the others run.
-func (b *bed) waitFor() map[string]<-chan bitten {
+func (b *bed) waitFor(closed *bed) map[string]<-chan bitten {
 	all := map[string]<-chan bitten{}
 	for _, o := range openings {
 		if !o.slow || !*full {
 			continue
 		}
 		line := make(chan bitten, 1)
-		closed, opened := b.weaken(nil, nil), b.weaken(o.static, o.dynamic)
+		opened := b.weaken(o.static, o.dynamic)
 		go func() {
 			var both sync.WaitGroup
 			result := bitten{setting: o.setting, attack: o.attack}
