@@ -840,7 +840,7 @@ connection a request, who runs into a limit of %d an hour over all gateways. Eve
 	for _, name := range slices.Sorted(maps.Keys(versions)) {
 		fmt.Fprintf(&text, "| %s | %s |\n", name, versions[name])
 	}
-	return os.WriteFile("../drills/RESULTS.md", []byte(text.String()), 0o644)
+	return errors.Join(os.MkdirAll("../drills", 0o755), os.WriteFile("../drills/RESULTS.md", []byte(text.String()), 0o644))
 }
 
 func mean(all []float64) (sum float64) {
