@@ -45,7 +45,7 @@ var loads = []int{25, 50, 75}
 
 // freshRate is how many requests a second are prepared for loads that may not
 // repeat one: more than any chain answers of that kind.
-const freshRate = 24_000
+const freshRate = 60_000
 
 func (b *bed) measure(ctx context.Context, rounds, openRounds, seconds int, seed uint64, progress io.Writer) (*results, error) {
 	r := &results{closed: map[string][]sample{}, open: map[string]map[int][]tail{}}
@@ -102,7 +102,7 @@ func (b *bed) closedLoop(ctx context.Context, c chain, seconds int) (sample, err
 		return sample{}, err
 	}
 	if once && o.Wrapped > 0 {
-		return sample{}, fmt.Errorf("%s: %d new requests a second were too few", c.name, freshRate)
+		return sample{}, fmt.Errorf("%s: %d new requests a second were too few: %+v", c.name, freshRate, o)
 	}
 	if err := c.judge(o, after.seen.minus(before.seen)); err != nil {
 		return sample{}, err
