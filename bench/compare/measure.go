@@ -45,7 +45,7 @@ var loads = []int{25, 50, 75}
 
 // freshRate is how many requests a second are prepared for loads that may not
 // repeat one: more than any chain answers of that kind.
-const freshRate = 60_000
+const freshRate = 30_000
 
 func (b *bed) measure(ctx context.Context, rounds, openRounds, seconds int, seed uint64, progress io.Writer) (*results, error) {
 	r := &results{closed: map[string][]sample{}, open: map[string]map[int][]tail{}}
