@@ -47,6 +47,13 @@ func twoCredentials() *refusal {
 	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The request carries more than one Authorization header."}
 }
 
+// brokenTarget: as HTTP/1.1 the request line would have a word too many (RFC
+// 9112, section 3; RFC 9113, section 8.3.1), and each service would find its
+// target in another place.
+func brokenTarget() *refusal {
+	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The query holds white space."}
+}
+
 func missingKey(rule *limitRule) *refusal {
 	if rule.key == keyUser {
 		return noCredential()

@@ -5,6 +5,7 @@
 //
 //	requestid.go  a name for the request, on its way in and out
 //	headers.go    what only the auth step may set is removed
+//	sluice.go     a target that HTTP/1.1 cannot carry is refused
 //	limits.go     limits that need no identity: address, header, global
 //	identity.go   the credential is judged: from memory (decisions.go), which
 //	              events.go keeps honest, or by authsvc (authclient.go)
@@ -118,6 +119,12 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := w.Header()
 	id := requestID(g, out, r)
 	strip(g, r.Header)
+	// Go's server takes white space in a query over HTTP/2, and over HTTP/1.1 it
+	// would end the target.
+	if r.ProtoMajor > 1 && strings.IndexByte(r.URL.RawQuery, ' ') >= 0 {
+		brokenTarget().write(w, r, id)
+		return
+	}
 	if g.steady && serveSteady(g, w, r, out, id) {
 		return
 	}

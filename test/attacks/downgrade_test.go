@@ -45,6 +45,9 @@ func downgrades(b *bed) []probe {
 			add(label("the end of a name"), usual(), body, nil, field{"!x-filler" + poison, "a"})
 			add(label(":path"), usual(field{":path", path + poison + "x"}), body, nil)
 			add(label("a query"), usual(field{":path", path + "?a=" + poison + "x"}), body, nil)
+			if strings.Contains(poison, " ") {
+				all[len(all)-1].judge, all[len(all)-2].judge = refusedAsBroken, refusedAsBroken
+			}
 			add(label(":path as a line"), usual(field{":path", path + " HTTP/1.1" + poison + "x"}), body, nil)
 			fails = true
 			add(label(":method"), usual(field{":method", "POST" + poison + "x"}), body, nil)
@@ -118,6 +121,15 @@ func downgrades(b *bed) []probe {
 		add("host "+authority+" beside :authority", usual(), "", nil, field{"host", authority})
 	}
 	return all
+}
+
+// refusedAsBroken: not handed on as a request line of four words, which each
+// service would read in its own way.
+func refusedAsBroken(got answer, arrived []seen) error {
+	if len(arrived) > 0 || got.status != 0 && got.status != http.StatusBadRequest || got.status == http.StatusBadRequest && got.header.Get("X-Request-Id") == "" {
+		return fmt.Errorf("answered %d, arrived %d times: %.100s", got.status, len(arrived), got.body)
+	}
+	return nil
 }
 
 // wholeAndIntact: refused, or arrived once as what was sent, body and all.

@@ -25,4 +25,8 @@ var fixed = []struct{ found, class, change string }{
 		"authsvc waits half a second for all key servers together."},
 	{"A cursor of the product service had many spellings: Go's base64 decoder skips line breaks, strict or not.", "what services take",
 		"A cursor is taken only as it was given out."},
+	{"White space in a query over HTTP/2 became a fourth word of the request line to the service. Go's server calls that broken and closes the connection, which Traefik reported as its own failure, 500, when the close overtook the answer; another server might take the second word for the target and the third for a version.", "HTTP/2 written as HTTP/1.1",
+		"The plugin refuses it, 400."},
+	{"A heartbeat was read whole however long it was: whoever can write to Redis could fill authsvc's memory with one.", "TestGatewaysAreBounded",
+		"authsvc reads of a heartbeat as much as one can be, and of heartbeats as many as can be live."},
 }

@@ -12,6 +12,42 @@ import (
 
 var uuid4 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 
+// TestWhiteSpaceInAQuery: over HTTP/2 it reaches us, and as HTTP/1.1 it would
+// end the target. It is refused before anything is asked, hot or not.
+func TestWhiteSpaceInAQuery(t *testing.T) {
+	query := func(raw string, version int) func(*http.Request) {
+		return func(r *http.Request) { r.URL.RawQuery, r.ProtoMajor = raw, version }
+	}
+	both(t, func(t *testing.T, b *bed) {
+		for name, config := range map[string]string{
+			"protected":          `{redis: REDIS, auth: {addresses: ["AUTH"]}, limits: [{name: l, key: user, limit: 1000, window: 1h}]}`,
+			"public":             `{redis: REDIS, limits: [{name: l, key: ip, limit: 1000, window: 1h}]}`,
+			"behind forwardAuth": `{redis: REDIS, trustUserHeader: true, limits: [{name: l, key: ip, limit: 1000, window: 1h}]}`,
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := *b
+				b.t = t
+				gate := b.gate(config)
+				for _, raw := range []string{"a=b&c=%20+d", ""} {
+					if w := ask(gate, as("ann"), query(raw, 2)); w.Code != 200 {
+						t.Fatalf("%q: %d %s", raw, w.Code, w.Body)
+					}
+				}
+				b.up.Forget()
+				for _, raw := range []string{"a=b c", " ", "a= ", " HTTP/1.1", "a=: x"} {
+					w := ask(gate, as("ann"), query(raw, 2))
+					if w.Code != 400 || w.Header().Get("X-Request-Id") == "" || w.Header().Get("Content-Type") != "application/problem+json" {
+						t.Errorf("%q: %d %v %s", raw, w.Code, w.Header(), w.Body)
+					}
+				}
+				if n := len(b.up.Seen()); n > 0 {
+					t.Errorf("%d requests reached the service", n)
+				}
+			})
+		}
+	})
+}
+
 // TestWhatTheServiceReceives is DESIGN section 1.4 and RULES 14: nothing that a
 // client says about who it is arrives, and what the auth service says does.
 func TestWhatTheServiceReceives(t *testing.T) {
