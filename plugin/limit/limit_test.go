@@ -641,3 +641,38 @@ func TestI6EvictionNeverAdmits(t *testing.T) {
 		}
 	})
 }
+
+// A key whose report was lost on its way, with nobody knowing whether it
+// arrived, stays until Redis has been told for certain.
+func TestI6UntoldBucketsStay(t *testing.T) {
+	simulate(t, 5, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		const span = time.Hour
+		deaf := func(is bool) {
+			w.mu.Lock()
+			w.deaf = is
+			w.mu.Unlock()
+		}
+		limiter := g.engine.Limiter("l", span, 20)
+		take := func(key string) bool {
+			ok, _ := g.request([]Ask{{Limiter: limiter, Key: Key(UserKey, key), Limit: 3, Cost: 1}})
+			return ok
+		}
+		w.setDown(true)
+		for n := 0; n < 3; n++ {
+			if !take("victim") {
+				t.Fatal("denied below the limit")
+			}
+		}
+		deaf(true)
+		w.setDown(false)
+		time.Sleep(2 * sweepEvery) // the report leaves, and is lost
+		deaf(false)
+		for n := 0; n < 200; n++ {
+			take(fmt.Sprint("flood", n))
+		}
+		if take("victim") {
+			t.Error("admitted beyond the limit: the flood made us forget what Redis has not been told")
+		}
+	})
+}

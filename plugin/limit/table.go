@@ -134,7 +134,7 @@ func (b *bucket) leave(e *Engine, healthy bool) bool {
 		b.used = false
 		return false
 	}
-	if b.flight != nil || len(b.queue) > 0 || b.unsettled > 0 || !b.owed.Empty() {
+	if b.flight != nil || len(b.queue) > 0 || b.unsettled > 0 || !b.owed.Empty() || b.untold {
 		return false
 	}
 	if b.lease != nil && b.lease.left > 0 {
