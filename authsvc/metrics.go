@@ -105,7 +105,8 @@ var (
 		{"allowed_total", "Requests allowed.", prometheus.CounterValue},
 		{"degraded_total", "Requests decided without Redis.", prometheus.CounterValue},
 		{"redis_calls_total", "Calls to Redis.", prometheus.CounterValue},
-		{"breaker_open", "1 while the gateway holds Redis to be away.", prometheus.GaugeValue},
+		{"breaker_open", "1 while the gateway holds Redis to be away; while it lasts, no heartbeat says so.", prometheus.GaugeValue},
+		{"breaker_opened_total", "How often the gateway took Redis to be away.", prometheus.CounterValue},
 		{"decision_hits_total", "Auth decisions served from the cache.", prometheus.CounterValue},
 		{"decision_misses_total", "Auth decisions asked for.", prometheus.CounterValue},
 		{"auth_errors_total", "Auth calls that failed.", prometheus.CounterValue},
@@ -138,7 +139,7 @@ func (g *gatewayCollector) Collect(out chan<- prometheus.Metric) {
 		c := gateway.Counters
 		out <- prometheus.MustNewConstMetric(gatewayUp, prometheus.GaugeValue, 1, gateway.Instance, gateway.Version)
 		for i, value := range []float64{
-			c.Allowed, c.Degraded, c.RedisCalls, c.BreakerOpen, c.DecisionHits,
+			c.Allowed, c.Degraded, c.RedisCalls, c.BreakerOpen, c.BreakerOpened, c.DecisionHits,
 			c.DecisionMisses, c.AuthErrors, c.EventsLost, c.Keys,
 		} {
 			out <- prometheus.MustNewConstMetric(gatewayDescs[i], gatewayFigures[i].kind, value, gateway.Instance)

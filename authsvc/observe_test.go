@@ -100,6 +100,7 @@ func TestMetrics(t *testing.T) {
 		`sluice_gateway_allowed_total{instance="0123456789abcdef"} 7`,
 		`sluice_gateway_denied_total{instance="0123456789abcdef",limit="per-user"} 3`,
 		`sluice_gateway_redis_errors_total{instance="0123456789abcdef",kind="timeout"} 2`,
+		`sluice_gateway_breaker_opened_total{instance="0123456789abcdef"} 11`,
 		`sluice_gateway_events_lost_total{instance="0123456789abcdef"} 9`,
 		`sluice_gateway_keys{instance="0123456789abcdef"} 10`,
 	} {

@@ -27,6 +27,7 @@ type GatewayCounters struct {
 	RedisCalls     float64            `json:"redis_calls"`
 	RedisErrors    map[string]float64 `json:"redis_errors"` // by kind
 	BreakerOpen    float64            `json:"breaker_open"`
+	BreakerOpened  float64            `json:"breaker_opened"`
 	DecisionHits   float64            `json:"decision_hits"`
 	DecisionMisses float64            `json:"decision_misses"`
 	AuthErrors     float64            `json:"auth_errors"`
