@@ -114,20 +114,32 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	return g, nil
 }
 
-// ServeHTTP is the pipeline.
+// ServeHTTP is the pipeline, or the short way through it (steady.go).
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := w.Header()
 	id := requestID(g, out, r)
 	strip(g, r.Header)
-	// Go's server takes white space in a query over HTTP/2, and over HTTP/1.1 it
-	// would end the target.
-	if r.ProtoMajor > 1 && strings.IndexByte(r.URL.RawQuery, ' ') >= 0 {
-		brokenTarget().write(w, r, id)
+	if r.ProtoMajor > 1 && refuseTarget(w, r, id) {
 		return
 	}
-	if g.steady && serveSteady(g, w, r, out, id) {
-		return
+	if !g.steady || !serveSteady(g, w, r, out, id) {
+		servePipeline(g, w, r, out, id)
 	}
+}
+
+// refuseTarget refuses white space in a query: Go's server takes it over HTTP/2,
+// and in HTTP/1.1 it would end the target.
+func refuseTarget(w http.ResponseWriter, r *http.Request, id string) bool {
+	if strings.IndexByte(r.URL.RawQuery, ' ') < 0 {
+		return false
+	}
+	brokenTarget().write(w, r, id)
+	return true
+}
+
+// servePipeline takes every step by itself. (A function of its own, for the
+// interpreter's sake: what is in ServeHTTP costs the short way too.)
+func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, id string) {
 	t := toll{gate: g}
 	no := g.admit(&t, r)
 	t.announce(out)
@@ -168,6 +180,6 @@ type misconfigured struct{}
 
 func (misconfigured) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := newUUID()
-	w.Header()[requestIDHeader] = []string{id}
-	unavailable("The gateway is misconfigured; its log says how.", 0).write(w, r, id)
+	w.Header()[requestIDHeader] = id
+	unavailable("The gateway is misconfigured; its log says how.", 0).write(w, r, id[0])
 }
