@@ -71,6 +71,8 @@ type Outcome struct {
 	Short    int           // permits of the hot key that do not count, of those admitted
 	Exact    bool          // a fresh key admits exactly its limit
 	Remarks  []string
+
+	Before []string // promises about time that it broke when it was measured beside another cell
 }
 
 // String is the outcome in one line.

@@ -66,7 +66,7 @@ func (r *Results) Write(to io.Writer) error {
 	for _, o := range r.Cells {
 		o.row(w)
 	}
-	fmt.Fprintf(w, "\n%d cells. Promises broken: %s\n", len(r.Cells), r.broken())
+	fmt.Fprintf(w, "\n%d cells. Promises broken: %s\n%s", len(r.Cells), r.broken(), r.again())
 	fmt.Fprintf(w, "\n## A stampede on a fresh key\n\n50 x limit requests at once over three gateways, straight to Redis; each round on a key of its own, in the first hundredth of a\nwindow of ten hours (RULES 48). I1 speaks of decisions made with Redis: with a timeout of 25 ms a machine of this size,\nwhich has 501 goroutines to run at once, makes some without (RULES 4), and only then may a round differ.\n\n| redis.timeout | limit | requests a round | rounds | exactly the limit admitted | decisions without Redis | rounds that differ |\n|---|---|---|---|---|---|---|\n")
 	for _, p := range r.Parallel {
 		fmt.Fprintf(w, "| %v | %d | %d | %d | %d | %d | %s |\n", p.Timeout, p.Limit, p.Requests, p.Rounds, p.Exact, p.Degraded, strings.Join(p.Wrong, ", "))
@@ -131,6 +131,20 @@ func (r *Results) broken() string {
 		return "none."
 	}
 	return "\n\n- " + strings.Join(all, "\n- ")
+}
+
+// again lists the cells that were measured a second time, and why.
+func (r *Results) again() string {
+	var all strings.Builder
+	for _, o := range r.Cells {
+		for _, promise := range o.Before {
+			fmt.Fprintf(&all, "- %s, %s: %s\n", o.Kind.Name, o.State, promise)
+		}
+	}
+	if all.Len() == 0 {
+		return ""
+	}
+	return "\nTwo cells are measured at a time. These were measured again, alone, because the first time\n\n" + all.String()
 }
 
 // slow lists the promises that a busy machine can break: one redis.timeout and
