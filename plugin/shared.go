@@ -176,7 +176,7 @@ func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 }
 
 // holdLimiter is the state of one limit.
-func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subnet int) *limit.Limiter {
+func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subnet int, policy limit.Policy) *limit.Limiter {
 	l := limiters.hold(ctx, b.identity+"\n"+rule.name+"\n"+rule.window.String(), func() (interface{}, func()) {
 		l := b.engine.Limiter(rule.name, rule.window, maxKeys)
 		end := b.account.use(rule)
@@ -186,6 +186,7 @@ func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subn
 		}
 	}).(*limit.Limiter)
 	l.Allow(maxKeys)
+	l.Use(policy)
 	b.account.define(rule, subnet)
 	return l
 }

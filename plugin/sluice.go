@@ -100,7 +100,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	for i, rule := range s.limits {
 		rule.position = i
 		rule.awaited = rule.count != nil || rule.refund != nil
-		rule.limiter = holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet)
+		rule.limiter = holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet, s.policy)
 		rule.varies = rule.tierHeader != "" || rule.limitHeader != ""
 		rule.policy = rule.describe(rule.limit)
 		rule.quoted = `"` + rule.name + `";r=`

@@ -19,8 +19,7 @@ const awayRetry = time.Second
 // the outage plus `limit` by the shares; and `limit` alone for keys that every
 // instance knew (RULES 17).
 func (e *Engine) fallBackLocked(b *bucket, p *Policy, limit, cost int64, o *Outcome, now int64) {
-	e.Degraded.Add(1)
-	o.Degraded = true
+	countAlone(e, o)
 	if p.OnFailure == Deny {
 		o.Verdict, o.RetryAfter = Unavailable, awayRetry
 		return
@@ -36,13 +35,24 @@ func (e *Engine) fallBackLocked(b *bucket, p *Policy, limit, cost int64, o *Outc
 // share: on a fresh key those numbers are zero everywhere, and under the whole
 // limit every instance would admit all of it (RULES 17).
 func (e *Engine) byLastNumbersLocked(b *bucket, p *Policy, limit, cost int64, o *Outcome, now int64) {
+	countAlone(e, o)
+	e.decideAloneLocked(b, limit, cost, o, e.presence.share(limit, p.MinInstances), false, now)
+}
+
+// countAlone notes a decision made without Redis.
+func countAlone(e *Engine, o *Outcome) {
 	e.Degraded.Add(1)
 	o.Degraded = true
-	e.decideAloneLocked(b, limit, cost, o, e.presence.share(limit, p.MinInstances), false, now)
 }
 
 // decideAloneLocked applies the rule to this instance's part of the usage.
 func (e *Engine) decideAloneLocked(b *bucket, limit, cost int64, o *Outcome, share int64, regardless bool, now int64) {
+	if h := b.lease; h != nil && h.alone {
+		if b.spendLocked(limit, cost, o, now) {
+			return
+		}
+		b.dropLeaseLocked() // what is left of it is not usage
+	}
 	w := b.limiter.window
 	clock := e.redisNow(now)
 	b.advanceLocked(clock / w)
@@ -76,6 +86,39 @@ func (e *Engine) decideAloneLocked(b *bucket, limit, cost int64, o *Outcome, sha
 	o.Remaining = later(0, room-cost) / cost
 	o.lease = nil
 	o.cost, o.window = cost, index
+	b.demand.taken += cost
+	if !b.shared && !b.limiter.mixed.Load() && !e.redis.Healthy() {
+		b.setAsideLocked(limit, cost, room-cost, o.Reset, now)
+	}
+}
+
+// setAsideLocked leases to the key what it is likely to need next of this
+// instance's own room, so that without Redis too a hot key's permits come from
+// memory (Spend). They count as spent from the start, and stop counting when
+// the lease ends before they are.
+func (b *bucket) setAsideLocked(limit, cost, room int64, reset time.Duration, now int64) {
+	extra := b.demand.estimate(now)
+	if far := extra * farHorizons; far*plentiful <= room {
+		extra = far
+	}
+	if extra > room {
+		extra = room
+	}
+	extra = extra / cost * cost
+	if extra <= 0 {
+		return
+	}
+	b.owed.Spent += extra
+	b.alone.Spent += extra
+	b.lease = &lease{
+		left: extra, limit: limit, alone: true, ends: now + int64(reset), until: now + int64(reset),
+		generation: b.seen.Generation, index: b.seen.Index, room: room - extra,
+	}
+	if latest := now + leaseLife; b.lease.until > latest {
+		b.lease.until = latest
+	}
+	b.atSweep = -1
+	b.limiter.engine.watchLocked(b)
 }
 
 // part is this instance's part of usage that everybody shares, rounded up: the

@@ -49,7 +49,7 @@ func giveBackLocked(e *Engine, b *bucket, a *Answer, now int64) {
 	if h != nil && h == b.lease && now < h.until {
 		h.left += a.cost
 	} else if h != nil {
-		b.oweReturnLocked(h.generation, h.index, a.cost)
+		b.returnLocked(h, a.cost)
 		b.denial.until = 0 // there may be room now
 	} else {
 		e.forgetSpentLocked(b, a.window, a.cost)

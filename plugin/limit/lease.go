@@ -16,6 +16,7 @@ const leaseLife = int64(1e9)
 type lease struct {
 	left  int64 // permits; only falls below what Redis granted (I1), guarded by the bucket's mu
 	limit int64 // the limit it was granted under; another one has to ask (RULES 19)
+	alone bool  // set aside of this instance's own share, without Redis (fallback.go)
 
 	// until is the monotonic instant at which the permits die: the end of
 	// the window they were granted in, at most leaseLife away. Both are
@@ -92,6 +93,9 @@ func Spend(l *Limiter, key string, permits, cost, now int64, answer *Answer) Ver
 		answer.Reset = time.Duration(h.ends - now)
 		answer.lease = h
 		answer.cost = cost
+		if h.alone {
+			countAlone(l.engine, &answer.Outcome)
+		}
 		return Granted
 	}
 	verdict := Undecided
@@ -164,9 +168,19 @@ func (o *Outcome) grant(h *lease, cost, now int64) {
 // dropLeaseLocked ends the lease; what is left of it is owed to Redis.
 func (b *bucket) dropLeaseLocked() {
 	if h := b.lease; h != nil {
-		b.oweReturnLocked(h.generation, h.index, h.left)
+		b.returnLocked(h, h.left)
 		h.left = 0
 		b.lease = nil
+	}
+}
+
+// returnLocked takes permits of a lease that is over back to where they came
+// from.
+func (b *bucket) returnLocked(h *lease, permits int64) {
+	if !h.alone {
+		b.oweReturnLocked(h.generation, h.index, permits)
+	} else if h.generation == b.seen.Generation {
+		b.limiter.engine.forgetSpentLocked(b, h.index, permits)
 	}
 }
 

@@ -159,6 +159,10 @@ type Limiter struct {
 	window int64 // microseconds
 	prefix string
 	table  table
+
+	mu     sync.Mutex
+	policy *Policy     // of the first who used it
+	mixed  atomic.Bool // others have other policies: none may spend what another's set aside
 }
 
 // NewEngine makes an engine; Start lets it talk to Redis.
@@ -229,6 +233,17 @@ func (e *Engine) Limiter(name string, span time.Duration, maxKeys int) *Limiter 
 	}
 	l.table.allow(maxKeys)
 	return l
+}
+
+// Use tells under which policy requests will be asked at the limit.
+func (l *Limiter) Use(p Policy) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.policy == nil {
+		l.policy = &p
+	} else if *l.policy != p {
+		l.mixed.Store(true)
+	}
 }
 
 // Allow raises the number of keys that the limit tracks.

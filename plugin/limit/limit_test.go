@@ -277,6 +277,111 @@ func TestI5OutageWithAnUnspentLease(t *testing.T) {
 	})
 }
 
+// Without Redis a hot key is served from memory as with it: few of its requests
+// ask for the rule, every one counts as degraded, and neither the shares nor
+// what Redis is told in the end differ by a permit.
+func TestI5HotWithoutRedis(t *testing.T) {
+	const span, limit, rounds = time.Hour, 3000, 6000
+	for name, mixed := range map[string]bool{"one policy": false, "policies that differ": true} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, 1, 3, func(w *world, gates []*instance) {
+				ask := gates[0].ask("l", span, "u", limit, 1)
+				for _, g := range gates {
+					l := g.ask("l", span, "u", limit, 1).Limiter
+					l.Use(Policy{})
+					if mixed {
+						l.Use(Policy{OnFailure: Deny})
+					}
+				}
+				w.setDown(true)
+				fromMemory, unused := 0, 0
+				for n := 0; n < rounds; n++ {
+					g := gates[n%3]
+					ok, answers := g.request([]Ask{g.ask("l", span, "u", limit, 1)})
+					if a := answers[0]; ok && a.lease != nil {
+						fromMemory++
+						if unused == 0 && n > rounds/4 { // one that is not used after all
+							g.engine.GiveBack(&answers[0])
+							unused = 1
+						}
+					}
+					time.Sleep(time.Millisecond)
+					if n%300 == 299 {
+						time.Sleep(4 * sweepEvery) // what was set aside lies unused
+					}
+				}
+				if part := float64(fromMemory) / limit; mixed != (part == 0) || !mixed && part < 0.8 {
+					t.Errorf("%.2f of the permits came from memory", part)
+				}
+				if got := len(w.admissions()); got != limit+unused {
+					t.Errorf("admitted %d, want %d and %d that was given back", got, limit, unused)
+				}
+				if got := w.degraded(gates); got != rounds {
+					t.Errorf("%d decisions count as degraded, %d were", got, rounds)
+				}
+				w.setDown(false)
+				time.Sleep(settledAfter)
+				if used := w.stored(ask.Limiter.redisKey(ask.Key)).Current(); used != limit {
+					t.Errorf("Redis counts %d of %d", used, limit)
+				}
+			})
+		})
+	}
+}
+
+// A grant that comes while permits are set aside takes their place, and loses
+// none of them.
+func TestI5LateGrantWhilePermitsAreSetAside(t *testing.T) {
+	const span, limit = time.Hour, 3000
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		set := func(down bool, slow time.Duration) { // connections stay
+			w.mu.Lock()
+			w.down, w.slow = down, slow
+			w.mu.Unlock()
+		}
+		set(false, time.Duration(leaseLife/2))
+		for n := 0; n < 4000; n++ {
+			g.request([]Ask{g.ask("l", span, "u", limit, 1)}) // the first waits for its timeout, and is answered half a second later
+			time.Sleep(time.Millisecond)
+			set(n < 3000, 0)
+		}
+		if got := len(w.admissions()); got > limit || got < limit-2 {
+			t.Errorf("admitted %d of %d", got, limit)
+		}
+	})
+}
+
+// A reset voids what was set aside before it: Redis would never hear of it.
+func TestI5ResetWhilePermitsAreSetAside(t *testing.T) {
+	const span, limit = time.Hour, 100_000
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		ask := g.ask("l", span, "u", limit, 1)
+		key := ask.Limiter.redisKey(ask.Key)
+		use := func(times int) {
+			for range times {
+				g.request([]Ask{ask})
+				time.Sleep(time.Millisecond)
+			}
+		}
+		w.setDown(true)
+		use(1000)
+		w.mu.Lock()
+		w.counters[key] = window.Counts{Generation: 1, Index: w.clockLocked() / ask.Limiter.window}
+		w.mu.Unlock()
+		w.setDown(false)
+		use(100) // Redis is heard of again
+		before := len(w.admissions())
+		use(500)
+		after := len(w.admissions()) - before
+		time.Sleep(settledAfter)
+		if used := w.stored(key).Current(); used < int64(after) {
+			t.Errorf("Redis counts %d of %d that were admitted since it is back", used, after)
+		}
+	})
+}
+
 // A Redis that comes back only to lose every report does not hand out the
 // shares again: what an instance admitted alone counts in full against its
 // share, reported or not. And once Redis listens, it is told of at least what

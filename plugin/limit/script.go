@@ -142,6 +142,9 @@ func (b *bucket) learnLocked(grant window.Grant) {
 	case counts.Generation != b.seen.Generation || ahead < -1:
 		b.owed = window.Settlement{} // a reset, or a clock stepped back: those windows are gone
 		b.alone = window.Settlement{}
+		if h := b.lease; h != nil && h.alone {
+			h.left = 0 // nobody would report it
+		}
 	case ahead == -1: // a late reply: the fallback has moved on to the next window
 		counts = counts.At(b.seen.Index)
 	case ahead > 0:
@@ -195,6 +198,7 @@ func (e *Engine) distributeLocked(b *bucket, f *flight, grant window.Grant, now 
 		w.release()
 	}
 	if f.need > 0 {
+		b.dropLeaseLocked() // one set aside while the call was under way
 		b.lease = h
 		b.atSweep = -1
 		if h.left > 0 {
