@@ -46,6 +46,7 @@ type limitRule struct {
 	awaited   bool   // the answer's status decides whether the permit counts
 	byAddress bool   // key is keyIP
 	policy    string // RateLimit-Policy for the plain limit
+	denial    string // the body of its denials, up to the seconds to wait
 	quoted    string // `"name"`, with what follows it in RateLimit
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -80,11 +81,50 @@ func unavailable(detail string, retryAfter time.Duration) *refusal {
 // worth more than the wait.
 const unread = 64 << 10
 
+// closeUnread has the refusal of a long body answered at once (RFC 9112, section
+// 9.6).
+func closeUnread(h http.Header, r *http.Request) {
+	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > unread) {
+		h["Connection"] = []string{"close"}
+	}
+}
+
+// denialHead is the body of a limit's denials up to the seconds to wait.
+func denialHead(rule *limitRule) string {
+	no := tooMany(rule, 0, false)
+	body, _ := json.Marshal(problem{Type: "about:blank", Title: no.title, Status: no.status, Detail: no.detail, Limit: no.limit})
+	head, _, _ := strings.Cut(string(body), `"request_id"`)
+	return head + `"retry_after":`
+}
+
+// deny is tooMany(rule, retryAfter, false).write(w, r, id) from parts made ahead.
+// Floods are denied by it, and interpreted it takes half as long.
+func deny(w http.ResponseWriter, r *http.Request, out http.Header, rule *limitRule, retryAfter time.Duration, id string) {
+	if r.ContentLength != 0 {
+		closeUnread(out, r)
+	}
+	wait := "1"
+	if retryAfter > time.Second {
+		wait = strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)
+	}
+	body := []byte(rule.denial + wait + `,"request_id":"` + id + `"}`)
+	out["Retry-After"] = []string{wait}
+	out["Content-Type"] = problemType
+	out["Cache-Control"] = notStored
+	out["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(http.StatusTooManyRequests)
+	w.Write(body) // an error here means that the client is gone
+}
+
+// Values that nobody changes: a header is set anew or added to, never edited.
+var (
+	problemType = []string{"application/problem+json"}
+	notStored   = []string{"no-store"}
+)
+
 func (no *refusal) write(w http.ResponseWriter, r *http.Request, id string) {
 	h := w.Header()
-	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > unread) {
-		h.Set("Connection", "close") // answered at once (RFC 9112, section 9.6)
-	}
+	closeUnread(h, r)
 	for _, challenge := range no.challenge {
 		h.Add("Www-Authenticate", challenge)
 	}
@@ -102,7 +142,7 @@ func (no *refusal) write(w http.ResponseWriter, r *http.Request, id string) {
 	}
 	if body == nil {
 		body, _ = json.Marshal(p) // a struct of strings and numbers always marshals
-		contentType = "application/problem+json"
+		contentType = problemType[0]
 	}
 	if contentType != "" {
 		h.Set("Content-Type", contentType)

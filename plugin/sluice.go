@@ -103,6 +103,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		rule.limiter = holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet, s.policy)
 		rule.varies = rule.tierHeader != "" || rule.limitHeader != ""
 		rule.policy = rule.describe(rule.limit)
+		rule.denial = denialHead(rule)
 		rule.quoted = `"` + rule.name + `";r=`
 		if rule.key == keyUser {
 			g.userLimits = append(g.userLimits, rule)

@@ -106,10 +106,10 @@ func serveSteady(g *gate, w http.ResponseWriter, r *http.Request, out http.Heade
 	out["Ratelimit-Policy"] = policies
 	out["Ratelimit"] = []string{string(state)}
 	if who != nil {
-		identifySteady(g, h, who)
+		identifySteady(g, h, who) // of a denial too: the access log tells whose it was
 	}
 	if denied {
-		refuseSteady(g, w, r, answers[:len(g.rules)], id)
+		refuseSteady(g, w, r, out, answers[:len(g.rules)], id)
 		return true
 	}
 	g.backend.allowed.Add(1)
@@ -160,7 +160,7 @@ func heldSteady(g *gate, answers []limit.Answer, now int64) []hold {
 
 // refuseSteady is the denial by the limit that denies for longest; what the
 // others granted goes back.
-func refuseSteady(g *gate, w http.ResponseWriter, r *http.Request, answers []limit.Answer, id string) {
+func refuseSteady(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, answers []limit.Answer, id string) {
 	worst := -1
 	for i, rule := range g.rules {
 		if answers[i].Verdict != limit.Denied {
@@ -171,8 +171,10 @@ func refuseSteady(g *gate, w http.ResponseWriter, r *http.Request, answers []lim
 			worst = i
 		}
 	}
-	giveBack(g, answers)
-	tooMany(g.rules[worst], answers[worst].RetryAfter, false).write(w, r, id)
+	if len(answers) > 1 {
+		giveBack(g, answers)
+	}
+	deny(w, r, out, g.rules[worst], answers[worst].RetryAfter, id)
 }
 
 // steadyPolicies is RateLimit-Policy for a user whose tier has limits of its
