@@ -54,6 +54,7 @@ type bucket struct {
 	// seen.Index, reported or not: while Redis comes and goes it counts in
 	// full against the share, else each report would free most of it again.
 	alone  window.Settlement
+	heard  bool  // Redis has answered about the key
 	untold bool  // a report's call failed, and nobody knows whether it ran: tell seen again
 	again  int64 // monotonic ns before which the sweeper does not try again
 

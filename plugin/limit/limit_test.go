@@ -382,6 +382,29 @@ func TestI5ResetWhilePermitsAreSetAside(t *testing.T) {
 	})
 }
 
+// What was admitted without Redis is reported though the key had been reset
+// before this instance ever heard of it.
+func TestI5ReportAfterAResetNobodyTold(t *testing.T) {
+	const span, limit = time.Hour, 10
+	simulate(t, 1, 1, func(w *world, gates []*instance) {
+		g := gates[0]
+		ask := g.ask("l", span, "u", limit, 1)
+		key := ask.Limiter.redisKey(ask.Key)
+		w.mu.Lock()
+		w.counters[key] = window.Counts{Generation: 3, Index: w.clockLocked() / ask.Limiter.window, Granted: 2}
+		w.mu.Unlock()
+		w.setDown(true)
+		for range 4 {
+			g.request([]Ask{ask})
+		}
+		w.setDown(false)
+		time.Sleep(settledAfter)
+		if used := w.stored(key).Current(); used != 6 {
+			t.Errorf("Redis counts %d, want 2 and the 4 that were admitted without it", used)
+		}
+	})
+}
+
 // A Redis that comes back only to lose every report does not hand out the
 // shares again: what an instance admitted alone counts in full against its
 // share, reported or not. And once Redis listens, it is told of at least what

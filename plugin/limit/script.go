@@ -109,7 +109,7 @@ func (e *Engine) landed(b *bucket, f *flight, reply redis.Reply, err error) {
 		e.crashedLocked(b, f, err, now)
 	} else {
 		e.tellTime(grant.Now, f.sent)
-		b.learnLocked(grant)
+		b.learnLocked(f, grant)
 		e.distributeLocked(b, f, grant, now)
 	}
 	next := e.nextLocked(b, now)
@@ -136,8 +136,18 @@ func parse(reply redis.Reply, err error) (window.Grant, error) {
 
 // learnLocked replaces what was known of the key by what Redis says now. Debts
 // made since the call left stay with the window they belong to.
-func (b *bucket) learnLocked(grant window.Grant) {
+func (b *bucket) learnLocked(f *flight, grant window.Grant) {
 	counts := grant.Counts
+	if !b.heard && counts.Generation != b.seen.Generation {
+		// The first that is heard of the key: it was reset before, and Redis
+		// took the debts that the call brought for older than that.
+		b.owed = b.owed.Plus(f.owed.Shift(b.seen.Index - f.index))
+		b.seen.Generation = counts.Generation
+		if h := b.lease; h != nil {
+			h.generation = counts.Generation
+		}
+	}
+	b.heard = true
 	switch ahead := counts.Index - b.seen.Index; {
 	case counts.Generation != b.seen.Generation || ahead < -1:
 		b.owed = window.Settlement{} // a reset, or a clock stepped back: those windows are gone
