@@ -1,28 +1,22 @@
--- Sends the requests of a file, one after another, each thread its own part of
--- them. Without a `response` function wrk parses no headers: it only counts
--- statuses of 400 and above. What it says at the end is one line of JSON.
-local threads = {}
+-- Sends the requests of a file, one after another. Without a `response` function
+-- wrk parses no headers: it only counts statuses of 400 and above. What it says at
+-- the end is one line of JSON.
+local sender
 
 function setup(thread)
-  thread:set("id", #threads)
-  table.insert(threads, thread)
+  sender = thread
 end
 
 function init(args)
-  local path, file, count, once = args[1], args[2], tonumber(args[3]), args[4] == "once"
+  local path, file = args[1], args[2]
   ready, at, wrapped = {}, 0, 0
-  local number = 0
   for text in io.lines(file) do
-    if not once or number % count == id then
-      local user, key, token = text:match("^(%S+) (%S+) (%S+)$")
-      ready[#ready + 1] = wrk.format("GET", path, {
-        ["Host"] = "shop.example", ["Accept"] = "application/json", ["User-Agent"] = "bench",
-        ["Authorization"] = "Bearer " .. token, ["X-Expect-User"] = user, ["X-Key"] = key,
-      })
-    end
-    number = number + 1
+    local user, key, token = text:match("^(%S+) (%S+) (%S+)$")
+    ready[#ready + 1] = wrk.format("GET", path, {
+      ["Host"] = "shop.example", ["Accept"] = "application/json", ["User-Agent"] = "bench",
+      ["Authorization"] = "Bearer " .. token, ["X-Expect-User"] = user, ["X-Key"] = key,
+    })
   end
-  if not once then at = math.floor(#ready * id / count) end
 end
 
 function request()
@@ -32,9 +26,7 @@ function request()
 end
 
 function done(summary, latency, requests)
-  local again = 0
-  for _, thread in ipairs(threads) do again = again + thread:get("wrapped") end
   local e = summary.errors
   io.write(string.format('\nJSON {"requests":%d,"micros":%d,"refused":%d,"broken":%d,"late":%d,"wrapped":%d}\n',
-    summary.requests, summary.duration, e.status, e.connect + e.read + e.write, e.timeout, again))
+    summary.requests, summary.duration, e.status, e.connect + e.read + e.write, e.timeout, sender:get("wrapped")))
 end

@@ -45,7 +45,7 @@ var loads = []int{25, 50, 75}
 
 // freshRate is how many requests a second are prepared for loads that may not
 // repeat one: more than any chain answers of that kind.
-const freshRate = 30_000
+const freshRate = 20_000
 
 func (b *bed) measure(ctx context.Context, rounds, openRounds, seconds int, seed uint64, progress io.Writer) (*results, error) {
 	r := &results{closed: map[string][]sample{}, open: map[string]map[int][]tail{}}
@@ -69,7 +69,6 @@ func (b *bed) measure(ctx context.Context, rounds, openRounds, seconds int, seed
 
 // closedLoop is one run of wrk with all that it cost.
 func (b *bed) closedLoop(ctx context.Context, c chain, seconds int) (sample, error) {
-	once := c.load == newKeys || c.load == newAll
 	lines, err := b.crowd.requests(c.load, seconds*freshRate)
 	if err != nil {
 		return sample{}, err
@@ -82,7 +81,7 @@ func (b *bed) closedLoop(ctx context.Context, c chain, seconds int) (sample, err
 		if err != nil {
 			return sample{}, err
 		}
-		if _, err := drive(ctx, b.dir, b.url(c), c.path(), warm, false, 1); err != nil {
+		if _, err := drive(ctx, b.dir, b.url(c), c.path(), warm, 1); err != nil {
 			return sample{}, err
 		}
 	}
@@ -93,7 +92,7 @@ func (b *bed) closedLoop(ctx context.Context, c chain, seconds int) (sample, err
 	if err != nil {
 		return sample{}, err
 	}
-	o, err := drive(ctx, b.dir, b.url(c), c.path(), lines, once, seconds)
+	o, err := drive(ctx, b.dir, b.url(c), c.path(), lines, seconds)
 	if err != nil {
 		return sample{}, err
 	}
@@ -101,7 +100,7 @@ func (b *bed) closedLoop(ctx context.Context, c chain, seconds int) (sample, err
 	if err != nil {
 		return sample{}, err
 	}
-	if once && o.Wrapped > 0 {
+	if (c.load == newKeys || c.load == newAll) && o.Wrapped > 0 {
 		return sample{}, fmt.Errorf("%s: %d new requests a second were too few: %+v", c.name, freshRate, o)
 	}
 	if err := c.judge(o, after.seen.minus(before.seen)); err != nil {
