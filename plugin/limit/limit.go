@@ -10,7 +10,7 @@
 //	           requests need and, away from the limit, what the next
 //	           50 ms are likely to need; concurrent requests of a
 //	           key share one call, several keys one write
-//	fall back  Redis away: this instance's share of the limit, from  fallback.go
+//	fall back  Redis away: leases from this instance's share, by  fallback.go
 //	           the last usage it knew, reported when Redis is back
 //	give back  permits that nobody used return to Redis              giveback.go
 //
