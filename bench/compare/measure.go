@@ -36,7 +36,7 @@ type results struct {
 // tail is the latencies of one open loop run.
 type tail struct {
 	p50, p99, p999 time.Duration
-	failed         int
+	late           int // not answered within longestAnswer: the chain could not keep up
 	offered, rate  float64
 }
 
@@ -214,17 +214,17 @@ func (b *bed) openLoops(ctx context.Context, r *results, rounds, seconds int, ra
 				continue
 			}
 			began := time.Now()
-			latencies, failed := paced(ctx, b.url(c)+c.path(), lines, rate, time.Duration(seconds)*time.Second)
+			latencies, late, wrong := paced(ctx, b.url(c)+c.path(), lines, rate, time.Duration(seconds)*time.Second)
 			if r.open[c.name] == nil {
 				r.open[c.name] = map[int][]tail{}
 			}
 			slices.Sort(latencies)
-			t := tail{p50: quantile(latencies, 0.50), p99: quantile(latencies, 0.99), p999: quantile(latencies, 0.999), failed: failed,
+			t := tail{p50: quantile(latencies, 0.50), p99: quantile(latencies, 0.99), p999: quantile(latencies, 0.999), late: late,
 				offered: float64(rate), rate: float64(len(latencies)) / time.Since(began).Seconds()}
 			r.open[c.name][percent] = append(r.open[c.name][percent], t)
 			fmt.Fprintf(progress, "latency %d of %d: %-28s at %d%%: %v %v %v\n", round+1, rounds, c.name, percent, t.p50, t.p99, t.p999)
-			if failed > 0 {
-				return fmt.Errorf("%s: %d of %d failed at %d a second", c.name, failed, len(latencies), rate)
+			if wrong > 0 {
+				return fmt.Errorf("%s: %d of %d were answered wrong at %d a second", c.name, wrong, len(latencies), rate)
 			}
 		}
 	}

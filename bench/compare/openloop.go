@@ -12,22 +12,26 @@ import (
 // mostWorkers bounds the requests that are under way at once in an open loop.
 const mostWorkers = 4000
 
+// longestAnswer is how long an answer may take until nobody waits for it.
+const longestAnswer = 5 * time.Second
+
 // paced sends requests at a fixed rate, whether answers come or not, and
-// returns how long each took from the instant at which it was due.
+// returns how long each took from the instant at which it was due, how many were
+// not answered in time, and how many not as they should.
 //
 // vegeta's own latencies begin when a request is really sent, which hides the
 // wait of one that was sent late because the machine was busy (coordinated
 // omission). Its results carry the request's number: it was due number/rate
 // after the start. The start is not told, but no request is sent before it is
 // due, so it is the earliest of (sent - number/rate).
-func paced(ctx context.Context, url string, lines []line, rate int, length time.Duration) (latencies []time.Duration, failed int) {
+func paced(ctx context.Context, url string, lines []line, rate int, length time.Duration) (latencies []time.Duration, late, wrong int) {
 	targets := make([]vegeta.Target, len(lines))
 	for i, l := range lines {
 		targets[i] = vegeta.Target{Method: http.MethodGet, URL: url, Header: headersOf(l)}
 	}
 	var next atomic.Uint64
 	attacker := vegeta.NewAttacker(vegeta.Connections(connections*4), vegeta.Workers(connections), vegeta.MaxWorkers(mostWorkers),
-		vegeta.HTTP2(false), vegeta.Timeout(5*time.Second), vegeta.Redirects(vegeta.NoFollow))
+		vegeta.HTTP2(false), vegeta.Timeout(longestAnswer), vegeta.Redirects(vegeta.NoFollow))
 	stop := context.AfterFunc(ctx, func() { attacker.Stop() })
 	defer stop()
 
@@ -45,15 +49,18 @@ func paced(ctx context.Context, url string, lines []line, rate int, length time.
 		if began := result.Timestamp.Add(-time.Duration(result.Seq) * period); start.IsZero() || began.Before(start) {
 			start = began
 		}
-		if result.Error != "" {
-			failed++
+		switch {
+		case result.Error != "" && result.Code == 0:
+			late++
+		case result.Error != "":
+			wrong++
 		}
 		finished = append(finished, finish{number: result.Seq, at: result.Timestamp.Add(result.Latency)})
 	}
 	for _, f := range finished {
 		latencies = append(latencies, f.at.Sub(start.Add(time.Duration(f.number)*period)))
 	}
-	return latencies, failed
+	return latencies, late, wrong
 }
 
 // headersOf are what drive.lua sends as well.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -216,7 +217,7 @@ func report(b *bed, r *results, f facts) string {
 	}
 
 	if len(r.open) > 0 {
-		p("\n## Latency\n\nOpen loop (vegeta), from the instant at which a request was due, in milliseconds: median of the rounds. The rates are shares of the %d requests a second that the same generator gets through bare Traefik in a closed loop. A dash: the chain's own throughput is less than that rate.\n\n", r.capacity)
+		p("\n## Latency\n\nOpen loop (vegeta), from the instant at which a request was due, in milliseconds: median of the rounds. The rates are shares of the %d requests a second that the same generator gets through bare Traefik in a closed loop. A dash: the chain's own throughput is less than that rate, or it could not keep up beside this generator, which takes more of the processors than wrk: some requests had no answer within %v.\n\n", r.capacity, longestAnswer)
 		p("| chain |")
 		for _, percent := range loads {
 			p(" %d%%: p50 | p99 | p99.9 |", percent)
@@ -232,7 +233,7 @@ func report(b *bed, r *results, f facts) string {
 				for _, value := range []func(tail) time.Duration{
 					func(t tail) time.Duration { return t.p50 }, func(t tail) time.Duration { return t.p99 }, func(t tail) time.Duration { return t.p999 },
 				} {
-					if len(tails) == 0 {
+					if len(tails) == 0 || slices.ContainsFunc(tails, func(t tail) bool { return t.late > 0 }) {
 						p(" - |")
 						continue
 					}
