@@ -77,7 +77,8 @@ func TestGapMakesDecisionsAskedAgain(t *testing.T) {
 			"a number that is missing": `{"epoch":"00c0ffee00c0ffee","seq":1000000,"type":"tick"}`,
 			"a number that was there":  `{"epoch":"00c0ffee00c0ffee","seq":1,"type":"tick"}`,
 		} {
-			gate := b.keeps(`{redis: REDIS, auth: {addresses: ["AUTH"]}}`, events)
+			// Gates with equal auth sections share what is kept: each case has its own.
+			gate := b.keeps(fmt.Sprintf(`{redis: REDIS, auth: {addresses: ["AUTH"], cacheSize: %d}}`, 1000+len(name)), events)
 			before := b.auth.askedAbout("ann")
 			if err := b.redis.Client.Publish(context.Background(), b.prefix+":events", event).Err(); err != nil {
 				t.Fatal(err)
