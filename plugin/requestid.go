@@ -39,9 +39,9 @@ func vouchedID(g *gate, r *http.Request) []string {
 	return nil
 }
 
-// uuids are identifiers made ahead, as header values. Interpreted, one that is
-// taken from here costs a quarter of one that is made: the interpreter pays for
-// a function where it is entered, and not again for each turn of its loops.
+// uuids are identifiers made ahead, as header values. Interpreted, that saves a
+// request 30 allocations of some 450: the interpreter pays for a function where
+// it is entered, and not again for each turn of its loops.
 type uuids struct {
 	made  [][]string
 	taken atomic.Int64

@@ -235,7 +235,9 @@ func (e *Engine) Limiter(name string, span time.Duration, maxKeys int) *Limiter 
 	return l
 }
 
-// Use tells under which policy requests will be asked at the limit.
+// Use tells under which policy requests will be asked at the limit. Where two
+// differ, also through an edit while Redis is away, nothing is set aside for as
+// long as the limit lives; what was is spent within a second.
 func (l *Limiter) Use(p Policy) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

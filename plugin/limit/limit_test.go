@@ -365,11 +365,10 @@ func TestI5ResetWhilePermitsAreSetAside(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		}
+		use(1) // the key is known from before the reset
 		w.setDown(true)
 		use(1000)
-		w.mu.Lock()
-		w.counters[key] = window.Counts{Generation: 1, Index: w.clockLocked() / ask.Limiter.window}
-		w.mu.Unlock()
+		w.reset(key, ask.Limiter.window, window.Counts{Generation: 1})
 		w.setDown(false)
 		use(100) // Redis is heard of again
 		before := len(w.admissions())
@@ -383,24 +382,23 @@ func TestI5ResetWhilePermitsAreSetAside(t *testing.T) {
 }
 
 // What was admitted without Redis is reported though the key had been reset
-// before this instance ever heard of it.
+// before this instance ever heard of it, and what was only set aside is not.
 func TestI5ReportAfterAResetNobodyTold(t *testing.T) {
-	const span, limit = time.Hour, 10
+	const span, limit = time.Hour, 100_000
 	simulate(t, 1, 1, func(w *world, gates []*instance) {
 		g := gates[0]
 		ask := g.ask("l", span, "u", limit, 1)
 		key := ask.Limiter.redisKey(ask.Key)
-		w.mu.Lock()
-		w.counters[key] = window.Counts{Generation: 3, Index: w.clockLocked() / ask.Limiter.window, Granted: 2}
-		w.mu.Unlock()
+		w.reset(key, ask.Limiter.window, window.Counts{Generation: 3, Granted: 2})
 		w.setDown(true)
-		for range 4 {
+		for range 200 {
 			g.request([]Ask{ask})
+			time.Sleep(time.Millisecond)
 		}
 		w.setDown(false)
 		time.Sleep(settledAfter)
-		if used := w.stored(key).Current(); used != 6 {
-			t.Errorf("Redis counts %d, want 2 and the 4 that were admitted without it", used)
+		if used := w.stored(key).Current(); used != 2+int64(len(w.admissions())) {
+			t.Errorf("Redis counts %d, want 2 and the %d that were admitted without it", used, len(w.admissions()))
 		}
 	})
 }

@@ -119,6 +119,15 @@ func (w *world) allStored() map[string]window.Counts {
 	return maps.Clone(w.counters)
 }
 
+// reset puts counts of another generation in a key's place, in the window that
+// runs.
+func (w *world) reset(key string, span int64, counts window.Counts) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	counts.Index = w.clockLocked() / span
+	w.counters[key] = counts
+}
+
 // forget is FLUSHALL.
 func (w *world) forget() {
 	w.mu.Lock()
