@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -15,13 +14,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sluice-gateway/sluice"
+	"github.com/sluice-gateway/sluice/internal/freeport"
 	"github.com/sluice-gateway/sluice/traefik/build"
 )
 
@@ -85,7 +84,7 @@ func openBed(ctx context.Context, seed uint64, only func(chain) bool, progress i
 		}
 	}
 	for _, c := range b.chains {
-		if b.ports[c.name], err = freeAddress(); err != nil {
+		if b.ports[c.name], err = freeport.Address(); err != nil {
 			return nil, err
 		}
 	}
@@ -176,27 +175,8 @@ func answers(url string) func() error {
 	}
 }
 
-// nextPort walks through ports below those that the kernel gives to outgoing
-// connections, which would otherwise take one between our looking and Traefik's
-// listening.
-var nextPort atomic.Uint32
-
-func init() { nextPort.Store(rand.Uint32N(portCount)) }
-
-const firstPort, portCount = 20000, 12000
-
-func freeAddress() (string, error) {
-	for range portCount {
-		address := fmt.Sprintf("127.0.0.1:%d", firstPort+nextPort.Add(1)%portCount)
-		if listener, err := net.Listen("tcp", address); err == nil {
-			return address, listener.Close()
-		}
-	}
-	return "", errors.New("no free port on 127.0.0.1")
-}
-
 func (b *bed) startRedis(ctx context.Context) (*server, error) {
-	address, err := freeAddress()
+	address, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}
@@ -248,11 +228,11 @@ func (b *bed) startAuth(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listen, err := freeAddress()
+	listen, err := freeport.Address()
 	if err != nil {
 		return err
 	}
-	admin, err := freeAddress()
+	admin, err := freeport.Address()
 	if err != nil {
 		return err
 	}
@@ -320,7 +300,7 @@ func (b *bed) startTraefik(ctx context.Context, binary, form string) error {
 	if err := os.MkdirAll(filepath.Join(local, "example.com", "noop"), 0o700); err != nil {
 		return err
 	}
-	inner, err := freeAddress()
+	inner, err := freeport.Address()
 	if err != nil {
 		return err
 	}

@@ -103,6 +103,43 @@ func TestRatios(t *testing.T) {
 	}
 }
 
+// What a chain adds to the slowest hundredth is told only if bare Traefik itself
+// comes out equal twice, and of rounds in which both kept up.
+func TestAddedP99(t *testing.T) {
+	at := func(times ...time.Duration) map[int][]tail {
+		var tails []tail
+		for _, p99 := range times {
+			tails = append(tails, tail{p99: p99})
+		}
+		return map[int][]tail{50: tails}
+	}
+	const ms = time.Millisecond
+	for _, test := range []struct {
+		again map[int][]tail
+		ours  map[int][]tail
+		want  string
+	}{
+		{at(2*ms, 2*ms), at(2*ms, 2*ms), "| 0.00 ms | yes |"},
+		{at(2*ms, 2*ms), at(3*ms, 3*ms), "| 1.00 ms | no |"},
+		{at(5*ms, 5*ms), at(1*ms, 1*ms), "| -1.00 ms | cannot be told: bare Traefik again adds 3.00 ms |"},
+		{at(2*ms, 2*ms), map[int][]tail{50: {{p99: 9 * ms, late: 1}, {p99: 2 * ms}}}, "| 0.00 ms | yes |"},
+		{at(2*ms, 2*ms), nil, "| not measured | - |"},
+	} {
+		r := &results{closed: map[string][]sample{}, open: map[string]map[int][]tail{
+			"bare": at(2*ms, 2*ms), "bare-again": test.again, "fast-compiled": test.ours,
+		}}
+		got := ""
+		for _, row := range targets(r, facts{}, compiled) {
+			if strings.HasPrefix(row.name, "added p99") {
+				got = row.row(compiled)
+			}
+		}
+		if !strings.Contains(got, test.want) {
+			t.Errorf("%s, want %s", got, test.want)
+		}
+	}
+}
+
 // The report and the chart come out whole from samples of the right shape.
 func TestReport(t *testing.T) {
 	b := &bed{redis: &server{}, doomed: &server{}}

@@ -103,6 +103,7 @@ type target struct {
 	got    interval
 	met    bool
 	known  bool
+	doubt  string // why got says nothing
 	digits int
 	unit   string
 }
@@ -114,9 +115,13 @@ func (t target) row(form string) string {
 		if t.got.low != t.got.high {
 			got += fmt.Sprintf(" (%.*f to %.*f)", t.digits, t.got.low, t.digits, t.got.high)
 		}
-		met = "no"
-		if t.met {
+		switch {
+		case t.doubt != "":
+			met = t.doubt
+		case t.met:
 			met = "yes"
+		default:
+			met = "no"
 		}
 	}
 	return fmt.Sprintf("| %s | %s | %s | %s | %s |\n", t.name, form, t.ask, got, met)
@@ -139,12 +144,7 @@ func targets(r *results, f facts, form string) []target {
 	for _, s := range r.closed["fast-"+form] {
 		scripts = append(scripts, s.scripts)
 	}
-	added := []float64{}
-	bare, ours := r.open["bare"][50], r.open["fast-"+form][50]
-	for i := range min(len(bare), len(ours)) {
-		added = append(added, (ours[i].p99-bare[i].p99).Seconds()*1e3)
-	}
-	wantAdded := of(0.1, 0.3)
+	added, wantAdded := addedP99(r, "fast-"+form), of(0.1, 0.3)
 	list := []target{
 		ratio("fast, hot, against bare", "fast", "bare", of(0.95, 0.80)),
 		ratio("fast, hot, against forwardAuth + rateLimit in Redis", "fast", "forwardauth-redis", of(3.6, 3.0)),
@@ -160,6 +160,9 @@ func targets(r *results, f facts, form string) []target {
 	}
 	n := len(list)
 	list[n-2].met = list[n-2].got.middle <= wantAdded
+	if noise := addedP99(r, "bare-again"); len(noise) > 0 && math.Abs(median(noise)) > wantAdded {
+		list[n-2].doubt = fmt.Sprintf("cannot be told: bare Traefik again adds %.2f ms", median(noise))
+	}
 	list[n-1].met = list[n-1].got.middle <= 0.05
 	if form == compiled {
 		exact := func(v float64) interval { return interval{v, v, v} }
@@ -168,6 +171,20 @@ func targets(r *results, f facts, form string) []target {
 			target{name: "Redis memory of a tracked key, its name included", ask: "at most 120 bytes", got: exact(float64(f.keyBytes)), met: f.keyBytes <= 120, known: f.keyBytes > 0, unit: " bytes"})
 	}
 	return list
+}
+
+// addedP99 is how much later than through bare Traefik the slowest hundredth of a
+// chain's answers came at half of bare Traefik's capacity, in milliseconds, for
+// each round in which both kept up.
+func addedP99(r *results, chain string) []float64 {
+	var added []float64
+	bare, ours := r.open["bare"][50], r.open[chain][50]
+	for i := range min(len(bare), len(ours)) {
+		if bare[i].late+ours[i].late == 0 {
+			added = append(added, (ours[i].p99-bare[i].p99).Seconds()*1e3)
+		}
+	}
+	return added
 }
 
 func report(b *bed, r *results, f facts) string {

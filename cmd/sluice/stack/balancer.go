@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-gateway/sluice"
 	"github.com/sluice-gateway/sluice/cmd/sluice/check"
+	"github.com/sluice-gateway/sluice/internal/freeport"
 )
 
 // openBalancer puts a balancer in front of several gateways.
@@ -28,7 +29,7 @@ func (s *Stack) openBalancer(ctx context.Context) error {
 	if err := os.WriteFile(file, dynamic, 0o600); err != nil {
 		return err
 	}
-	pingAddress, err := freePort()
+	pingAddress, err := freeport.Address()
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice"
+	"github.com/sluice-gateway/sluice/internal/freeport"
 )
 
 // The entry points of traefik/traefik.yml and traefik/balancer.yml.
@@ -44,7 +45,7 @@ func (s *Stack) openGateways(ctx context.Context) error {
 		name := fmt.Sprintf("gateway-%d", i+1)
 		at := placement{dynamic: s.options.Dynamic, addresses: map[string]string{}}
 		for _, point := range []string{web, webSecure, balancedWeb, balancedWebSecure, ping} {
-			if at.addresses[point], err = freePort(); err != nil {
+			if at.addresses[point], err = freeport.Address(); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sluice-gateway/sluice/internal/freeport"
 )
 
 func TestOptionsDefaults(t *testing.T) {
@@ -114,7 +116,7 @@ func TestURL(t *testing.T) {
 func TestFreePortsDiffer(t *testing.T) {
 	seen := map[string]bool{}
 	for range 50 {
-		address, err := freePort()
+		address, err := freeport.Address()
 		if err != nil {
 			t.Fatal(err)
 		}
