@@ -41,6 +41,7 @@ type decisions struct {
 	entries map[credentialKey]*decision
 
 	hits, misses, errors atomic.Int64
+	passed               atomic.Int64 // hits that passed every limit too, and are counted here alone (steady.go)
 }
 
 // credentialKey is the SHA-256 of the whole credential. Each auth section has
@@ -58,7 +59,7 @@ type decision struct {
 	places  []int       // where decisions.named lists it, for each name; under its mu
 
 	sent  int64        // monotonic ns: ages count from when the call was sent
-	fresh atomic.Int64 // monotonic ns until which it is served; 0 once it is revoked
+	fresh atomic.Int64 // monotonic ns until which it is served; 0 once it is forgotten
 	stale int64        // monotonic ns until which it is served while the service is away
 	since int64        // the stream's state when the call was sent
 }
@@ -112,7 +113,7 @@ func (d *decisions) judge(r *http.Request, credential string) (*decision, *refus
 }
 
 // remembered is the decision on a credential that stands without asking again;
-// nil if there is none. (A function, for the interpreter's sake: limit.Spend.)
+// nil if there is none.
 func remembered(d *decisions, credential string, now int64) *decision {
 	key := credentialKey(sha256.Sum256([]byte(credential)))
 	d.known.RLock()
@@ -125,6 +126,13 @@ func remembered(d *decisions, credential string, now int64) *decision {
 		return doubted(kept, state, now)
 	}
 	return kept
+}
+
+// keeps tells whether an event that names the decision would find it.
+func (d *decisions) keeps(kept *decision) bool {
+	d.known.RLock()
+	defer d.known.RUnlock()
+	return d.entries[kept.key] == kept
 }
 
 // doubted is the decision where events may have been missed since it was asked
@@ -235,15 +243,17 @@ func (d *decisions) drop(key credentialKey) {
 
 func (d *decisions) dropLocked(key credentialKey) {
 	if old := d.entries[key]; old != nil {
-		old.fresh.Store(0)
 		d.forgetLocked(old)
 	}
 }
 
 // forgetLocked takes a decision out of the maps; its place in the ring is
-// taken in turn. It looks through no list: a client decides how many answers
-// are kept of him, and a revocation would hold the lock for the square of that.
+// taken in turn. It ends it too: a request or a standing may hold it, and no
+// event finds it any more. It looks through no list: a client decides how many
+// answers are kept of him, and a revocation would hold the lock for the square
+// of that.
 func (d *decisions) forgetLocked(old *decision) {
+	old.fresh.Store(0)
 	if d.entries[old.key] == old {
 		d.known.Lock()
 		delete(d.entries, old.key)
@@ -268,13 +278,11 @@ func (d *decisions) forgetLocked(old *decision) {
 	old.names = nil // forgotten once: its places are others' now
 }
 
-// revoke drops what an event names. The decision is marked too: a request may
-// hold it already.
+// revoke drops what an event names.
 func (d *decisions) revoke(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, kept := range append([]*decision(nil), d.named[name]...) { // forgetLocked edits the list
-		kept.fresh.Store(0)
 		d.forgetLocked(kept)
 	}
 }

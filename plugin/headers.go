@@ -1,9 +1,6 @@
 package plugin
 
-import (
-	"net/http"
-	"strings"
-)
+import "strings"
 
 // Headers by direction. "in" is what a client sends, "on" what the service
 // receives, "out" what the client gets back.
@@ -56,16 +53,6 @@ func strippedHeaders(s *settings) []string {
 		}
 	}
 	return once
-}
-
-// strip removes what only the auth step may set.
-func strip(g *gate, h http.Header) {
-	for _, name := range g.stripped {
-		delete(h, name)
-	}
-	if connection := h["Connection"]; connection != nil {
-		h["Connection"] = hopByHop(connection)
-	}
 }
 
 // hopByHop keeps of Connection what it is for. A proxy removes every header

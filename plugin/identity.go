@@ -6,11 +6,12 @@ import (
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
-// visitor is the user that a request comes from; both are "" for an anonymous
+// visitor is the user that a request comes from; all are zero for an anonymous
 // one.
 type visitor struct {
-	user    string
-	limited string // as a limit's key
+	user     string
+	limited  string    // as a limit's key
+	decision *decision // nil where forwardAuth said who it is
 }
 
 // identify finds out who sends the request, or why it must not pass. What the
@@ -43,7 +44,7 @@ func (g *gate) identify(r *http.Request) (visitor, *refusal) {
 	for name, values := range d.headers {
 		r.Header[name] = values
 	}
-	return visitor{user: d.user, limited: d.limited}, nil
+	return visitor{user: d.user, limited: d.limited, decision: d}, nil
 }
 
 // vouchedUser is the user that forwardAuth has just written (classic wiring).

@@ -40,14 +40,13 @@ type limitRule struct {
 	count       *statusSet // nil: every answer counts
 	refund      *statusSet // nil: no answer gives the permit back
 
-	position  int // in the configuration, which orders the RateLimit headers
-	limiter   *limit.Limiter
-	varies    bool   // the limit depends on the user
-	awaited   bool   // the answer's status decides whether the permit counts
-	byAddress bool   // key is keyIP
-	policy    string // RateLimit-Policy for the plain limit
-	denial    string // the body of its denials, up to the seconds to wait
-	quoted    string // `"name"`, with what follows it in RateLimit
+	position int // in the configuration, which orders the RateLimit headers
+	limiter  *limit.Limiter
+	varies   bool   // the limit depends on the user
+	awaited  bool   // the answer's status decides whether the permit counts
+	policy   string // RateLimit-Policy for the plain limit
+	denial   string // the body of its denials, up to the seconds to wait
+	quoted   string // `"name"`, with what follows it in RateLimit
 }
 
 // counts tells whether an answer of this status uses the permit up.
@@ -88,6 +87,7 @@ type toll struct {
 	asks    []limit.Ask
 	answers []limit.Answer
 	holds   []hold
+	who     *decision // on the request's credential; nil without one
 }
 
 // hold is a permit whose answer decides whether it counts.

@@ -173,11 +173,14 @@ func (b *backend) counters() counters {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	c.Allowed += b.forgotten.Allowed
 	c.DecisionHits = b.forgotten.DecisionHits
 	c.DecisionMisses = b.forgotten.DecisionMisses
 	c.AuthErrors = b.forgotten.AuthErrors
 	for _, d := range b.decisions {
-		c.DecisionHits += d.hits.Load()
+		passed := d.passed.Load()
+		c.Allowed += passed
+		c.DecisionHits += d.hits.Load() + passed
 		c.DecisionMisses += d.misses.Load()
 		c.AuthErrors += d.errors.Load()
 	}

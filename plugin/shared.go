@@ -121,7 +121,7 @@ type backend struct {
 	engine   *limit.Engine
 	stream   *eventStream
 	account  *account
-	allowed  atomic.Int64 // requests that passed every limit
+	allowed  atomic.Int64 // requests that passed every limit, but for decisions.passed
 
 	mu        sync.Mutex
 	decisions []*decisions // for their counters
@@ -195,7 +195,9 @@ func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subn
 func (b *backend) forget(d *decisions) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.forgotten.DecisionHits += d.hits.Load()
+	passed := d.passed.Load()
+	b.forgotten.Allowed += passed
+	b.forgotten.DecisionHits += d.hits.Load() + passed
 	b.forgotten.DecisionMisses += d.misses.Load()
 	b.forgotten.AuthErrors += d.errors.Load()
 	for i := range b.decisions {

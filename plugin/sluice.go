@@ -32,6 +32,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
@@ -60,12 +61,13 @@ type gate struct {
 	dryRun        bool
 	legacyHeaders bool
 
-	// What serveSteady needs; steady is whether it can ever serve.
-	steady        bool
-	addressed     bool     // some limit goes by address
-	addressesLast bool     // and no other limit is asked after those
-	awaited       bool     // the answer decides whether some permit counts
-	policies      []string // RateLimit-Policy where every limit is the plain one
+	plain     bool // there is nothing to ask
+	steady    bool // serveSteady can serve
+	bound     bool // a standing is of one credential at one address
+	awaited   bool // the answer decides whether some permit counts
+	standings standings
+	events    *atomic.Int64 // the state of the stream of revocations
+	passed    *atomic.Int64 // requests that serveSteady let pass
 }
 
 // New builds the middleware. It never needs the network, and fails for no
@@ -92,9 +94,12 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	if len(s.limits) > 0 || s.auth != nil {
 		g.backend = holdBackend(ctx, &s.redis)
 		g.engine = g.backend.engine
+		g.passed = &g.backend.allowed
 	}
 	if s.auth != nil {
 		g.decisions = holdDecisions(ctx, s, g.backend)
+		g.passed = &g.decisions.passed
+		g.events = &g.backend.stream.state
 	}
 	g.rules = s.limits
 	for i, rule := range s.limits {
@@ -111,20 +116,35 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 			g.clientLimits = append(g.clientLimits, rule)
 		}
 	}
+	g.plain = g.auth == nil && len(g.rules) == 0 && !g.trustUserHeader
 	g.prepareSteady()
 	return g, nil
 }
 
-// ServeHTTP is the pipeline, or the short way through it (steady.go).
+// ServeHTTP is the pipeline, or the short way through it (steady.go). What every
+// request needs is written out here, for the interpreter's sake.
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	out := w.Header()
-	id := requestID(g, out, r)
-	strip(g, r.Header)
-	if r.ProtoMajor > 1 && refuseTarget(w, r, id) {
+	out, h := w.Header(), r.Header
+	id := out[requestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
+	if id == nil && len(g.address.trusted) > 0 {
+		id = vouchedID(g, r)
+	}
+	if id == nil {
+		id = newUUID()
+	}
+	h[requestIDHeader] = id
+	out[requestIDHeader] = id
+	for _, name := range g.stripped {
+		delete(h, name)
+	}
+	if connection := h["Connection"]; connection != nil {
+		h["Connection"] = hopByHop(connection)
+	}
+	if r.ProtoMajor > 1 && refuseTarget(w, r, id[0]) {
 		return
 	}
-	if !g.steady || !serveSteady(g, w, r, out, id) {
-		servePipeline(g, w, r, out, id)
+	if !g.steady || !serveSteady(g, w, r, h, out, id) {
+		servePipeline(g, w, r, out, id[0])
 	}
 }
 
@@ -141,9 +161,16 @@ func refuseTarget(w http.ResponseWriter, r *http.Request, id string) bool {
 // servePipeline takes every step by itself. (A function of its own, for the
 // interpreter's sake: what is in ServeHTTP costs the short way too.)
 func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, id string) {
+	if g.plain && len(r.Header["Authorization"]) < 2 {
+		g.next.ServeHTTP(w, r)
+		return
+	}
 	t := toll{gate: g}
 	no := g.admit(&t, r)
 	t.announce(out)
+	if g.steady {
+		keepStanding(g, &t, r)
+	}
 	if no != nil {
 		no.write(w, r, id)
 		return
@@ -160,6 +187,7 @@ func (g *gate) admit(t *toll, r *http.Request) *refusal {
 		}
 	}
 	who, no := g.identify(r)
+	t.who = who.decision
 	if no != nil {
 		settle(t.holds, no.status)
 		return no

@@ -1,155 +1,184 @@
 package plugin
 
 import (
+	"crypto/sha256"
 	"net/http"
-	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
-// The steady state: the token is known, and of every limit's key it is known
-// whether it has a permit.
+// The steady state: the credential, or the address where none is asked for, has
+// been here before, and what the pipeline of sluice.go found out about it holds.
 //
-// Nearly every request is of this kind, and the pipeline of sluice.go spends
-// more on carrying its steps' results about than on the steps. serveSteady is
-// the same steps in one function, with nothing to carry. Compiled it saves
-// allocations; interpreted, where a call costs 0.5 to 1.5 us and a method 3.5 us,
-// it is several times faster (BenchmarkHotPath in test/forms shows both).
+// Nearly every request is of this kind, and the pipeline spends more on carrying
+// its steps' results about than on the steps. So what it found is kept: who it
+// is, what the service is told of them, and the places where they spend.
+// serveSteady only looks whether the decision still stands and spends.
+// Interpreted, where each expression of a function costs an allocation and each
+// call 0.5 to 3.5 us, that is several times faster (BenchmarkHotPath in
+// test/forms).
 //
 // Where anything is not as expected it gives back what it took and reports
 // false, and the pipeline starts from the beginning: it refuses nothing but
 // what a limit's memory denies. TestSteadyIsThePipeline holds both to equal
 // answers.
 
-// prepareSteady decides whether the gate's configuration has a steady state at
-// all: limits on users and addresses, and no exemptions.
-func (g *gate) prepareSteady() {
-	g.steady = len(g.rules) > 0 && len(g.rules) <= mostSteady &&
-		len(g.exemptIPs) == 0 && len(g.exemptUsers) == 0 && !g.dryRun && !g.legacyHeaders &&
-		!g.trustUserHeader && g.address.depth == 0 && len(g.address.excluded) == 0
-	policies := []string{}
-	for _, rule := range g.rules {
-		if rule.key != keyIP && (rule.key != keyUser || g.auth == nil) {
-			g.steady = false
-		}
-		rule.byAddress = rule.key == keyIP
-		g.addressed = g.addressed || rule.byAddress
-		g.awaited = g.awaited || rule.awaited
-		policies = append(policies, rule.policy)
-	}
-	g.addressesLast = len(g.userLimits) == 0
-	g.policies = []string{strings.Join(policies, ", ")}
+// standing is what is kept. It never changes, and holds nothing but what can be
+// found out again.
+type standing struct {
+	who      *decision // nil where the gate asks for no credential
+	since    int64     // who.since if the stream was whole then; else -1, a state it never has
+	names    []string  // of the headers that tell the service of the user
+	values   [][]string
+	peer     string // what RemoteAddr begins with, where a limit goes by address
+	policies []string
+	places   *limit.Place // in configured order
 }
+
+// standings are those of one gate.
+type standings struct {
+	kept sync.Map // credentialKey of the credential, or of the peer where the gate asks for none -> *standing
+	size atomic.Int64
+}
+
+// mostStandings bounds them, to some 8 MB a gate. Beyond it all are found out
+// anew: that costs each one passage through the pipeline.
+const mostStandings = 1 << 14
 
 // mostSteady is the number of limits that serveSteady has room for.
 const mostSteady = 4
 
-func serveSteady(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, id string) bool {
-	h := r.Header
+// prepareSteady decides whether the gate's configuration has a steady state at
+// all: limits on users and addresses, and no exemptions.
+func (g *gate) prepareSteady() {
+	g.steady = (len(g.rules) > 0 || g.auth != nil) && len(g.rules) <= mostSteady &&
+		len(g.exemptIPs) == 0 && len(g.exemptUsers) == 0 && !g.dryRun && !g.legacyHeaders &&
+		!g.trustUserHeader && g.address.depth == 0 && len(g.address.excluded) == 0
+	for _, rule := range g.rules {
+		if rule.key != keyIP && (rule.key != keyUser || g.auth == nil) {
+			g.steady = false
+		}
+		g.bound = g.bound || rule.key == keyIP && g.auth != nil
+		g.awaited = g.awaited || rule.awaited
+	}
+}
+
+func serveSteady(g *gate, w http.ResponseWriter, r *http.Request, h, out http.Header, id []string) bool {
+	credentials, subject := h["Authorization"], ""
+	if g.auth == nil {
+		subject = peer(r.RemoteAddr)
+	} else if len(credentials) == 1 {
+		subject = credentials[0]
+	}
+	if subject == "" || len(credentials) > 1 || out["Ratelimit"] != nil {
+		return false
+	}
+	found, ok := g.standings.kept.Load(credentialKey(sha256.Sum256([]byte(subject))))
+	if !ok {
+		return false
+	}
+	s := found.(*standing)
+	if g.bound && !strings.HasPrefix(r.RemoteAddr, s.peer) {
+		return false
+	}
 	now := int64(time.Since(startedAt))
-	var who *decision
-	user, address := "", ""
-	credentials := h["Authorization"]
-	if len(credentials) > 1 {
-		return false
-	}
-	if g.auth != nil {
-		if len(credentials) == 0 {
+	if who := s.who; who != nil {
+		if now >= who.fresh.Load() {
 			return false
 		}
-		if who = remembered(g.decisions, credentials[0], now); who == nil {
-			return false
-		}
-		user = who.limited
-	}
-	if g.addressed {
-		if address = peerKey(r.RemoteAddr); address == "" {
+		if state := g.events.Load(); state != s.since && doubted(who, state, now) == nil {
 			return false
 		}
 	}
-	if out["Ratelimit"] != nil {
-		return false
-	}
-	policies := g.policies
-	var answers [mostSteady]limit.Answer
-	state, denied := make([]byte, 0, 128), false
-	for i, rule := range g.rules {
-		key, permits := user, rule.limit
-		if rule.byAddress {
-			key = address
-		}
-		if rule.varies && who != nil {
-			if permits = permitted(rule, who.headers); permits != rule.limit {
-				policies = steadyPolicies(g, who.headers)
-			}
-		}
-		a := &answers[i]
-		left := time.Duration(0)
-		switch limit.Spend(rule.limiter, key, permits, rule.cost, now, a) {
-		case limit.Granted:
-			left = a.Reset
-		case limit.Denied:
-			left, denied = a.RetryAfter, true
-		}
-		if a.Verdict != limit.Granted && !steadyDenial(g, rule, a, permits) {
-			giveBack(g, answers[:i])
+	var spent [mostSteady]limit.Spent
+	verdict := limit.Granted
+	if s.places != nil {
+		state := ""
+		if state, verdict = limit.Spend(s.places, now, spent[:]); verdict == limit.Undecided {
 			return false
 		}
-		if i > 0 {
-			state = append(state, ", "...)
+		out["Ratelimit-Policy"] = s.policies
+		out["Ratelimit"] = []string{state}
+	}
+	if s.who != nil { // of a denial too: the access log tells whose it was
+		if !g.auth.keepAuthorization {
+			delete(h, "Authorization")
 		}
-		state = strconv.AppendInt(append(state, rule.quoted...), a.Remaining, 10)
-		state = strconv.AppendInt(append(state, ";t="...), int64((left+time.Second-1)/time.Second), 10)
+		for i, name := range s.names {
+			h[name] = s.values[i]
+		}
 	}
-	out["Ratelimit-Policy"] = policies
-	out["Ratelimit"] = []string{string(state)}
-	if who != nil {
-		identifySteady(g, h, who) // of a denial too: the access log tells whose it was
-	}
-	if denied {
-		refuseSteady(g, w, r, out, answers[:len(g.rules)], id)
+	if verdict == limit.Denied {
+		refuseSteady(g, w, r, out, s, spent[:], id)
 		return true
 	}
-	g.backend.allowed.Add(1)
+	g.passed.Add(1)
 	if g.awaited {
-		forward(g.next, w, r, heldSteady(g, answers[:len(g.rules)], now))
+		forward(g.next, w, r, holdSteady(g, s, spent[:], now))
 	} else {
 		g.next.ServeHTTP(w, r)
 	}
 	return true
 }
 
-// steadyDenial tells whether the memory of a limit denies the request for good:
-// a limit on addresses is asked before the others, which then have no say.
-func steadyDenial(g *gate, rule *limitRule, a *limit.Answer, permits int64) bool {
-	return a.Verdict == limit.Denied && rule.byAddress == g.addressesLast && rule.cost <= permits
-}
-
-// identifySteady puts on the request what the service is told of the user.
-func identifySteady(g *gate, h http.Header, who *decision) {
-	g.decisions.hits.Add(1)
-	if !g.auth.keepAuthorization {
-		delete(h, "Authorization")
+// keepStanding keeps what the pipeline found out about a request, if memory can
+// answer the next of its kind.
+func keepStanding(g *gate, t *toll, r *http.Request) {
+	if len(t.rules) != len(g.rules) {
+		return // refused before every limit was asked
 	}
-	for name, values := range who.headers {
-		h[name] = values
+	s := &standing{who: t.who, peer: peer(r.RemoteAddr), since: -1}
+	if g.auth != nil && (s.who == nil || !g.decisions.keeps(s.who)) || g.bound && s.peer == "" {
+		return
 	}
-}
-
-// giveBack returns what has been granted.
-func giveBack(g *gate, answers []limit.Answer) {
-	for i := range answers {
-		if answers[i].Verdict == limit.Granted {
-			g.engine.GiveBack(&answers[i])
+	now := clock()
+	order := t.inOrder()
+	policies := make([]string, len(order))
+	for n := len(order) - 1; n >= 0; n-- {
+		rule, ask, head := t.rules[order[n]], &t.asks[order[n]], ""
+		if n > 0 {
+			head = ", "
+		}
+		// A limit on addresses is asked before those on users, which then have no say.
+		final := rule.key == keyUser || len(g.userLimits) == 0
+		if s.places = limit.NewPlace(ask, now, head+rule.quoted, final, s.places); s.places == nil {
+			return
+		}
+		policies[n] = rule.policyOf(ask.Limit)
+	}
+	s.policies = []string{strings.Join(policies, ", ")}
+	key := credentialKey(sha256.Sum256([]byte(s.peer)))
+	if s.who != nil {
+		key = s.who.key
+		if whole(s.who.since) {
+			s.since = s.who.since
+		}
+		for name, values := range s.who.headers {
+			s.names = append(s.names, name)
+			s.values = append(s.values, values)
 		}
 	}
+	if g.standings.size.Load() >= mostStandings {
+		g.standings.size.Store(0)
+		g.standings.kept.Clear()
+	}
+	if _, replaced := g.standings.kept.Swap(key, s); !replaced {
+		g.standings.size.Add(1)
+	}
 }
 
-// heldSteady are the permits whose answer decides whether they count.
-func heldSteady(g *gate, answers []limit.Answer, now int64) []hold {
+// peer is a peer's address as net/http writes it, with the colon that ends it:
+// "203.0.113.9:". It is "" for a peer that has none.
+func peer(remote string) string { return remote[:strings.LastIndexByte(remote, ':')+1] }
+
+// holdSteady are the permits whose answer decides whether they count.
+func holdSteady(g *gate, s *standing, spent []limit.Spent, now int64) []hold {
 	var holds []hold
+	answers := limit.Answers(s.places, spent[:len(g.rules)])
 	for i, rule := range g.rules {
 		if rule.awaited {
 			holds = append(holds, hold{rule: rule, held: g.engine.Hold(&answers[i], now)})
@@ -160,39 +189,34 @@ func heldSteady(g *gate, answers []limit.Answer, now int64) []hold {
 
 // refuseSteady is the denial by the limit that denies for longest; what the
 // others granted goes back.
-func refuseSteady(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, answers []limit.Answer, id string) {
+func refuseSteady(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, s *standing, spent []limit.Spent, id []string) {
+	if s.who != nil {
+		g.decisions.hits.Add(1)
+	}
+	rule, wait := g.rules[0], spent[0].RetryAfter
+	if len(g.rules) > 1 {
+		rule, wait = worstSteady(g, s, spent)
+	} else {
+		rule.limiter.Denied.Add(1)
+	}
+	deny(w, r, out, rule, wait, id[0])
+}
+
+// worstSteady is the limit that denies for longest, of several.
+func worstSteady(g *gate, s *standing, spent []limit.Spent) (*limitRule, time.Duration) {
 	worst := -1
 	for i, rule := range g.rules {
-		if answers[i].Verdict != limit.Denied {
+		if !spent[i].Denied {
 			continue
 		}
 		rule.limiter.Denied.Add(1)
-		if worst < 0 || answers[i].RetryAfter > answers[worst].RetryAfter {
+		if worst < 0 || spent[i].RetryAfter > spent[worst].RetryAfter {
 			worst = i
 		}
 	}
-	if len(answers) > 1 {
-		giveBack(g, answers)
+	answers := limit.Answers(s.places, spent[:len(g.rules)])
+	for i := range answers {
+		g.engine.GiveBack(&answers[i])
 	}
-	deny(w, r, out, g.rules[worst], answers[worst].RetryAfter, id)
-}
-
-// steadyPolicies is RateLimit-Policy for a user whose tier has limits of its
-// own.
-func steadyPolicies(g *gate, h http.Header) []string {
-	policies := []string{}
-	for _, rule := range g.rules {
-		policies = append(policies, rule.policyOf(permitted(rule, h)))
-	}
-	return []string{strings.Join(policies, ", ")}
-}
-
-// peerKey is the key of an IPv4 peer, which net/http writes as 203.0.113.9:4711;
-// "" for any other, whose address takes more to name.
-func peerKey(remote string) string {
-	colon := strings.IndexByte(remote, ':')
-	if colon <= 0 || colon != strings.LastIndexByte(remote, ':') {
-		return ""
-	}
-	return limit.IPKey + remote[:colon]
+	return g.rules[worst], spent[worst].RetryAfter
 }

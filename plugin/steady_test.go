@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,4 +120,136 @@ func describe(h http.Header) string {
 		}
 	}
 	return text
+}
+
+// What a gate keeps of a credential stands for as long as the decision it came
+// of, and for nobody and nowhere else.
+func TestStandings(t *testing.T) {
+	redis := redistest.Start(t)
+	var asked atomic.Int64
+	vary, life := "Authorization", "60"
+	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		h := w.Header()
+		h.Set("Vary", vary)
+		h.Set("X-User-ID", strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+		h.Set("Cache-Control", "private, max-age="+life)
+	}))
+	defer auth.Close()
+	open := func(t *testing.T, yaml string) (g *gate, send func(user, remote string) *httptest.ResponseRecorder) {
+		config := decode(t, []byte(strings.ReplaceAll(yaml, "AUTH", auth.URL)))
+		config.Redis = []Redis{{Addresses: []string{redis.Addr}, KeyPrefix: strings.ReplaceAll(t.Name(), "/", "-")}}
+		handler, err := New(t.Context(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}), config, "standings")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g = handler.(*gate)
+		await(t, "Redis to answer", g.backend.client.Healthy)
+		g.backend.stream.message(`{"epoch":"e","seq":1,"type":"tick"}`)
+		if !g.steady {
+			t.Fatal("the gate has no steady state")
+		}
+		return g, func(user, remote string) *httptest.ResponseRecorder {
+			w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+			r.RemoteAddr = remote
+			if user != "" {
+				r.Header.Set("Authorization", "Bearer "+user)
+			}
+			g.ServeHTTP(w, r)
+			return w
+		}
+	}
+	const home, away = "203.0.113.9:1", "203.0.113.99:1"
+	const users = `{auth: {addresses: [AUTH]}, limits: [{name: a, key: user, limit: 100000, window: 1h}]}`
+	// steady sends until the gate keeps what it found out.
+	steady := func(t *testing.T, g *gate, send func(string, string) *httptest.ResponseRecorder, user string) {
+		t.Helper()
+		await(t, "a standing of "+user, func() bool {
+			if w := send(user, home); w.Code != http.StatusOK {
+				t.Fatalf("answer %d", w.Code)
+			}
+			return g.standings.size.Load() > 0
+		})
+	}
+
+	t.Run("a revoked decision", func(t *testing.T) {
+		g, send := open(t, users)
+		steady(t, g, send, "ann")
+		before := asked.Load()
+		g.decisions.revoke(userName("ann"))
+		if send("ann", home); asked.Load() != before+1 {
+			t.Errorf("asked %d times after the revocation", asked.Load()-before)
+		}
+	})
+	// A decision that had to make room is in no list that a revocation looks at.
+	t.Run("a decision that made room", func(t *testing.T) {
+		g, send := open(t, strings.Replace(users, "addresses", "cacheSize: 1, addresses", 1))
+		steady(t, g, send, "ann")
+		send("bob", home)
+		before := asked.Load()
+		g.decisions.revoke(userName("ann"))
+		if send("ann", home); asked.Load() != before+1 {
+			t.Errorf("asked %d times after the revocation", asked.Load()-before)
+		}
+	})
+	t.Run("an answer that may not be kept", func(t *testing.T) {
+		vary = "Cookie"
+		defer func() { vary = "Authorization" }()
+		g, send := open(t, users)
+		before := asked.Load()
+		for range 5 {
+			send("ann", home)
+		}
+		if asked.Load() != before+5 || g.standings.size.Load() != 0 {
+			t.Errorf("asked %d times in 5, %d standings", asked.Load()-before, g.standings.size.Load())
+		}
+	})
+	t.Run("the end of its time", func(t *testing.T) {
+		life = "1"
+		defer func() { life = "60" }()
+		g, send := open(t, users)
+		steady(t, g, send, "ann")
+		before := asked.Load()
+		await(t, "the gate to ask again", func() bool { send("ann", home); return asked.Load() > before })
+	})
+	t.Run("events that were missed", func(t *testing.T) {
+		g, send := open(t, users)
+		steady(t, g, send, "ann")
+		before := asked.Load()
+		g.backend.stream.message(`{"epoch":"e","seq":9,"type":"tick"}`)
+		if send("ann", home); asked.Load() != before+1 {
+			t.Errorf("asked %d times after the gap", asked.Load()-before)
+		}
+	})
+	t.Run("another address", func(t *testing.T) {
+		g, send := open(t, `{auth: {addresses: [AUTH]}, limits: [{name: b, key: ip, limit: 1000, window: 1h}, {name: a, key: user, limit: 100000, window: 1h}]}`)
+		steady(t, g, send, "ann")
+		if got := send("ann", away).Header().Get("RateLimit"); !strings.HasPrefix(got, `"b";r=999;`) {
+			t.Errorf("RateLimit of an address's first request: %s", got)
+		}
+	})
+	t.Run("addresses alone", func(t *testing.T) {
+		g, send := open(t, `{limits: [{name: b, key: ip, limit: 1000, window: 1h}]}`)
+		steady(t, g, send, "")
+		if got := send("", away).Header().Get("RateLimit"); !strings.HasPrefix(got, `"b";r=999;`) {
+			t.Errorf("RateLimit of an address's first request: %s", got)
+		}
+		if w := send("", "no address"); w.Code != http.StatusOK {
+			t.Errorf("without an address: %d", w.Code)
+		}
+	})
+	t.Run("more than there is room for", func(t *testing.T) {
+		g, send := open(t, `{limits: [{name: b, key: ip, limit: 1000, window: 1h}]}`)
+		steady(t, g, send, "")
+		g.standings.size.Store(mostStandings)
+		for g.standings.size.Load() >= mostStandings {
+			send("", away)
+		}
+		kept := 0
+		g.standings.kept.Range(func(any, any) bool { kept++; return true })
+		if kept != 1 {
+			t.Errorf("%d are kept after there was no room", kept)
+		}
+		steady(t, g, send, "")
+	})
 }

@@ -19,7 +19,7 @@ const (
 
 	// unsettledRetry is what a client is told while permits of its key may
 	// still come back: not the end of the window (RULES 16).
-	unsettledRetry = time.Second
+	unsettledRetry = int64(time.Second)
 )
 
 // denial is why a request of at least this cost under this limit is refused
@@ -37,29 +37,41 @@ type denial struct {
 // deniedLocked refuses from memory what the remembered denial covers, and is
 // Undecided about all else.
 func deniedLocked(b *bucket, limit, cost int64, o *Outcome, now int64) Verdict {
-	if now >= b.denial.until || limit != b.denial.limit || cost < b.denial.cost {
+	if !covered(b, limit, cost, now) {
 		return Undecided
 	}
 	refuseLocked(b, o, now)
 	return Denied
 }
 
+// covered tells whether the remembered denial is of such a request.
+func covered(b *bucket, limit, cost, now int64) bool {
+	d := &b.denial
+	return now < d.until && limit == d.limit && cost >= d.cost
+}
+
 // refuseLocked is the outcome of a denial that has just been found or made.
 func refuseLocked(b *bucket, o *Outcome, now int64) {
-	retry, reset := b.denial.free-now, b.denial.ends-now
-	if retry < 0 {
-		retry = 0
-	}
+	reset := b.denial.ends - now
 	if reset < 0 {
 		reset = 0
 	}
 	o.Verdict = Denied
 	o.Remaining = 0
-	o.RetryAfter = time.Duration(retry)
+	o.RetryAfter = time.Duration(retryLocked(b, now))
 	o.Reset = time.Duration(reset)
-	if b.unsettled > 0 && o.RetryAfter > unsettledRetry {
-		o.RetryAfter = unsettledRetry
+}
+
+// retryLocked is how long to wait until the rule could admit what was denied.
+func retryLocked(b *bucket, now int64) int64 {
+	retry := b.denial.free - now
+	if retry < 0 {
+		return 0
 	}
+	if b.unsettled > 0 && retry > unsettledRetry {
+		return unsettledRetry
+	}
+	return retry
 }
 
 // deniedLast tells whether Redis's last answer for the key was a denial.

@@ -48,7 +48,7 @@ func countAlone(e *Engine, o *Outcome) {
 // decideAloneLocked applies the rule to this instance's part of the usage.
 func (e *Engine) decideAloneLocked(b *bucket, limit, cost int64, o *Outcome, share int64, regardless bool, now int64) {
 	if h := b.lease; h != nil && h.alone {
-		if b.spendLocked(limit, cost, o, now) {
+		if spendLocked(b, limit, cost, o, now) {
 			return
 		}
 		b.dropLeaseLocked() // what is left of it is not usage

@@ -69,42 +69,25 @@ type bucket struct {
 	atSweep int64 // lease.left when the sweeper passed last
 }
 
-// Spend answers what the key's lease or a remembered denial can answer, and is
-// Undecided otherwise: the whole of Take for a key that is in use. It is one
-// function with few calls because the interpreter pays for each of them, and for
-// a method four times over.
-func Spend(l *Limiter, key string, permits, cost, now int64, answer *Answer) Verdict {
-	t := &l.table
-	t.mu.RLock()
-	found, ok := t.buckets[key]
-	t.mu.RUnlock()
-	if !ok {
+// spend answers what the key's lease or a remembered denial can answer, and is
+// Undecided otherwise. It and what it calls are functions, not methods, because
+// the interpreter takes four times as long for a method.
+func spend(ask *Ask, answer *Answer, now int64) Verdict {
+	b := ask.Limiter.table.known(ask.Key)
+	if b == nil {
 		return Undecided
 	}
-	b := found.(*bucket)
 	answer.bucket = b
 	b.mu.Lock()
 	b.used = true
-	if h := b.lease; h != nil && h.left >= cost && h.limit == permits && now < h.until {
-		h.left -= cost
-		b.demand.taken += cost
-		answer.Remaining = (h.left + h.room) / cost
-		b.mu.Unlock()
-		answer.Verdict = Granted
-		answer.Reset = time.Duration(h.ends - now)
-		answer.lease = h
-		answer.cost = cost
-		if h.alone {
-			countAlone(l.engine, &answer.Outcome)
-		}
-		return Granted
-	}
-	verdict := Undecided
-	if now < b.denial.until {
-		verdict = deniedLocked(b, permits, cost, &answer.Outcome, now)
+	if !spendLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now) {
+		deniedLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now)
 	}
 	b.mu.Unlock()
-	return verdict
+	if answer.Verdict == Granted && answer.lease.alone {
+		countAlone(b.limiter.engine, &answer.Outcome)
+	}
+	return answer.Verdict
 }
 
 // join makes the request wait for a call, its own or one that it shares, and
@@ -128,7 +111,7 @@ func (l *Limiter) join(p *Policy, ask *Ask, answer *Answer, now int64) (*waiter,
 		answer.Verdict = Denied
 		return nil, nil
 	}
-	if b.spendLocked(ask.Limit, ask.Cost, &answer.Outcome, now) || deniedLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now) == Denied {
+	if spendLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now) || deniedLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now) == Denied {
 		return nil, nil
 	}
 	stuck := b.flight != nil && b.flight.timedOut
@@ -146,22 +129,22 @@ func (l *Limiter) join(p *Policy, ask *Ask, answer *Answer, now int64) (*waiter,
 }
 
 // spendLocked takes a permit from the lease, if it has one for such a request.
-func (b *bucket) spendLocked(limit, cost int64, o *Outcome, now int64) bool {
+func spendLocked(b *bucket, limit, cost int64, o *Outcome, now int64) bool {
 	h := b.lease
 	if h == nil || h.left < cost || h.limit != limit || now >= h.until {
 		return false
 	}
 	h.left -= cost
 	b.demand.taken += cost
-	o.grant(h, cost, now)
+	grantFrom(h, cost, o, now)
 	return true
 }
 
-// grant fills in an outcome whose permit comes from lease h.
-func (o *Outcome) grant(h *lease, cost, now int64) {
+// grantFrom fills in an outcome whose permit comes from lease h.
+func grantFrom(h *lease, cost int64, o *Outcome, now int64) {
 	o.Verdict = Granted
 	o.Remaining = (h.left + h.room) / cost
-	o.Reset = duration(h.ends - now)
+	o.Reset = time.Duration(h.ends - now)
 	o.lease = h
 	o.cost = cost
 }

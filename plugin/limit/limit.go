@@ -315,7 +315,7 @@ func (e *Engine) Take(p *Policy, asks []Ask, answers []Answer) bool {
 	for i := range asks {
 		// All of them, though one denial decides: the client is told of the
 		// limit that denies for longest.
-		switch Spend(asks[i].Limiter, asks[i].Key, asks[i].Limit, asks[i].Cost, now, &answers[i]) {
+		switch spend(&asks[i], &answers[i], now) {
 		case Undecided:
 			missing++
 		case Denied:

@@ -138,7 +138,7 @@ func (w *world) befall(gates []*instance, m misfortune) {
 // rule holds for what was admitted, nobody is denied for long who has room, and
 // what Redis counts is what was admitted (I1, I2, I7, I8).
 func TestModelHealthy(t *testing.T) {
-	healthy, judged, compared := 0, 0, 0
+	healthy, judged, compared, steadily := 0, 0, 0, int64(0)
 	rapid.Check(t, func(rt *rapid.T) {
 		p := drawPlan(rt, "crash", "delay")
 		crashed := false
@@ -166,14 +166,15 @@ func TestModelHealthy(t *testing.T) {
 				compared++
 			}
 			judged += w.judgements()
+			steadily += w.steadily.Load()
 			return err
 		})
 		if err != nil {
 			rt.Fatal(err)
 		}
 	})
-	t.Logf("%d runs without a degraded decision, %d denials held to the pace, %d runs compared with one machine", healthy, judged, compared)
-	if healthy == 0 || judged == 0 || compared == 0 {
+	t.Logf("%d runs without a degraded decision, %d denials held to the pace, %d runs compared with one machine, %d requests decided by Spend", healthy, judged, compared, steadily)
+	if healthy == 0 || judged == 0 || compared == 0 || steadily == 0 {
 		t.Error("nothing was checked")
 	}
 }

@@ -201,7 +201,7 @@ func (e *Engine) distributeLocked(b *bucket, f *flight, grant window.Grant, now 
 		}
 		if h.left >= f.cost {
 			h.left -= f.cost
-			w.outcome.grant(h, f.cost, now)
+			grantFrom(h, f.cost, &w.outcome, now)
 		} else {
 			refuseLocked(b, &w.outcome, now)
 		}
@@ -225,7 +225,7 @@ func (e *Engine) nextLocked(b *bucket, now int64) *redis.Call {
 	for _, w := range queue {
 		switch {
 		case w.released:
-		case b.spendLocked(w.limit, w.cost, &w.outcome, now) || deniedLocked(b, w.limit, w.cost, &w.outcome, now) == Denied:
+		case spendLocked(b, w.limit, w.cost, &w.outcome, now) || deniedLocked(b, w.limit, w.cost, &w.outcome, now) == Denied:
 			w.release()
 		case !e.redis.Healthy():
 			e.fallBackLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)

@@ -48,6 +48,8 @@ type world struct {
 	judged   int              // denials that had to be right to the pace
 	changed  map[string]int64 // key -> Redis's clock at which its counters changed last
 	returned map[string]int64 // and at which permits were given back last
+
+	steadily atomic.Int64 // requests that Spend decided
 }
 
 type admission struct {
@@ -294,6 +296,7 @@ type instance struct {
 	engine *Engine
 	policy Policy
 	gone   atomic.Bool
+	places sync.Map // what is asked -> *Place, as the plugin keeps them
 }
 
 func (w *world) join(name string, policy Policy) *instance {
@@ -322,10 +325,41 @@ func (i *instance) leave() {
 	i.engine.Close()
 }
 
-// request asks the given limits and writes down what was admitted.
-func (i *instance) request(asks []Ask) (bool, []Answer) {
+// take spends where such a request has spent before, and asks otherwise: the
+// plugin's two ways.
+func (i *instance) take(asks []Ask) (bool, []Answer) {
+	kind := fmt.Sprint(asks)
+	if first, ok := i.places.Load(kind); ok {
+		spent := make([]Spent, len(asks))
+		if _, verdict := Spend(first.(*Place), i.engine.Now(), spent); verdict != Undecided {
+			i.world.steadily.Add(1)
+			answers := Answers(first.(*Place), spent)
+			for n := range spent {
+				if spent[n].Denied {
+					answers[n].Verdict, answers[n].RetryAfter = Denied, spent[n].RetryAfter
+				}
+				if verdict == Denied {
+					i.engine.GiveBack(&answers[n])
+				}
+			}
+			return verdict == Granted, answers
+		}
+	}
 	answers := make([]Answer, len(asks))
 	ok := i.engine.Take(&i.policy, asks, answers)
+	var first *Place
+	for n := len(asks) - 1; n >= 0; n-- {
+		if first = NewPlace(&asks[n], i.engine.Now(), "", true, first); first == nil {
+			return ok, answers
+		}
+	}
+	i.places.Store(kind, first)
+	return ok, answers
+}
+
+// request asks the given limits and writes down what was admitted.
+func (i *instance) request(asks []Ask) (bool, []Answer) {
+	ok, answers := i.take(asks)
 	if i.gone.Load() {
 		return false, answers
 	}

@@ -65,13 +65,21 @@ func (t *table) each(do func(b *bucket)) {
 	}
 }
 
-// find returns the key's bucket, made if need be.
-func (t *table) find(l *Limiter, key string) *bucket {
+// known is the key's bucket; nil if it has none.
+func (t *table) known(key string) *bucket {
 	t.mu.RLock()
 	b, ok := t.buckets[key]
 	t.mu.RUnlock()
-	if ok {
-		return b.(*bucket)
+	if !ok {
+		return nil
+	}
+	return b.(*bucket)
+}
+
+// find returns the key's bucket, made if need be.
+func (t *table) find(l *Limiter, key string) *bucket {
+	if b := t.known(key); b != nil {
+		return b
 	}
 	return t.place(l, key)
 }
@@ -147,5 +155,6 @@ func (b *bucket) leave(e *Engine, healthy bool) bool {
 		}
 	}
 	b.evicted = true
+	b.denial.until = 0 // a Place may hold it for longer: it answers nothing any more
 	return true
 }
