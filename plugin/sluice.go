@@ -168,7 +168,7 @@ func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Hea
 	t := toll{gate: g}
 	no := g.admit(&t, r)
 	t.announce(out)
-	if g.steady {
+	if g.steady && (len(t.answers) == 0 || t.answers[0].Remembered) {
 		keepStanding(g, &t, r)
 	}
 	if no != nil {

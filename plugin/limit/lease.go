@@ -84,6 +84,7 @@ func spend(ask *Ask, answer *Answer, now int64) Verdict {
 		deniedLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now)
 	}
 	b.mu.Unlock()
+	answer.Remembered = answer.Verdict != Undecided
 	if answer.Verdict == Granted && answer.lease.alone {
 		countAlone(b.limiter.engine, &answer.Outcome)
 	}

@@ -91,7 +91,8 @@ const (
 // use, a granted answer has Remaining 3.
 type Answer struct {
 	Outcome
-	bucket *bucket
+	Remembered bool // decided by memory alone
+	bucket     *bucket
 }
 
 // Outcome is what was decided, and the permit that came of it.

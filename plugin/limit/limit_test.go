@@ -802,3 +802,44 @@ func TestI6UntoldBucketsStay(t *testing.T) {
 		}
 	})
 }
+
+// A Place outlives its bucket's stay in the table. A key that is asked at one
+// counts as used, and one that has made room answers nothing more.
+func TestI6Places(t *testing.T) {
+	simulate(t, 5, 1, func(w *world, gates []*instance) {
+		e := gates[0].engine
+		const capacity = 20
+		limiter := e.Limiter("l", time.Hour, capacity)
+		take := func(key string) *Place { // takes the one permit: the next is denied
+			ask := Ask{Limiter: limiter, Key: key, Limit: 1, Cost: 1}
+			e.Take(&gates[0].policy, []Ask{ask}, make([]Answer, 1))
+			return NewPlace(&ask, e.Now(), "", true, nil)
+		}
+		places := map[string]*Place{}
+		for n := range capacity {
+			places[fmt.Sprint(n)] = take(fmt.Sprint(n))
+		}
+		denied := func(key string) bool {
+			_, verdict := Spend(places[key], e.Now(), make([]Spent, 1))
+			return verdict == Denied
+		}
+		for n := 0; limiter.table.known("1") != nil; n++ {
+			if !denied("0") {
+				t.Fatal("what was denied is not remembered")
+			}
+			take(fmt.Sprint("new", n))
+			if n > capacity {
+				t.Fatal("no key made room")
+			}
+		}
+		if limiter.table.known("0") == nil {
+			t.Error("a key in use made room for others")
+		}
+		if denied("1") {
+			t.Error("a key that made room answers still")
+		}
+		if NewPlace(&Ask{Limiter: limiter, Key: "0", Limit: 1, Cost: 2}, e.Now(), "", true, nil) != nil {
+			t.Error("a request that no waiting helps has a place, where it would be told to wait")
+		}
+	})
+}
