@@ -1,6 +1,9 @@
 package plugin
 
-import "strings"
+import (
+	"net/http"
+	"strings"
+)
 
 // Headers by direction. "in" is what a client sends, "on" what the service
 // receives, "out" what the client gets back.
@@ -54,6 +57,9 @@ func strippedHeaders(s *settings) []string {
 	}
 	return once
 }
+
+// cutConnection leaves of Connection what hopByHop keeps.
+func cutConnection(h http.Header) { h["Connection"] = hopByHop(h["Connection"]) }
 
 // hopByHop keeps of Connection what it is for. A proxy removes every header
 // that Connection lists (RFC 9110, section 7.6.1), so "Connection: X-User-ID"

@@ -62,8 +62,10 @@ type gate struct {
 	legacyHeaders bool
 
 	plain     bool // there is nothing to ask
+	vouched   bool // trusted proxies may name a request
 	steady    bool // serveSteady can serve
 	bound     bool // a standing is of one credential at one address
+	disarms   bool // the credential stays here
 	awaited   bool // the answer decides whether some permit counts
 	standings standings
 	events    *atomic.Int64 // the state of the stream of revocations
@@ -89,6 +91,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		exemptIPs:       s.exemptIPs,
 		exemptUsers:     s.exemptUsers,
 		dryRun:          s.dryRun,
+		vouched:         len(s.address.trusted) > 0,
 		legacyHeaders:   s.legacyHeaders,
 	}
 	if len(s.limits) > 0 || s.auth != nil {
@@ -126,41 +129,48 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out, h := w.Header(), r.Header
 	id := out[requestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
-	if id == nil && len(g.address.trusted) > 0 {
-		id = vouchedID(g, r)
-	}
 	if id == nil {
-		id = newUUID()
+		if g.vouched {
+			id = vouchedID(g, r)
+		}
+		if id == nil {
+			id = newUUID()
+		}
 	}
 	h[requestIDHeader] = id
 	out[requestIDHeader] = id
 	for _, name := range g.stripped {
 		delete(h, name)
 	}
-	if connection := h["Connection"]; connection != nil {
-		h["Connection"] = hopByHop(connection)
+	if h["Connection"] != nil {
+		cutConnection(h)
 	}
-	if r.ProtoMajor > 1 && refuseTarget(w, r, id[0]) {
-		return
+	if r.ProtoMajor > 1 {
+		if refuseTarget(w, r, id) {
+			return
+		}
 	}
-	if !g.steady || !serveSteady(g, w, r, h, out, id) {
-		servePipeline(g, w, r, out, id[0])
+	if g.steady {
+		if serveSteady(g, w, r, h, out, id) {
+			return
+		}
 	}
+	servePipeline(g, w, r, out, id)
 }
 
 // refuseTarget refuses white space in a query: Go's server takes it over HTTP/2,
 // and in HTTP/1.1 it would end the target.
-func refuseTarget(w http.ResponseWriter, r *http.Request, id string) bool {
+func refuseTarget(w http.ResponseWriter, r *http.Request, id []string) bool {
 	if strings.IndexByte(r.URL.RawQuery, ' ') < 0 {
 		return false
 	}
-	brokenTarget().write(w, r, id)
+	brokenTarget().write(w, r, id[0])
 	return true
 }
 
 // servePipeline takes every step by itself. (A function of its own, for the
 // interpreter's sake: what is in ServeHTTP costs the short way too.)
-func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, id string) {
+func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, id []string) {
 	if g.plain && len(r.Header["Authorization"]) < 2 {
 		g.next.ServeHTTP(w, r)
 		return
@@ -172,7 +182,7 @@ func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Hea
 		keepStanding(g, &t, r)
 	}
 	if no != nil {
-		no.write(w, r, id)
+		no.write(w, r, id[0])
 		return
 	}
 	forward(g.next, w, r, t.holds)

@@ -65,16 +65,23 @@ func (g *gate) prepareSteady() {
 		g.bound = g.bound || rule.key == keyIP && g.auth != nil
 		g.awaited = g.awaited || rule.awaited
 	}
+	g.disarms = g.auth != nil && !g.auth.keepAuthorization
 }
 
 func serveSteady(g *gate, w http.ResponseWriter, r *http.Request, h, out http.Header, id []string) bool {
 	credentials, subject := h["Authorization"], ""
-	if g.auth == nil {
-		subject = peer(r.RemoteAddr)
-	} else if len(credentials) == 1 {
+	if g.auth != nil {
+		if len(credentials) != 1 {
+			return false
+		}
 		subject = credentials[0]
+	} else {
+		if len(credentials) > 1 {
+			return false
+		}
+		subject = peer(r.RemoteAddr)
 	}
-	if subject == "" || len(credentials) > 1 || out["Ratelimit"] != nil {
+	if out["Ratelimit"] != nil {
 		return false
 	}
 	found, ok := g.standings.kept.Load(credentialKey(sha256.Sum256([]byte(subject))))
@@ -82,16 +89,20 @@ func serveSteady(g *gate, w http.ResponseWriter, r *http.Request, h, out http.He
 		return false
 	}
 	s := found.(*standing)
-	if g.bound && !strings.HasPrefix(r.RemoteAddr, s.peer) {
-		return false
+	if g.bound {
+		if !strings.HasPrefix(r.RemoteAddr, s.peer) {
+			return false
+		}
 	}
 	now := int64(time.Since(startedAt))
 	if who := s.who; who != nil {
 		if now >= who.fresh.Load() {
 			return false
 		}
-		if state := g.events.Load(); state != s.since && doubted(who, state, now) == nil {
-			return false
+		if state := g.events.Load(); state != s.since {
+			if doubted(who, state, now) == nil {
+				return false
+			}
 		}
 	}
 	var spent [mostSteady]limit.Spent
@@ -105,7 +116,7 @@ func serveSteady(g *gate, w http.ResponseWriter, r *http.Request, h, out http.He
 		out["Ratelimit"] = []string{state}
 	}
 	if s.who != nil { // of a denial too: the access log tells whose it was
-		if !g.auth.keepAuthorization {
+		if g.disarms {
 			delete(h, "Authorization")
 		}
 		for i, name := range s.names {
@@ -132,7 +143,7 @@ func keepStanding(g *gate, t *toll, r *http.Request) {
 		return // refused before every limit was asked
 	}
 	s := &standing{who: t.who, peer: peer(r.RemoteAddr), since: -1}
-	if g.auth != nil && (s.who == nil || !g.decisions.keeps(s.who)) || g.bound && s.peer == "" {
+	if g.auth != nil && (s.who == nil || !g.decisions.keeps(s.who)) || s.peer == "" {
 		return
 	}
 	now := clock()

@@ -238,6 +238,18 @@ func TestStandings(t *testing.T) {
 			t.Errorf("without an address: %d", w.Code)
 		}
 	})
+	t.Run("behind another of our middlewares", func(t *testing.T) {
+		g, send := open(t, users)
+		steady(t, g, send, "ann")
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = home
+		r.Header.Set("Authorization", "Bearer ann")
+		w.Header().Set("RateLimit", `"outer";r=1;t=1`)
+		g.ServeHTTP(w, r)
+		if got := w.Header().Get("RateLimit"); !strings.HasPrefix(got, `"outer";r=1;t=1, "a";r=`) {
+			t.Errorf("RateLimit: %s", got)
+		}
+	})
 	t.Run("more than there is room for", func(t *testing.T) {
 		g, send := open(t, `{limits: [{name: b, key: ip, limit: 1000, window: 1h}]}`)
 		steady(t, g, send, "")
