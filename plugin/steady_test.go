@@ -145,7 +145,9 @@ func TestStandings(t *testing.T) {
 		}
 		g = handler.(*gate)
 		await(t, "Redis to answer", g.backend.client.Healthy)
-		g.backend.stream.message(`{"epoch":"e","seq":1,"type":"tick"}`)
+		if whole := !strings.HasSuffix(t.Name(), "lost"); whole {
+			g.backend.stream.message(`{"epoch":"e","seq":1,"type":"tick"}`)
+		}
 		if !g.steady {
 			t.Fatal("the gate has no steady state")
 		}
@@ -219,6 +221,28 @@ func TestStandings(t *testing.T) {
 		g.backend.stream.message(`{"epoch":"e","seq":9,"type":"tick"}`)
 		if send("ann", home); asked.Load() != before+1 {
 			t.Errorf("asked %d times after the gap", asked.Load()-before)
+		}
+	})
+	// Then an answer is fresh for a second, however long it says.
+	t.Run("asked for while the stream is lost", func(t *testing.T) {
+		g, send := open(t, `{auth: {addresses: [AUTH]}}`)
+		steady(t, g, send, "ann")
+		before := asked.Load()
+		await(t, "the gate to ask again", func() bool { send("ann", home); return asked.Load() > before })
+	})
+	t.Run("what is counted", func(t *testing.T) {
+		g, send := open(t, strings.Replace(users, "100000", "50", 1))
+		before := asked.Load()
+		for range 60 {
+			send("ann", home)
+		}
+		misses := asked.Load() - before
+		for _, when := range []string{"in use", "closed"} {
+			c := g.backend.counters()
+			if c.Allowed != 50 || c.Denied["a"] != 10 || c.DecisionMisses != misses || c.DecisionHits != 60-misses {
+				t.Errorf("%s: %d allowed, %d denied, %d misses of %d, %d hits", when, c.Allowed, c.Denied["a"], c.DecisionMisses, misses, c.DecisionHits)
+			}
+			g.backend.forget(g.decisions)
 		}
 	})
 	t.Run("another address", func(t *testing.T) {
