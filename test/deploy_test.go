@@ -428,3 +428,38 @@ func documents(t *testing.T, file string) (all [][]byte) {
 		all = append(all, document)
 	}
 }
+
+// What the Dockerfile compiles is in the context that .dockerignore leaves, down
+// to the last package: else the image fails to build, in front of a user.
+func TestBuildContextIsWhole(t *testing.T) {
+	ignore, err := os.ReadFile("../.dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []string
+	for _, line := range strings.Split(string(ignore), "\n") {
+		if part, ok := strings.CutPrefix(line, "!"); ok {
+			kept = append(kept, part)
+		}
+	}
+	list := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./cmd/...", "./services/cmd/upstream", "./deploy/secrets")
+	list.Dir = ".."
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := 0
+	for _, path := range strings.Fields(string(out)) {
+		folder, ok := strings.CutPrefix(path, "github.com/sluice-gateway/sluice/")
+		if !ok {
+			continue
+		}
+		ours++
+		if !slices.ContainsFunc(kept, func(part string) bool { return folder == part || strings.HasPrefix(folder, part+"/") }) {
+			t.Errorf("%s is compiled, but .dockerignore leaves it out", folder)
+		}
+	}
+	if ours == 0 {
+		t.Error("none of our packages is compiled")
+	}
+}
