@@ -83,9 +83,9 @@ func compare(ctx context.Context, args []string, out, progress io.Writer) error 
 		return b.profile(ctx, *profile, progress)
 	}
 	began := time.Now()
-	r, err := b.measure(ctx, *rounds, *openRounds, *seconds, *seed, progress)
-	if err != nil {
-		return err
+	r, wrong := b.measure(ctx, *rounds, *openRounds, *seconds, *seed, progress)
+	if r == nil {
+		return wrong
 	}
 	facts, err := b.facts(ctx)
 	if err != nil {
@@ -103,5 +103,5 @@ func compare(ctx context.Context, args []string, out, progress io.Writer) error 
 		}
 	}
 	_, err = io.WriteString(out, text)
-	return err
+	return errors.Join(wrong, err)
 }

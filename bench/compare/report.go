@@ -234,7 +234,7 @@ func report(b *bed, r *results, f facts) string {
 	}
 
 	if len(r.open) > 0 {
-		p("\n## Latency\n\nOpen loop (vegeta), from the instant at which a request was due, in milliseconds: median of the rounds. The rates are shares of the %d requests a second that the same generator gets through bare Traefik in a closed loop. A dash: the chain's own throughput is less than that rate, or it could not keep up beside this generator, which takes more of the processors than wrk: some requests had no answer within %v.\n\n", r.capacity, longestAnswer)
+		p("\n## Latency\n\nOpen loop (vegeta), from the instant at which a request was due, in milliseconds: median of the rounds. The rates are shares of the %d requests a second that the same generator gets through bare Traefik in a closed loop. A dash: the chain's own throughput is less than that rate, or it could not keep up beside this generator, which takes more of the processors than wrk: some requests had no answer within %v, or an error for one.\n\n", r.capacity, longestAnswer)
 		p("| chain |")
 		for _, percent := range loads {
 			p(" %d%%: p50 | p99 | p99.9 |", percent)
