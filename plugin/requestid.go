@@ -23,10 +23,9 @@ func vouchedID(g *gate, r *http.Request) []string {
 	return nil
 }
 
-// uuids are identifiers made ahead. Interpreted, that saves a request some 80
-// allocations of 500: the interpreter pays for a function where it is entered,
-// and not again for each turn of its loops, and for each piece of text put
-// together.
+// uuids are identifiers made ahead, of one piece that they share and one that
+// they do not: the interpreter pays for a function where it is entered, not again
+// for each turn of its loops, and for each piece of text put together.
 type uuids struct {
 	head  string   // the first 24 characters of all of them
 	tails []string // the last 12 of each

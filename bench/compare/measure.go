@@ -32,6 +32,8 @@ type results struct {
 	closed   map[string][]sample
 	open     map[string]map[int][]tail // chain -> percent of capacity -> by round
 	capacity int                       // bare's, requests a second, as the open loop's generator reaches it
+	keyBytes int64                     // MEMORY USAGE of one key of a limit, with its name
+	key      string                    // that key
 }
 
 // tail is the latencies of one open loop run.
@@ -61,6 +63,11 @@ func (b *bed) measure(ctx context.Context, rounds, openRounds, seconds int, seed
 				return nil, err
 			}
 			r.closed[c.name] = append(r.closed[c.name], s)
+			if c.name == "fast-zipf-compiled" {
+				if err := b.weighKey(ctx, r); err != nil {
+					return nil, err
+				}
+			}
 			fmt.Fprintf(progress, "round %d of %d: %-28s %7.0f a second\n", round+1, rounds, c.name, s.rate)
 		}
 	}
