@@ -2,9 +2,11 @@
 
 GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VULNFLAGS   ?= # for example -db=file:///path, a copy of the database
 FUZZTIME    ?= 30s
+COUNT       ?= 10
 
 # Programs of the system that tests need, and the Debian packages they come in.
 PROGRAMS := redis-server redis-cli
@@ -67,6 +69,15 @@ bench: bench-tools traefik ## throughput, latency and cost beside what it replac
 bench-short: tools ## whether every chain that bench compares answers right
 	cd bench/compare && $(GO) test -timeout 5m ./...
 
+# Ten runs of each, so that benchstat can tell how far they are apart. What the
+# plugin logs meanwhile would stand in the middle of its lines.
+QUIETLY := -exec "sh -c 'exec \"\$$0\" \"\$$@\" 2>/dev/null'"
+bench-go: tools ## what one call of each hot function takes: the plugin in both forms, RESP, rule, script, tokens
+	@out=$$(mktemp) && trap 'rm -f "$$out"' EXIT && \
+	$(GO) test $(QUIETLY) -p 1 ./plugin/... ./authsvc/... -run '^$$' -bench . -benchmem -benchtime 100ms -count $(COUNT) >"$$out" && \
+	(cd test && $(GO) test $(QUIETLY) ./forms -run '^$$' -bench HotPath -benchmem -benchtime 100ms -count $(COUNT)) >>"$$out" && \
+	sed -i '/^sluice: /d' "$$out" && $(GO) run $(BENCHSTAT) "$$out"
+
 # What `make bench` compares with and drives with; without nginx its chain is left out.
 bench-tools: tools
 	@command -v wrk >/dev/null && test -x /usr/sbin/nginx && exit 0; \
@@ -99,4 +110,4 @@ tools: ## install the system's programs that tests need, where apt-get is at han
 clean: ## remove what was built into this tree
 	rm -rf bin .sluice
 
-.PHONY: help up demo traefik test unit e2e lint vuln fuzz bench bench-short bench-tools accuracy faults identity compose drills tools clean
+.PHONY: help up demo traefik test unit e2e lint vuln fuzz bench bench-short bench-go bench-tools accuracy faults identity compose drills tools clean
