@@ -225,9 +225,6 @@ func worstSteady(g *gate, s *standing, spent []limit.Spent) (*limitRule, time.Du
 			worst = i
 		}
 	}
-	answers := limit.Answers(s.places, spent[:len(g.rules)])
-	for i := range answers {
-		g.engine.GiveBack(&answers[i])
-	}
+	limit.Return(s.places, spent[:len(g.rules)])
 	return g.rules[worst], spent[worst].RetryAfter
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/freeport"
 )
 
-// No address is handed out twice in a row, and each can be listened on.
+// No address is handed out twice before it is listened on, and each can be.
 func TestAddress(t *testing.T) {
 	seen := map[string]bool{}
 	for range 200 {
@@ -19,6 +19,8 @@ func TestAddress(t *testing.T) {
 			t.Fatalf("%s was handed out before", address)
 		}
 		seen[address] = true
+	}
+	for address := range seen {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
 			t.Fatal(err)

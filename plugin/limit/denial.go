@@ -37,15 +37,15 @@ type denial struct {
 // deniedLocked refuses from memory what the remembered denial covers, and is
 // Undecided about all else.
 func deniedLocked(b *bucket, limit, cost int64, o *Outcome, now int64) Verdict {
-	if !covered(b, limit, cost, now) {
+	if !coveredLocked(b, limit, cost, now) {
 		return Undecided
 	}
 	refuseLocked(b, o, now)
 	return Denied
 }
 
-// covered tells whether the remembered denial is of such a request.
-func covered(b *bucket, limit, cost, now int64) bool {
+// coveredLocked tells whether the remembered denial is of such a request.
+func coveredLocked(b *bucket, limit, cost, now int64) bool {
 	d := &b.denial
 	return now < d.until && limit == d.limit && cost >= d.cost
 }

@@ -2,7 +2,6 @@ package limit
 
 import (
 	"sync"
-	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
 	"github.com/sluice-gateway/sluice/plugin/window"
@@ -145,7 +144,7 @@ func spendLocked(b *bucket, limit, cost int64, o *Outcome, now int64) bool {
 func grantFrom(h *lease, cost int64, o *Outcome, now int64) {
 	o.Verdict = Granted
 	o.Remaining = (h.left + h.room) / cost
-	o.Reset = time.Duration(h.ends - now)
+	o.Reset = duration(h.ends - now) // a reply may come after the window's end
 	o.lease = h
 	o.cost = cost
 }

@@ -3,7 +3,7 @@
 //
 // In the order in which it happens:
 //
-//	spend      a permit is taken from the key's lease, in memory     lease.go
+//	spend      a permit is taken from the key's lease, in memory     lease.go, place.go
 //	deny       or refused from memory, while Redis's last answer     denial.go
 //	           still proves that the rule would refuse it
 //	reserve    else one script call reserves what the waiting        script.go

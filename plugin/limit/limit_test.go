@@ -843,3 +843,13 @@ func TestI6Places(t *testing.T) {
 		}
 	})
 }
+
+// A permit that comes with a reply after its window's end has no time left, not
+// less than none.
+func TestGrantAfterTheEnd(t *testing.T) {
+	var o Outcome
+	grantFrom(&lease{left: 3, room: 4, ends: 1000}, 1, &o, 2000)
+	if o.Verdict != Granted || o.Reset != 0 || o.Remaining != 7 {
+		t.Errorf("%+v", o)
+	}
+}

@@ -46,7 +46,8 @@ type Spent struct {
 
 // Spend takes a permit at each place of a chain, or at none (I7), by what memory
 // says alone; spent has room for them. Granted comes with the value of RateLimit.
-// So does Denied, by one place or more: what the others granted has to go back.
+// So does Denied, by one place or more: what the others granted has to go back
+// (Return).
 // Undecided, where memory does not tell, leaves nothing taken.
 //
 // This is the way of nearly every request. It is one function, with few calls,
@@ -71,7 +72,7 @@ func Spend(first *Place, now int64, spent []Spent) (string, Verdict) {
 			}
 		} else {
 			if wait = denyAt(p, now, &spent[i]); wait < 0 {
-				undo(first, spent[:i])
+				Return(first, spent[:i])
 				return "", Undecided
 			}
 			verdict = Denied
@@ -93,7 +94,7 @@ const (
 // tell, or does not tell all.
 func denyAt(p *Place, now int64, s *Spent) int64 {
 	b, wait := p.bucket, int64(-1)
-	if p.final && covered(b, p.permits, p.cost, now) {
+	if p.final && coveredLocked(b, p.permits, p.cost, now) {
 		wait = retryLocked(b, now)
 		s.Denied = true
 		s.RetryAfter = time.Duration(wait)
@@ -104,21 +105,18 @@ func denyAt(p *Place, now int64, s *Spent) int64 {
 
 // spentAlone counts a permit that was set aside without Redis.
 func spentAlone(b *bucket) {
-	countAlone(b.limiter.engine, &Outcome{})
+	b.limiter.engine.Degraded.Add(1)
 }
 
-// undo gives back what was granted before a place that cannot tell.
-func undo(first *Place, spent []Spent) {
+// Return gives back what was granted at the places of a chain.
+func Return(first *Place, spent []Spent) {
 	answers := Answers(first, spent)
 	for i := range answers {
-		if b := answers[i].bucket; b != nil {
-			b.limiter.engine.GiveBack(&answers[i])
-		}
+		first.bucket.limiter.engine.GiveBack(&answers[i])
 	}
 }
 
-// Answers are the permits that were taken at the places of a chain, for GiveBack
-// and Hold.
+// Answers are the permits that were taken at the places of a chain, for Hold.
 func Answers(first *Place, spent []Spent) []Answer {
 	answers := make([]Answer, len(spent))
 	p := first

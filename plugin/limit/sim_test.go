@@ -338,9 +338,9 @@ func (i *instance) take(asks []Ask) (bool, []Answer) {
 				if spent[n].Denied {
 					answers[n].Verdict, answers[n].RetryAfter = Denied, spent[n].RetryAfter
 				}
-				if verdict == Denied {
-					i.engine.GiveBack(&answers[n])
-				}
+			}
+			if verdict == Denied {
+				Return(first.(*Place), spent)
 			}
 			return verdict == Granted, answers
 		}
