@@ -1,6 +1,7 @@
 package authsvc
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ func (s *Service) adminRoutes() http.Handler {
 	s.healthRoutes(e)
 	e.GET("/metrics", echo.WrapHandler(s.metrics.handler()))
 
+	e.Use(beginAction)
 	login := e.Group("/v1/tokens", s.guard(s.admin, s.issuing))
 	login.POST("", s.postTokens)
 	login.POST("/refresh", s.postRefresh)
@@ -51,11 +53,13 @@ func (s *Service) guard(accepted ...*secret) echo.MiddlewareFunc {
 			for _, secret := range accepted {
 				if strings.EqualFold(scheme, "Bearer") && secret.matches(presented) {
 					c.Set(issuingKey, secret == s.issuing)
+					s.actor(c, secret)
 					c.Request().Body = http.MaxBytesReader(c.Response(), c.Request().Body, maxBody)
 					return next(c)
 				}
 			}
 			if strings.EqualFold(scheme, "Bearer") && s.issuing.matches(presented) {
+				s.actor(c, s.issuing)
 				return &refusal{status: http.StatusForbidden, code: "insufficient_scope", challenge: true, detail: "This needs the admin token."}
 			}
 			return invalidToken("The admin token is not valid.", nil)
@@ -63,26 +67,61 @@ func (s *Service) guard(accepted ...*secret) echo.MiddlewareFunc {
 	}
 }
 
+// userRevoked answers POST /v1/users/:id/revoke.
+type userRevoked struct {
+	UserID string `json:"user_id"`
+	Before int64  `json:"before"` // unix ms; what was issued until then is void
+	// Known is false where no living token of the user was issued or seen; then
+	// DidYouMean are users of whom one was, and Prefixes what users' names begin
+	// with.
+	Known      bool     `json:"known"`
+	DidYouMean []string `json:"did_you_mean,omitempty"`
+	Prefixes   []string `json:"prefixes,omitempty"`
+}
+
 // postUserRevoke is POST /v1/users/:id/revoke; id is the user as services see
-// it in X-User-ID.
+// it in X-User-ID. A name that belongs to an issuer is voided whether or not
+// it is known: Redis may have forgotten the user.
 func (s *Service) postUserRevoke(c echo.Context) error {
 	user, err := pathParam(c, "id")
 	if err != nil {
 		return err
 	}
+	s.target(c, "user "+s.loggable(user))
+	if credentialForm.MatchString(user) {
+		return invalidRequest("The user's id looks like a token; one token is revoked by POST /v1/tokens/revoke (authsvc token revoke).", nil)
+	}
 	if err := token.CheckHeaderText(user); err != nil || user == "" || len(user) > maxUser {
 		return invalidRequest("The user's id is not one.", err)
+	}
+	prefixes := s.verifier.prefixes()
+	if s.verifier.owner(user) == nil {
+		return &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("No issuer has users of this name; prefixes: %s.", strings.Join(prefixes, ", "))}
 	}
 	before, err := s.store.RevokeUser(c.Request().Context(), user)
 	if err != nil {
 		return err
 	}
 	s.metrics.revoked.WithLabelValues("user").Inc()
-	return c.JSON(http.StatusOK, map[string]any{"user_id": user, "before": before})
+	answer := userRevoked{UserID: user, Before: before}
+	if _, answer.Known, err = s.store.User(c.Request().Context(), user); err != nil {
+		return err
+	}
+	if !answer.Known {
+		answer.Prefixes = prefixes
+		for _, prefix := range prefixes {
+			if _, known, err := s.store.User(c.Request().Context(), prefix+user); known && err == nil {
+				answer.DidYouMean = append(answer.DidYouMean, prefix+user)
+			}
+		}
+		outcome(c, "nothing is known of this user; void all the same")
+	}
+	return c.JSON(http.StatusOK, answer)
 }
 
 // postKeysRotate is POST /v1/keys/rotate.
 func (s *Service) postKeysRotate(c echo.Context) error {
+	s.target(c, "keys")
 	if err := s.keyDir.rotate(time.Now()); err != nil {
 		return err
 	}

@@ -3,9 +3,11 @@ package authsvc
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -26,18 +28,38 @@ func (s *Service) getLimit(c echo.Context) error {
 }
 
 // deleteLimit is DELETE /v1/limits/:name/:key. One name may have several
-// windows in several middlewares; all of them are reset.
+// windows in several middlewares; all of them are reset. Where nothing was
+// counted the answer is 404.
 func (s *Service) deleteLimit(c echo.Context) error {
 	limits, key, err := s.limit(c)
 	if err != nil {
 		return err
 	}
+	var used int64
 	for _, limit := range limits {
-		if err := s.store.Reset(c.Request().Context(), limit, key); err != nil {
+		usage, err := s.store.Usage(c.Request().Context(), limit, key)
+		if err == nil {
+			err = s.store.Reset(c.Request().Context(), limit, key)
+		}
+		if err != nil {
 			return refuseKey(err)
 		}
+		used += usage.Used
+	}
+	if used == 0 {
+		return &refusal{status: http.StatusNotFound, detail: s.nothingCounted(key)}
 	}
 	return c.NoContent(http.StatusNoContent)
+}
+
+// nothingCounted says what a key may have been meant for. The key itself may be
+// a secret (of a limit by header), and refusals are logged.
+func (s *Service) nothingCounted(key string) string {
+	text := "Nothing was counted for this key."
+	if prefixes := s.verifier.prefixes(); strings.HasPrefix(key, "user:") && len(prefixes) > 0 {
+		text += fmt.Sprintf(" Users are called as services see them; prefixes: %s.", strings.Join(prefixes, ", "))
+	}
+	return text
 }
 
 func refuseKey(err error) error {
@@ -57,21 +79,29 @@ func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	s.target(c, "limit "+name+" "+s.loggableKey(key))
 	gateways, err := s.store.Gateways(c.Request().Context())
 	if err != nil {
 		return nil, "", err
 	}
+	var names []string
 	var limits []store.Limit
 	for _, gateway := range gateways {
 		for _, limit := range gateway.Limits {
 			known := slices.ContainsFunc(limits, func(l store.Limit) bool { return l.WindowMS == limit.WindowMS })
+			names = append(names, limit.Name)
 			if limit.Name == name && limit.WindowMS > 0 && !known {
 				limits = append(limits, limit)
 			}
 		}
 	}
 	if len(limits) == 0 {
-		return nil, "", &refusal{status: http.StatusNotFound, detail: "No living gateway has a limit of this name."}
+		slices.Sort(names)
+		detail := fmt.Sprintf("No living gateway has a limit of this name; limits: %s.", strings.Join(slices.Compact(names), ", "))
+		if len(gateways) == 0 {
+			detail = fmt.Sprintf("No gateway is alive in redis below redis.keyPrefix %q; limits are known by the gateways' heartbeats.", s.Config.Redis.KeyPrefix)
+		}
+		return nil, "", &refusal{status: http.StatusNotFound, detail: detail}
 	}
 	return limits, key, nil
 }
@@ -92,6 +122,7 @@ func pathParam(c echo.Context, name string) (string, error) {
 
 // getGateways is GET /v1/gateways: the heartbeats as the gateways wrote them.
 func (s *Service) getGateways(c echo.Context) error {
+	s.target(c, "gateways")
 	gateways, err := s.store.Gateways(c.Request().Context())
 	if err != nil {
 		return err

@@ -22,12 +22,17 @@ func TestGatewaysAndLimits(t *testing.T) {
 	if a := r.call("GET", "/v1/gateways", ""); a.status != 200 || a.body != `{"gateways":[`+beatJSON("0123456789abcdef")+"]}\n" {
 		t.Errorf("gateways: %s", a.body)
 	}
+	// u1 has used something; what others lack cannot be reset.
+	used := fmt.Sprintf("7 %d 50 8 0 0", time.Now().UnixMilli()/60_000)
+	if err := client.Set(context.Background(), "sluice:lim:1:per-user:60000:{uu1}", used, 0).Err(); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]int{
 		"/v1/limits/per-user/user:u1":          200,
 		"/v1/limits/per-user/user:a%2Fb%20c":   200,
 		"/v1/limits/per-user/ip:2001:db8::1":   200,
-		"/v1/limits/per-user/header:x%25":      200,
-		"/v1/limits/per-user/global":           200,
+		"/v1/limits/per-user/header:x%25":      400,
+		"/v1/limits/per-user/global":           400,
 		"/v1/limits/per-user/nonsense":         400,
 		"/v1/limits/per-user/ip:nowhere":       400,
 		"/v1/limits/unknown/user:u1":           404,
@@ -39,6 +44,9 @@ func TestGatewaysAndLimits(t *testing.T) {
 		}
 		deleted := want
 		if want == 200 {
+			deleted = 404
+		}
+		if strings.HasSuffix(path, ":u1") && want == 200 {
 			deleted = 204
 		}
 		if a := r.call("DELETE", path, ""); a.status != deleted {

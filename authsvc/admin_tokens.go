@@ -24,6 +24,7 @@ func (s *Service) postTokens(c echo.Context) error {
 	if err := readJSON(c, &request); err != nil {
 		return err
 	}
+	s.target(c, "user "+s.loggable(request.UserID))
 	if err := s.checkUser(request.UserID); err != nil {
 		return err
 	}
@@ -58,6 +59,9 @@ func (s *Service) checkUser(user string) error {
 	if err := token.CheckHeaderText(user); err != nil {
 		return invalidRequest("user_id: "+err.Error()+".", nil)
 	}
+	if owner := s.verifier.owner(s.Config.Own.UserPrefix + user); owner != nil && !owner.own {
+		return invalidRequest(fmt.Sprintf("user_id: users called \"%s...\" are those of issuer %q; a token of ours for one is refused everywhere.", owner.userPrefix, owner.name), nil)
+	}
 	return nil
 }
 
@@ -79,6 +83,7 @@ func (s *Service) postRefresh(c echo.Context) error {
 	if fields["refresh_token"] == "" {
 		return invalidRequest("refresh_token is missing.", nil)
 	}
+	s.target(c, s.nameToken(fields["refresh_token"], "session"))
 	answer, err := s.refresh(c.Request().Context(), fields["refresh_token"])
 	if err != nil {
 		return err
@@ -86,9 +91,15 @@ func (s *Service) postRefresh(c echo.Context) error {
 	return sendPair(c, answer)
 }
 
+// tokenRevoked answers POST /v1/tokens/revoke. RFC 7009 lets clients ignore it.
+type tokenRevoked struct {
+	Revoked []string `json:"revoked"`          // "token", "session"
+	Reason  string   `json:"reason,omitempty"` // why nothing was; for the admin token
+}
+
 // postRevoke is RFC 7009. A token that is no good needs no revocation and gets
-// 200 as well; one that could not be written down gets 503, because a
-// revocation must never be lost in silence.
+// 200 as well, which says so; one that could not be written down gets 503,
+// because a revocation must never be lost in silence.
 //
 // Whoever throws away an access token of ours means the session: its refresh
 // token goes with it (section 2.1), or "log out" would last until the next
@@ -102,31 +113,51 @@ func (s *Service) postRevoke(c echo.Context) error {
 	if presented == "" {
 		return invalidRequest("token is missing.", nil)
 	}
+	s.target(c, s.nameToken(presented, "token"))
 	ctx := c.Request().Context()
 	if session, ours := s.sessions.session(presented); ours {
-		if err := s.store.RevokeSession(ctx, session); err != nil {
-			return err
-		}
-		s.metrics.revoked.WithLabelValues("session").Inc()
-		return c.NoContent(http.StatusOK)
+		return s.revokeSession(c, session)
 	}
 	who, err := s.bearer(ctx, presented, time.Now())
+	if errors.Is(err, token.ErrExpired) {
+		// The token is over, its session need not be.
+		if old, fault := s.verifier.expired(ctx, presented); fault == nil && old.issuer.own && old.session != "" {
+			return s.revokeSession(c, old.session)
+		}
+	}
 	if errors.Is(err, errKeysPending) {
 		return err
 	}
 	if err != nil {
-		return c.NoContent(http.StatusOK)
+		answer := tokenRevoked{Revoked: []string{}}
+		if fromIssuer, _ := c.Get(issuingKey).(bool); !fromIssuer {
+			answer.Reason = err.Error()
+		}
+		outcome(c, "nothing revoked: "+err.Error())
+		return c.JSON(http.StatusOK, answer)
 	}
 	if err := s.store.RevokeToken(ctx, who.tokenID, who.expires.Add(s.Config.ClockLeeway)); err != nil {
 		return err
 	}
 	s.metrics.revoked.WithLabelValues("token").Inc()
 	if who.issuer.own && who.session != "" {
-		if err := s.store.RevokeSession(ctx, who.session); err != nil {
-			return err
-		}
+		return s.revokeSession(c, who.session, "token")
 	}
-	return c.NoContent(http.StatusOK)
+	return sendRevoked(c, "token")
+}
+
+// revokeSession ends a session, after what the request has revoked already.
+func (s *Service) revokeSession(c echo.Context, session string, already ...string) error {
+	if err := s.store.RevokeSession(c.Request().Context(), session); err != nil {
+		return err
+	}
+	s.metrics.revoked.WithLabelValues("session").Inc()
+	return sendRevoked(c, append(already, "session")...)
+}
+
+func sendRevoked(c echo.Context, what ...string) error {
+	outcome(c, "revoked "+strings.Join(what, ", "))
+	return c.JSON(http.StatusOK, tokenRevoked{Revoked: what})
 }
 
 // introspection is RFC 7662 section 2.2.
@@ -156,6 +187,7 @@ func (s *Service) postIntrospect(c echo.Context) error {
 	if fields["token"] == "" {
 		return invalidRequest("token is missing.", nil)
 	}
+	s.target(c, s.nameToken(fields["token"], "token"))
 	answer, err := s.introspect(c, fields["token"])
 	if err != nil {
 		return err

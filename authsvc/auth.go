@@ -127,7 +127,7 @@ func (s *Service) checkStatus(ctx context.Context, who *identity) (certain bool,
 func (s *Service) question(who *identity) store.Question {
 	q := store.Question{
 		ID: who.tokenID, Sum: who.sum, User: who.user,
-		Expires: who.expires.Add(s.Config.ClockLeeway),
+		Expires: who.expires.Add(s.Config.ClockLeeway), Headers: who.headers,
 	}
 	// A foreign sid names a session of somebody else's.
 	if who.issuer.own {

@@ -102,7 +102,7 @@ func headerOfNames(size int) string {
 }
 
 func issueWithoutRedis(b *testing.B, r *replica) string {
-	answer, _, err := r.mint("u1", newSession(), nil, time.Hour, time.Now())
+	answer, _, err := r.mint(b.Context(), "u1", newSession(), nil, time.Hour, time.Now())
 	if err != nil {
 		b.Fatal(err)
 	}

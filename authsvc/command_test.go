@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // authsvcCommand runs the command and returns what it printed.
@@ -54,7 +55,7 @@ func TestOperatorCommands(t *testing.T) {
 	if out := command(p.RefreshToken+"\n", "token", "inspect", "-", "--output=json"); !strings.Contains(out, `"active":true`) {
 		t.Errorf("inspect of a refresh token: %s", out)
 	}
-	if out := command(p.AccessToken, "token", "revoke", "-"); out != "done\n" {
+	if out := command(p.AccessToken, "token", "revoke", "-"); out != "revoked  token, session\n" {
 		t.Errorf("revoke: %q", out)
 	}
 	r.wantStatus(p.AccessToken, 401)
@@ -69,6 +70,8 @@ func TestOperatorCommands(t *testing.T) {
 	if out := command("", "limit", "show", "per-user", "user:a/b", "--output=json"); !strings.Contains(out, `"remaining":100`) {
 		t.Errorf("limit show: %s", out)
 	}
+	used := fmt.Sprintf("7 %d 50 8 0 0", time.Now().UnixMilli()/60_000)
+	client.Set(context.Background(), "sluice:lim:1:per-user:60000:{i2001%3Adb8%3A%3A}", used, 0)
 	if out := command("", "limit", "reset", "per-user", "ip:2001:db8::1"); out != "done\n" {
 		t.Errorf("limit reset: %q", out)
 	}
@@ -101,7 +104,7 @@ func TestCommandMistakes(t *testing.T) {
 		{"token inspect x --adminToken=wrong", "401"},
 		{"token inspect x --adminTokenFile=/nowhere", "--adminToken=TOKEN"},
 		{"token inspect x --server=http://127.0.0.1:1", "is authsvc running?"},
-		{"limit show none user:u1", "No living gateway"},
+		{"limit show none user:u1", "No gateway is alive in redis below redis.keyPrefix"},
 		{"limit show", "2 needed"},
 		{"healthcheck --server=http://127.0.0.1:1", "refused"},
 		{"--listen=nowhere", "listen"},

@@ -220,12 +220,8 @@ func (v *verifier) identify(by *issuer, claims *token.Claims) (*identity, error)
 	if raw, _ := claims.Lookup(by.userClaim); fmt.Sprintf("%T", raw) != "string" {
 		return nil, fmt.Errorf("%w: %q is not a string", token.ErrClaims, by.userClaim)
 	}
-	// With prefixes "" and "ext:", a user "ext:42" of the first would be user
-	// 42 of the second: a name belongs to the longest prefix it begins with.
-	for _, other := range v.issuers {
-		if len(other.userPrefix) > len(by.userPrefix) && strings.HasPrefix(user, other.userPrefix) {
-			return nil, fmt.Errorf("%w: the user's name begins with the prefix of issuer %q", token.ErrClaims, other.name)
-		}
+	if other := v.owner(user); other != by {
+		return nil, fmt.Errorf("%w: the user's name begins with the prefix of issuer %q", token.ErrClaims, other.name)
 	}
 	who := &identity{
 		user: user, session: claims.Session, scopes: claims.Scopes(),
@@ -242,6 +238,37 @@ func (v *verifier) identify(by *issuer, claims *token.Claims) (*identity, error)
 	}
 	claims.Trim()
 	return who, nil
+}
+
+// owner is the issuer whose user a name is; nil: nobody's. With prefixes "" and
+// "ext:", a user "ext:42" of the first would be user 42 of the second: a name
+// belongs to the longest prefix it begins with.
+func (v *verifier) owner(user string) (owner *issuer) {
+	for _, issuer := range v.issuers {
+		if strings.HasPrefix(user, issuer.userPrefix) && (owner == nil || len(issuer.userPrefix) > len(owner.userPrefix)) {
+			owner = issuer
+		}
+	}
+	return owner
+}
+
+// prefixes are those that users' names begin with.
+func (v *verifier) prefixes() (all []string) {
+	for _, issuer := range v.issuers {
+		if issuer.userPrefix != "" {
+			all = append(all, issuer.userPrefix)
+		}
+	}
+	return all
+}
+
+// expired judges a token by the last second of its life: its age is no fault.
+func (v *verifier) expired(ctx context.Context, compact string) (*identity, error) {
+	claims, err := token.Unproven(compact)
+	if err != nil {
+		return nil, err
+	}
+	return v.verifyAnew(ctx, compact, claims.Expires.Add(-time.Second))
 }
 
 // maxUser bounds a user's name: it becomes a header, part of a Redis key and

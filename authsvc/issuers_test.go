@@ -164,7 +164,18 @@ func TestPrefixesDoNotOverlap(t *testing.T) {
 	r := open(t, c)
 	r.wantStatus(issuer.token(nil), 200)
 	r.wantStatus(r.login("42").AccessToken, 200)
-	r.wantStatus(r.login("ext:42").AccessToken, 401)
+	if a := r.call("POST", "/v1/tokens", `{"user_id":"ext:42"}`); a.status != 400 || !strings.Contains(a.body, `those of issuer`) {
+		t.Errorf("a token for nothing was issued: %d %s", a.status, a.body)
+	}
+	signer, err := r.keyDir.signer(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stray, err := signer.Issue(token.Grant{Issuer: "sluice", Audience: "sluice", Subject: "ext:42", Issued: time.Now(), TTL: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantStatus(stray, 401)
 }
 
 // An issuer's list of algorithms holds although its keys could do more.

@@ -18,6 +18,7 @@ const (
 	issuerKey    = "issuer"     // name of the issuer of a token that was accepted
 	issuingKey   = "issuing"    // bool: the issuer token, not the admin token, opened the door
 	requestIDKey = "request id" // string
+	actionKey    = "action"     // *action, on the admin listener
 )
 
 func (s *Service) newEcho() *echo.Echo {
@@ -30,7 +31,8 @@ func (s *Service) newEcho() *echo.Echo {
 
 // observe gives every request its id, its line in the log, its place in the
 // metrics and its span. None of the four holds a token, a secret, a user or a
-// key: the path is logged as the route's pattern (RULES 29).
+// key: the path is logged as the route's pattern (RULES 29). An operator's
+// action names its target as well (action.go).
 func (s *Service) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		started := time.Now()
@@ -67,6 +69,9 @@ func (s *Service) logRequest(c echo.Context, no *refusal, took time.Duration) {
 	}
 	if issuer, ok := c.Get(issuerKey).(string); ok {
 		attributes = append(attributes, slog.String("issuer", issuer))
+	}
+	if a, ok := c.Get(actionKey).(*action); ok {
+		attributes = append(attributes, a.attributes(c, no)...)
 	}
 	if no != nil {
 		attributes = append(attributes, slog.String("refused", no.Error()))

@@ -193,6 +193,9 @@ func (c *client) show(answer []byte) error {
 	table := tabwriter.NewWriter(c.program.out, 0, 0, 2, ' ', 0)
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		value := members[name]
+		if words, ok := value.([]any); ok {
+			value = inWords(words)
+		}
 		switch value.(type) {
 		case []any, map[string]any:
 			encoded, err := json.Marshal(value)
@@ -206,6 +209,19 @@ func (c *client) show(answer []byte) error {
 	return table.Flush()
 }
 
+// inWords is a list of texts as one text.
+func inWords(list []any) any {
+	words := make([]string, len(list))
+	for i, element := range list {
+		text, ok := element.(string)
+		if !ok {
+			return list
+		}
+		words[i] = text
+	}
+	return strings.Join(words, ", ")
+}
+
 func (p *program) tokenIssue(ctx context.Context, args []string) error {
 	o := newTokenOptions(p)
 	rest, err := p.parse(args, o, 1)
@@ -217,13 +233,20 @@ func (p *program) tokenIssue(ctx context.Context, args []string) error {
 	return c.request(ctx, "POST", "/v1/tokens", body)
 }
 
-func (c *client) request(ctx context.Context, method, path string, body any) error {
+// request calls and shows the answer. understood looks at it first: an answer
+// that says that nothing was there to be done is an error of the command.
+func (c *client) request(ctx context.Context, method, path string, body any, understood ...func(answer []byte) error) error {
 	if c.Output != "text" && c.Output != "json" {
 		return fmt.Errorf("--output: %q: write text or json", c.Output)
 	}
 	answer, err := c.call(ctx, method, path, body)
 	if err != nil {
 		return err
+	}
+	for _, check := range understood {
+		if err := check(answer); err != nil {
+			return err
+		}
 	}
 	return c.show(answer)
 }
@@ -241,7 +264,13 @@ func (p *program) tokenRevoke(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return c.request(ctx, "POST", "/v1/tokens/revoke", map[string]string{"token": rest[0]})
+	return c.request(ctx, "POST", "/v1/tokens/revoke", map[string]string{"token": rest[0]}, func(answer []byte) error {
+		var done tokenRevoked
+		if err := json.Unmarshal(answer, &done); err != nil || len(done.Revoked) > 0 {
+			return err
+		}
+		return fmt.Errorf("nothing was revoked: %s; authsvc token explain says more", done.Reason)
+	})
 }
 
 func (p *program) userRevoke(ctx context.Context, args []string) error {
@@ -249,7 +278,25 @@ func (p *program) userRevoke(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return c.request(ctx, "POST", "/v1/users/"+url.PathEscape(rest[0])+"/revoke", nil)
+	return c.request(ctx, "POST", "/v1/users/"+url.PathEscape(rest[0])+"/revoke", nil, func(answer []byte) error {
+		var done userRevoked
+		if err := json.Unmarshal(answer, &done); err != nil || done.Known {
+			return err
+		}
+		return done.unknown()
+	})
+}
+
+// unknown says that a name is perhaps not the one that was meant.
+func (u userRevoked) unknown() error {
+	text := fmt.Sprintf("nothing is known of user %q: no living token was issued to or seen of one called so. Tokens that may turn up are void all the same.", u.UserID)
+	if len(u.Prefixes) > 0 {
+		text += fmt.Sprintf(" Users are called as services see them in X-User-ID; prefixes: %s.", strings.Join(u.Prefixes, ", "))
+	}
+	if len(u.DidYouMean) > 0 {
+		text += fmt.Sprintf(" Did you mean %s?", strings.Join(u.DidYouMean, " or "))
+	}
+	return errors.New(text)
 }
 
 func (p *program) limitShow(ctx context.Context, args []string) error {

@@ -38,7 +38,7 @@ func (s *Service) issue(ctx context.Context, user string, claims map[string]any,
 		s.log.Warn("the clocks of redis and of this machine differ", "by", skew)
 	}
 	session := newSession()
-	answer, access, err := s.mint(user, session, claims, ttl, issued)
+	answer, access, err := s.mint(ctx, user, session, claims, ttl, issued)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (s *Service) issue(ctx context.Context, user string, claims map[string]any,
 func newSession() string { id := uuid.New(); return hex.EncodeToString(id[:]) }
 
 // mint makes a pair without telling anybody.
-func (s *Service) mint(user, session string, claims map[string]any, ttl time.Duration, issued time.Time) (*pair, store.Question, error) {
+func (s *Service) mint(ctx context.Context, user, session string, claims map[string]any, ttl time.Duration, issued time.Time) (*pair, store.Question, error) {
 	signer, err := s.keyDir.signer(time.Now())
 	if err != nil {
 		return nil, store.Question{}, err
@@ -68,8 +68,14 @@ func (s *Service) mint(user, session string, claims map[string]any, ttl time.Dur
 	if err != nil {
 		return nil, store.Question{}, invalidRequest("These claims make no valid token.", err)
 	}
+	// What is issued is judged as it will be: nobody is given a token that is
+	// refused everywhere.
+	who, err := s.verifier.verifyAnew(ctx, access, issued)
+	if err != nil {
+		return nil, store.Question{}, invalidRequest("A token that says this would be refused: "+err.Error()+".", err)
+	}
 	s.metrics.issued.Inc()
-	question := store.Question{Expires: issued.Add(ttl + s.Config.ClockLeeway)}
+	question := s.question(who)
 	question.ID, question.Sum = nameOf(access)
 	return &pair{
 		AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(ttl / time.Second),
@@ -114,7 +120,7 @@ func (s *Service) refresh(ctx context.Context, presented string) (*pair, error) 
 	if err := decodeJSON(strings.NewReader(family.Claims), &claims); err != nil {
 		return nil, invalidGrant(fmt.Errorf("claims in redis: %w", err))
 	}
-	answer, access, err := s.mint(family.User, session, claims, family.TTL, issued)
+	answer, access, err := s.mint(ctx, family.User, session, claims, family.TTL, issued)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 //
 //	<prefix>:tok:<token id>    "active <sum>" or "revoked"      until exp
 //	<prefix>:usr:<user>        void-before mark, unix ms         longest token
+//	<prefix>:who:<user>        headers of his last token, JSON   his session or token
 //	<prefix>:ref:<session>     hash, see refresh.go              refresh TTL
 //	<prefix>:key:<kid>         public key and schedule, JSON     a minute, repeated
 //	<prefix>:evt               hash epoch, seq                   for ever
@@ -23,6 +24,7 @@ import (
 
 func (s *Store) tokenKey(id string) string    { return s.Prefix + ":tok:" + id }
 func (s *Store) userKey(user string) string   { return s.Prefix + ":usr:" + escape(user) }
+func (s *Store) noteKey(user string) string   { return s.Prefix + ":who:" + escape(user) }
 func (s *Store) sessionKey(sid string) string { return s.Prefix + ":ref:" + escape(sid) }
 func (s *Store) signingKey(kid string) string { return s.Prefix + ":key:" + kid }
 func (s *Store) eventKey() string             { return s.Prefix + ":evt" }

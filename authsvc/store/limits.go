@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,11 @@ type Limit struct {
 	Limit      int64  `json:"limit"`
 	Cost       int64  `json:"cost"`
 	IPv6Subnet int    `json:"ipv6_subnet"`
+
+	// What makes it another limit for some users.
+	TierHeader  string           `json:"tier_header"`
+	Tiers       map[string]int64 `json:"tiers"`
+	LimitHeader string           `json:"limit_header"`
 }
 
 // Usage is the state of one key of one limit.
@@ -34,14 +40,34 @@ type Usage struct {
 	RetryAfter int64  `json:"retry_after"` // seconds until one request fits, rounded up; 0 now
 }
 
-// ErrBadKey: the key of a limit is not written as the interface asks.
-var ErrBadKey = errors.New("want user:<id>, ip:<address>, header:<value> or global")
+// ErrBadKey: the limit has no such key.
+var ErrBadKey = errors.New("no key of this limit")
+
+// keys says how the keys of a limit are written. A request without the user or
+// the header is counted by its address (onMissingKey).
+func (l Limit) keys() (accepted string, kinds []string) {
+	switch {
+	case l.Key == "user":
+		return "user:<id>, or ip:<address> for requests without a user", []string{"user", "ip"}
+	case l.Key == "ip":
+		return "ip:<address>", []string{"ip"}
+	case strings.HasPrefix(l.Key, "header:"):
+		return "header:<value>, or ip:<address> for requests without the header", []string{"header", "ip"}
+	case l.Key == "global":
+		return "global", []string{"global"}
+	}
+	return "user:<id>, ip:<address>, header:<value> or global", []string{"user", "ip", "header", "global"}
+}
 
 // redisKey spells `user:<id>`, `ip:<address>`, `header:<value>` or `global` as
 // the gateways do.
 func (s *Store) redisKey(l Limit, key string) (string, error) {
 	kind, value, _ := strings.Cut(key, ":")
+	accepted, kinds := l.keys()
+	wrong := fmt.Errorf("%w: %s counts by %s; write %s", ErrBadKey, l.Name, l.Key, accepted)
 	switch {
+	case !slices.Contains(kinds, kind):
+		return "", wrong
 	case kind == "user" && value != "":
 		value = "u" + escape(value)
 	case kind == "header" && value != "":
@@ -51,14 +77,14 @@ func (s *Store) redisKey(l Limit, key string) (string, error) {
 	case kind == "ip":
 		addr, err := netip.ParseAddr(value)
 		if err != nil {
-			return "", ErrBadKey
+			return "", wrong
 		}
 		if addr = addr.Unmap().WithZone(""); addr.Is6() && l.IPv6Subnet > 0 && l.IPv6Subnet < 128 {
 			addr = netip.PrefixFrom(addr, l.IPv6Subnet).Masked().Addr()
 		}
 		value = "i" + escape(addr.String())
 	default:
-		return "", ErrBadKey
+		return "", wrong
 	}
 	return s.limitKey(l.Name, l.WindowMS, value), nil
 }

@@ -75,6 +75,7 @@ type Store struct {
 	memory   memory
 	statuses *lru.Cache[string, cachedStatus]
 	trips    counter
+	notes    chan note // users.go
 
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
@@ -100,12 +101,13 @@ func Open(o Options) (*Store, error) {
 		redis:    redis.NewUniversalClient(o.client()),
 		statuses: statuses,
 		memory:   newMemory(),
+		notes:    make(chan note, maxNotes),
 	}
 	s.breaker = newBreaker(func(ctx context.Context) error { return s.redis.Ping(ctx).Err() }, o.Log)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	for _, task := range []func(context.Context){s.breaker.probe, s.listen, s.tick, s.forget} {
+	for _, task := range []func(context.Context){s.breaker.probe, s.listen, s.tick, s.forget, s.writeNotes} {
 		s.tasks.Go(func() { task(ctx) })
 	}
 	return s, nil

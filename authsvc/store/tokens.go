@@ -18,6 +18,7 @@ type Question struct {
 	User    string
 	Session string // own tokens only
 	Expires time.Time
+	Headers [][2]string // name, value: what its claims become; noted with the user
 }
 
 // Status is what Redis and memory know of a token.
@@ -59,6 +60,9 @@ func (s *Store) Status(ctx context.Context, q Question, register bool) (Status, 
 	if !fresh {
 		var answer Status
 		if answer, err = s.ask(ctx, q, register); err == nil {
+			if register && !answer.Present {
+				s.noteLater(q)
+			}
 			status = answer
 			status.Certain = true
 		}
@@ -175,15 +179,26 @@ func (s *Status) text(reply *redis.StringCmd) (value string, written bool) {
 }
 
 // Register writes a freshly issued token down as active, if nothing is written
-// of it yet: a revocation that was quicker stays.
+// of it yet: a revocation that was quicker stays. Its user is noted.
 func (s *Store) Register(ctx context.Context, q Question) error {
-	return s.call(ctx, func(ctx context.Context) error {
-		args := redis.SetArgs{Mode: "NX", ExpireAt: q.Expires}
-		err := s.redis.SetArgs(ctx, s.tokenKey(q.ID), activeValue+q.Sum, args).Err()
-		if errors.Is(err, redis.Nil) {
-			return nil
-		}
+	n, err := s.noteOf(q)
+	if err != nil {
 		return err
+	}
+	return s.call(ctx, func(ctx context.Context) error {
+		var token *redis.StatusCmd
+		cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+			token = p.SetArgs(ctx, s.tokenKey(q.ID), activeValue+q.Sum, redis.SetArgs{Mode: "NX", ExpireAt: q.Expires})
+			p.Set(ctx, n.key, n.text, n.life)
+			return nil
+		})
+		if err := firstAway(cmds, err); err != nil {
+			return err
+		}
+		if err := token.Err(); !errors.Is(err, redis.Nil) {
+			return err
+		}
+		return nil
 	})
 }
 

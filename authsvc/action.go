@@ -1,0 +1,119 @@
+package authsvc
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/sluice-gateway/sluice/authsvc/token"
+)
+
+// action is what one request to the admin listener did, for its line in the
+// log: who revoked this user, and did it work? Unlike the lines of /auth it
+// names users, limits' keys, sessions and the ids of tokens; tokens and secrets
+// it never does.
+type action struct {
+	actor   string // which secret opened the door: admin, issuer or nobody
+	target  string // empty: it never came to that
+	outcome string // beside what status and refusal say
+}
+
+// beginAction notes an action of every request that is not made every few
+// seconds by machines.
+func beginAction(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		switch c.Path() {
+		case "/healthz", "/readyz", "/metrics":
+		default:
+			c.Set(actionKey, &action{actor: "nobody"})
+		}
+		return next(c)
+	}
+}
+
+func (s *Service) actor(c echo.Context, presented *secret) {
+	if a, ok := c.Get(actionKey).(*action); ok {
+		a.actor = "admin"
+		if presented == s.issuing {
+			a.actor = "issuer"
+		}
+	}
+}
+
+func (s *Service) target(c echo.Context, what string) {
+	if a, ok := c.Get(actionKey).(*action); ok {
+		a.target = what
+	}
+}
+
+func outcome(c echo.Context, text string) {
+	if a, ok := c.Get(actionKey).(*action); ok {
+		a.outcome = text
+	}
+}
+
+func (a *action) attributes(c echo.Context, no *refusal) []slog.Attr {
+	result := "done"
+	switch {
+	case no != nil && no.status >= http.StatusInternalServerError:
+		result = "failed"
+	case no != nil:
+		result = "refused"
+	}
+	return []slog.Attr{
+		slog.String("actor", a.actor), slog.String("from", remoteHost(c)),
+		slog.String("target", a.target), slog.String("outcome", cmp.Or(a.outcome, result)),
+	}
+}
+
+func remoteHost(c echo.Context) string {
+	host, _, _ := net.SplitHostPort(c.Request().RemoteAddr)
+	return host
+}
+
+// credentialForm is that of compact tokens and of refresh tokens.
+var credentialForm = regexp.MustCompile(`^[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*$`)
+
+// loggable is what an operator named, unless he gave a credential in its place.
+func (s *Service) loggable(text string) string {
+	if credentialForm.MatchString(text) || len(text) > token.MaxHeaderText || s.admin.matches(text) || s.issuing.matches(text) {
+		return digest(text)
+	}
+	return text
+}
+
+// loggableKey is a limit's key; the header that a limit counts by may be one
+// that carries a secret.
+func (s *Service) loggableKey(key string) string {
+	if value, ok := strings.CutPrefix(key, "header:"); ok {
+		return "header:" + digest(value)
+	}
+	if kind, value, found := strings.Cut(key, ":"); found {
+		return kind + ":" + s.loggable(value)
+	}
+	return s.loggable(key)
+}
+
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "sha256:" + hex.EncodeToString(sum[:8])
+}
+
+// nameToken names what a credential stands for: its session, its id, or
+// nothing but what was expected.
+func (s *Service) nameToken(presented, expected string) string {
+	if session, ours := s.sessions.session(presented); ours {
+		return "session " + session
+	}
+	if expected == "token" && credentialForm.MatchString(presented) {
+		return "token " + token.ID(presented)
+	}
+	return expected
+}
