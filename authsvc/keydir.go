@@ -66,7 +66,7 @@ const (
 // several replicas that start together one makes the key, the others read it.
 func openKeyDir(d *keyDir) (*keyDir, error) {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
-		return nil, fmt.Errorf("own.keyDir: %w (name a folder that can be written with --own.keyDir)", err)
+		return nil, fmt.Errorf("own.keyDir: %w; it has to be a folder that can be written", err)
 	}
 	err := d.locked(func() error {
 		keys, err := d.read()

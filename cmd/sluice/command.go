@@ -23,6 +23,8 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true, // main prints it
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.Version = versions()
+	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(func(command *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, command.CommandPath())
 	})
@@ -43,11 +45,11 @@ func upCommand() *cobra.Command {
 	}
 	stackFlags(command, &options)
 	flags := command.Flags()
-	flags.StringVar(&options.Listen, "listen", "127.0.0.1:8080", "`address` of HTTP; port 0 takes a free one")
-	flags.StringVar(&options.ListenTLS, "listenTLS", "127.0.0.1:8443", "`address` of HTTPS, with a certificate of SLUICE_TLS_CERT and SLUICE_TLS_KEY or a self-signed one")
-	flags.StringVar(&options.Redis, "redis", "", "`address` of a Redis, host:port, instead of the embedded one; SLUICE_REDIS_USERNAME, SLUICE_REDIS_PASSWORD and SLUICE_REDIS_TLS are honoured")
-	flags.StringVar(&options.Dynamic, "dynamic", "", "`file` with your own routes instead of the shipped ones")
-	flags.StringVar(&options.ReadyFile, "readyFile", "", "`file` to write addresses and tokens to once every part answers")
+	flags.Var(text(&options.Listen, "127.0.0.1:8080"), "listen", "`address` of HTTP; port 0 takes a free one")
+	flags.Var(text(&options.ListenTLS, "127.0.0.1:8443"), "listenTLS", "`address` of HTTPS, with a certificate of SLUICE_TLS_CERT and SLUICE_TLS_KEY or a self-signed one")
+	flags.Var(text(&options.Redis, ""), "redis", "`address` of a Redis, host:port, instead of the embedded one; SLUICE_REDIS_USERNAME, SLUICE_REDIS_PASSWORD and SLUICE_REDIS_TLS are honoured")
+	flags.Var(text(&options.Dynamic, ""), "dynamic", "`file` with your own routes instead of the shipped ones")
+	flags.Var(text(&options.ReadyFile, ""), "readyFile", "`file` to write addresses and tokens to once every part answers")
 	flags.BoolVar(&options.RedirectHTTP, "redirectHTTP", false, "answer HTTP with a redirect to HTTPS")
 	return command
 }
@@ -55,11 +57,12 @@ func upCommand() *cobra.Command {
 // stackFlags are those that up and demo share.
 func stackFlags(command *cobra.Command, options *stack.Options) {
 	flags := command.Flags()
-	flags.IntVar(&options.Gateways, "gateways", 1, "`number` of gateways; several get a load balancer before them")
-	flags.StringVar(&options.Traefik, "traefik", "", "stock Traefik `binary`, "+build.Version+" or newer, which interprets the plugin; without it ours is built")
-	flags.StringVar(&options.Plugin, "plugin", "", "`form` of the plugin: compiled, or interpreted (default compiled; interpreted with --traefik)")
-	flags.StringVar(&options.Wiring, "wiring", stack.Fast, "`wiring`: fast (the plugin asks authsvc) or classic (Traefik's forwardAuth does)")
-	flags.StringVar(&options.DataDir, "dataDir", "", "`folder` for signing keys and certificate (default: sluice in the user's state directory)")
+	options.Gateways = 1
+	flags.Var((*count)(&options.Gateways), "gateways", fmt.Sprintf("`number` of gateways, 1 to %d; several get a load balancer before them", stack.MaxGateways))
+	flags.Var(text(&options.Traefik, ""), "traefik", "stock Traefik `binary`, "+build.Version+" or newer, which interprets the plugin; without it ours is built")
+	flags.Var(text(&options.Plugin, ""), "plugin", "`form` of the plugin: compiled, or interpreted (default compiled; interpreted with --traefik)")
+	flags.Var(text(&options.Wiring, stack.Fast), "wiring", "`wiring`: fast (the plugin asks authsvc) or classic (Traefik's forwardAuth does)")
+	flags.Var(text(&options.DataDir, ""), "dataDir", "`folder` for signing keys and certificate (default: sluice in the user's state directory)")
 }
 
 func up(command *cobra.Command, options stack.Options) error {
@@ -67,7 +70,9 @@ func up(command *cobra.Command, options stack.Options) error {
 	if err != nil {
 		return err
 	}
-	tour(command.OutOrStdout(), s.Ready(), s.Work())
+	visit := sights{Ready: s.Ready(), Work: s.Work(), AdminTokenFile: s.AdminTokenFile(), Shipped: s.Shipped(),
+		Certificate: s.Certificate(), Redirects: options.RedirectHTTP}
+	tour(command.OutOrStdout(), visit)
 	select {
 	case <-command.Context().Done():
 		fmt.Fprintln(options.Log, "\nStopping.")
@@ -108,7 +113,7 @@ func checkCommand() *cobra.Command {
 			return runCheck(command.OutOrStdout(), args, static)
 		},
 	}
-	command.Flags().StringVar(&static, "static", "", "static configuration `file` to check as well")
+	command.Flags().Var(text(&static, ""), "static", "static configuration `file` to check as well")
 	return command
 }
 
@@ -179,7 +184,7 @@ func traefikCommand() *cobra.Command {
 			return err
 		},
 	}
-	construct.Flags().StringVar(&output, "output", "", "`file` to copy the binary to")
+	construct.Flags().Var(text(&output, ""), "output", "`file` to copy the binary to")
 	command.AddCommand(construct)
 	return command
 }
@@ -211,11 +216,16 @@ func versionCommand() *cobra.Command {
 		Short: "Print the versions of sluice, of its Traefik and of its plugin's source",
 		Args:  cobra.NoArgs,
 		Run: func(command *cobra.Command, _ []string) {
-			version := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-				version = info.Main.Version
-			}
-			fmt.Fprintf(command.OutOrStdout(), "sluice   %s\ntraefik  %s\nplugin   %s\n", version, build.Version, build.Source())
+			fmt.Fprint(command.OutOrStdout(), versions())
 		},
 	}
+}
+
+// versions is what `sluice version` and `sluice --version` print.
+func versions() string {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	return fmt.Sprintf("sluice   %s\ntraefik  %s\nplugin   %s\n", version, build.Version, build.Source())
 }

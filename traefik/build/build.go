@@ -46,12 +46,18 @@ const (
 	unused = time.Hour
 )
 
+// ErrNoGo is what Build says on a machine without Go.
+var ErrNoGo = errors.New("building Traefik needs Go 1.26 or newer on PATH")
+
 // Options says where and how to build. The zero value is ready to use.
 type Options struct {
 	Cache    string    // folder for module and binaries; empty: CacheDir
 	Progress io.Writer // one line at the start and one every few seconds; nil: silence
 	Go       string    // the go command; empty: the one on PATH
 }
+
+// elsewhere is what to do about a cache that cannot be.
+const elsewhere = "name a folder that can be written in the variable SLUICE_CACHE"
 
 // CacheDir is $SLUICE_CACHE, or "sluice" in the user's cache directory.
 func CacheDir() (string, error) {
@@ -60,7 +66,7 @@ func CacheDir() (string, error) {
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("no cache directory, set SLUICE_CACHE: %w", err)
+		return "", fmt.Errorf("no folder for the build cache: %w; %s", err, elsewhere)
 	}
 	return filepath.Join(dir, "sluice"), nil
 }
@@ -85,7 +91,7 @@ func Build(ctx context.Context, options Options) (string, error) {
 		return binary, nil
 	}
 	if err := os.MkdirAll(options.Cache, 0o755); err != nil {
-		return "", fmt.Errorf("create the build cache: %w", err)
+		return "", fmt.Errorf("create the build cache: %w; %s", err, elsewhere)
 	}
 	unlock, err := lock(ctx, filepath.Join(options.Cache, "build.lock"), options.Progress)
 	if err != nil {
@@ -176,7 +182,7 @@ func findGo(named string) (string, error) {
 	}
 	path, err := exec.LookPath(named)
 	if errors.Is(err, exec.ErrNotFound) {
-		return "", errors.New("building Traefik needs Go 1.26 or newer on PATH; install it, or name a stock Traefik with --traefik=FILE")
+		return "", ErrNoGo
 	}
 	return path, err
 }

@@ -146,7 +146,7 @@ func TestBuildWithoutGo(t *testing.T) {
 	options, _ := workshop(t)
 	options.Go = ""
 	t.Setenv("PATH", t.TempDir())
-	if _, err := Build(t.Context(), options); err == nil || !strings.Contains(err.Error(), "--traefik=FILE") {
+	if _, err := Build(t.Context(), options); !errors.Is(err, ErrNoGo) {
 		t.Fatalf("error %v", err)
 	}
 }

@@ -18,7 +18,7 @@ import (
 func lock(ctx context.Context, name string, progress io.Writer) (unlock func(), err error) {
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("lock the build cache: %w", err)
+		return nil, fmt.Errorf("lock the build cache: %w; %s", err, elsewhere)
 	}
 	retry := time.NewTicker(200 * time.Millisecond)
 	defer retry.Stop()

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 func (s *Stack) openIdentity(ctx context.Context) error {
 	config := authsvc.NewConfig()
 	config.Listen, config.AdminListen = anyLoopback, anyLoopback
-	config.Own.KeyDir = filepath.Join(s.options.DataDir, "keys")
+	config.Own.KeyDir = s.keyDir()
 	config.Redis.Addresses = []string{s.ready.Redis}
 	config.Redis.Username = s.getenv("SLUICE_REDIS_USERNAME")
 	config.Redis.Password = s.getenv("SLUICE_REDIS_PASSWORD")
@@ -23,7 +24,7 @@ func (s *Stack) openIdentity(ctx context.Context) error {
 
 	service := &authsvc.Service{Config: config, Log: s.log.With("service", "authsvc")}
 	if err := service.Open(ctx); err != nil {
-		return err
+		return fmt.Errorf("authsvc, whose keys are in %s (--dataDir names another folder): %w", config.Own.KeyDir, err)
 	}
 	s.onClose(service.Close)
 	s.ready.AuthSvc, s.ready.Admin = url("http", service.PublicAddr().String()), url("http", service.AdminAddr().String())
@@ -31,3 +32,5 @@ func (s *Stack) openIdentity(ctx context.Context) error {
 	s.env = append(s.env, "SLUICE_AUTHSVC="+s.ready.AuthSvc)
 	return await(ctx, "authsvc", nil, answers(s.ready.AuthSvc+"/readyz", http.StatusOK))
 }
+
+func (s *Stack) keyDir() string { return filepath.Join(s.options.DataDir, "keys") }

@@ -56,7 +56,7 @@ func (o *Options) complete() error {
 	}
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if o.Gateways < 1 || o.Gateways > MaxGateways {
+	if !GatewaysFit(o.Gateways) {
 		fault("--gateways=%d: write a number from 1 to %d", o.Gateways, MaxGateways)
 	}
 	if o.Wiring != Fast && o.Wiring != Classic {
@@ -83,9 +83,17 @@ func (o *Options) complete() error {
 		}
 		o.DataDir = dir
 	}
+	if o.DataDir != "" {
+		if err := os.MkdirAll(o.DataDir, 0o700); err != nil { // before Traefik is built, which takes minutes
+			fault("--dataDir=%s: %v; name a folder that can be written", o.DataDir, errors.Unwrap(err))
+		}
+	}
 	faults = append(faults, vacant("listen", &o.Listen), vacant("listenTLS", &o.ListenTLS))
 	return errors.Join(faults...)
 }
+
+// GatewaysFit says whether one machine is asked to run so many.
+func GatewaysFit(n int) bool { return n >= 1 && n <= MaxGateways }
 
 // readable makes a file's path absolute, since Traefik runs in another folder.
 func readable(path *string) error {

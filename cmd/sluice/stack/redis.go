@@ -87,25 +87,37 @@ func (s *Stack) openRedis(ctx context.Context) error {
 		"SLUICE_REDIS_PASSWORD_FILE=", // whoever has set it means compose.yaml
 		"SLUICE_REDIS_TLS="+strconv.FormatBool(options.TLSConfig != nil))
 
-	s.presence = presence{redis.NewClient(options)}
+	name := "--redis=" + options.Addr
+	if s.redis != nil {
+		name = "the embedded Redis at " + options.Addr
+	}
+	s.presence = presence{redis.NewClient(options), name}
 	s.onClose(s.presence.client.Close)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := s.presence.client.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("--redis=%s does not answer: %w", options.Addr, err)
+		return fmt.Errorf("%s does not answer as a Redis does: PING: %w", name, err)
 	}
-	return nil
+	_, err := s.presence.members(ctx) // before anything needs it
+	return err
 }
 
 // presence reads which gateways are alive from the set that their heartbeats
 // keep.
-type presence struct{ client *redis.Client }
+type presence struct {
+	client *redis.Client
+	redis  string // which one, for errors
+}
 
 // liveGateways is that set, under the key prefix of the shipped routes.
 const liveGateways = "sluice:gw:live"
 
 func (p presence) members(ctx context.Context) ([]string, error) {
-	return p.client.ZRange(ctx, liveGateways, 0, -1).Result()
+	members, err := p.client.ZRange(ctx, liveGateways, 0, -1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("%s answers PING but not ZRANGE %s: %w; its own log, or `redis-cli` with the same user, tells why", p.redis, liveGateways, err)
+	}
+	return members, nil
 }
 
 // joined asks whether n gateways have come to those before. Then each has its

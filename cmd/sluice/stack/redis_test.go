@@ -1,6 +1,12 @@
 package stack
 
 import (
+	"bufio"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,7 +79,7 @@ func TestPresenceCountsNewcomersOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.close()
-	p := presence{redis.NewClient(&redis.Options{Addr: server.Addr()})}
+	p := presence{redis.NewClient(&redis.Options{Addr: server.Addr()}), "the embedded Redis"}
 	defer p.client.Close()
 	add := func(member string) {
 		if err := p.client.ZAdd(t.Context(), liveGateways, redis.Z{Score: 1, Member: member}).Err(); err != nil {
@@ -92,4 +98,78 @@ func TestPresenceCountsNewcomersOnly(t *testing.T) {
 	if err := p.joined(before, 1)(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestBrokenRedisIsNamed: whatever a Redis does wrong while the stack starts,
+// the error says which Redis, what it was asked, and what it did.
+func TestBrokenRedisIsNamed(t *testing.T) {
+	traefik := filepath.Join(t.TempDir(), "traefik")
+	if err := os.WriteFile(traefik, []byte("#!/bin/sh\necho 'Version:      3.7.13'\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, ping, zrange string // its answers; empty: the connection is closed
+		want               string
+	}{
+		{"closes", "", "", " does not answer as a Redis does: PING: EOF"},
+		{"another protocol", "HTTP/1.1 400 Bad Request\r\n\r\n", "", " does not answer as a Redis does: PING: "},
+		{"closes later", "+PONG\r\n", "", " answers PING but not ZRANGE sluice:gw:live: EOF"},
+		{"refuses later", "+PONG\r\n", "-ERR upstream failure\r\n", " answers PING but not ZRANGE sluice:gw:live: ERR upstream failure"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			address := brokenRedis(t, func(command string) string {
+				switch command {
+				case "ping":
+					return test.ping
+				case "zrange":
+					return test.zrange
+				}
+				return "-ERR unknown command\r\n"
+			})
+			s, err := Open(t.Context(), Options{Traefik: traefik, Redis: address, Listen: "127.0.0.1:0", ListenTLS: "127.0.0.1:0", DataDir: t.TempDir()})
+			if err == nil {
+				s.Close()
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), "--redis="+address+test.want) {
+				t.Errorf("error %v, want --redis=%s%s", err, address, test.want)
+			}
+		})
+	}
+}
+
+// brokenRedis answers each command by its name, or closes the connection.
+func brokenRedis(t *testing.T, answer func(command string) string) (address string) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer connection.Close()
+				lines := bufio.NewScanner(connection)
+				for lines.Scan() {
+					name := strings.ToLower(lines.Text())
+					switch name {
+					case "hello", "client", "ping", "zrange", "eval", "evalsha", "subscribe", "get", "set", "info":
+					default:
+						continue // a length, or an argument
+					}
+					reply := answer(name)
+					if reply == "" {
+						return
+					}
+					if _, err := io.WriteString(connection, reply); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return listener.Addr().String()
 }

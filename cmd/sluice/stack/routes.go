@@ -72,6 +72,7 @@ func (s *Stack) certify() error {
 			return err
 		}
 		certificate, key = file, file
+		s.certificate = file
 	}
 	for _, file := range []*string{&certificate, &key} {
 		if err := readable(file); err != nil {

@@ -35,13 +35,14 @@ const startTime = 30 * time.Second
 
 // Stack is a running stack.
 type Stack struct {
-	options Options
-	work    string // folder of configuration and logs, removed by a good Close
-	ready   Ready
-	shipped bool         // the dynamic configuration is ours, so we know what it answers
-	asked   string       // path by which a gateway, on its entry point ping, tells that it is ready
-	log     *slog.Logger // of the parts in this process
-	env     []string     // of the children
+	options     Options
+	work        string // folder of configuration and logs, removed by a good Close
+	ready       Ready
+	certificate string       // the file of the one made here; empty: the user's own
+	shipped     bool         // the dynamic configuration is ours, so we know what it answers
+	asked       string       // path by which a gateway, on its entry point ping, tells that it is ready
+	log         *slog.Logger // of the parts in this process
+	env         []string     // of the children
 
 	redis     *embeddedRedis      // nil where a real one is named
 	presence  presence            // of gateways, as Redis sees them
@@ -89,6 +90,16 @@ func (s *Stack) Ready() Ready { return s.ready }
 
 // Work is the folder that holds the children's configuration and logs.
 func (s *Stack) Work() string { return s.work }
+
+// Certificate is the file of the certificate that was made for this machine,
+// which a client may be told to trust; empty where the user's own is served.
+func (s *Stack) Certificate() string { return s.certificate }
+
+// AdminTokenFile is where the admin token lies.
+func (s *Stack) AdminTokenFile() string { return filepath.Join(s.keyDir(), "admin.token") }
+
+// Shipped says whether the routes are ours, and not those of Options.Dynamic.
+func (s *Stack) Shipped() bool { return s.shipped }
 
 // Ended yields an error when the last gateway, or the balancer, has ended
 // without being asked to.

@@ -19,6 +19,9 @@ func (s *Stack) findTraefik(ctx context.Context) error {
 	if s.options.Traefik == "" {
 		binary, err := build.Build(ctx, build.Options{Progress: s.options.Log})
 		s.options.Traefik = binary
+		if errors.Is(err, build.ErrNoGo) {
+			err = fmt.Errorf("%w; install it, or name a stock Traefik with --traefik=FILE", err)
+		}
 		return err
 	}
 	path, err := filepath.Abs(s.options.Traefik)
