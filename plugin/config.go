@@ -11,7 +11,7 @@ package plugin
 // over strings, numbers and "1" for true, arrive alike. The maps tagged
 // `,remain` catch unknown keys, which Traefik would drop in silence (RULES 6).
 //
-// A section is a list that holds one: of an empty section, `{}`, the file
+// A section but for tiers, which may be several, is a list that holds one: of an empty section, `{}`, the file
 // provider makes "", which mapstructure takes for an empty list but not for an
 // empty struct or map. It would fail, and Traefik leave the router out.
 //
@@ -27,7 +27,7 @@ type Config struct {
 	TrustedProxies  []string     `json:"trustedProxies,omitempty"` // none; CIDRs whose X-Forwarded-For and X-Request-ID count
 	MinInstances    string       `json:"minInstances,omitempty"`   // 1; the fallback's share is never larger than limit / this
 	OnRedisFailure  string       `json:"onRedisFailure,omitempty"` // local | allow | deny
-	DryRun          string       `json:"dryRun,omitempty"`         // false; true decides, counts and sets headers but never rejects
+	DryRun          string       `json:"dryRun,omitempty"`         // false; true: each limit decides, counts and sets headers by itself, and none refuses
 	LegacyHeaders   string       `json:"legacyHeaders,omitempty"`  // false; true adds X-RateLimit-Limit, -Remaining and -Reset
 	MaxKeys         string       `json:"maxKeys,omitempty"`        // 100000; keys tracked in memory per limit
 
@@ -80,8 +80,8 @@ type Auth struct {
 
 // IPStrategy says which address a client is known by.
 type IPStrategy struct {
-	Depth       string   `json:"depth,omitempty"`       // 0: the peer; n: n-th from the right of X-Forwarded-For
-	ExcludedIPs []string `json:"excludedIPs,omitempty"` // CIDRs skipped from the right when depth is set
+	Depth       string   `json:"depth,omitempty"`       // 0: the peer; n: n-th from the right of X-Forwarded-For. Needs trustedProxies
+	ExcludedIPs []string `json:"excludedIPs,omitempty"` // with depth 0: the first from the right that is none of these
 	IPv6Subnet  string   `json:"ipv6Subnet,omitempty"`  // 64: one household, one key
 
 	Unknown map[string]interface{} `mapstructure:",remain" json:"-"`
@@ -95,8 +95,8 @@ type Limit struct {
 	Window       string              `json:"window,omitempty"` // 1s to 31d
 	Cost         string              `json:"cost,omitempty"`   // 1
 	TierHeader   string              `json:"tierHeader,omitempty"`
-	Tiers        []map[string]string `json:"tiers,omitempty"`
-	LimitHeader  string              `json:"limitHeader,omitempty"`  // identity header that carries the limit itself
+	Tiers        []map[string]string `json:"tiers,omitempty"`        // of several roles the first of a list, or the highest of a map
+	LimitHeader  string              `json:"limitHeader,omitempty"`  // identity header that carries the limit itself: a whole number, or unlimited
 	OnMissingKey string              `json:"onMissingKey,omitempty"` // ip | deny | skip
 	CountStatus  []string            `json:"countStatus,omitempty"`  // all; else only such answers count
 	RefundStatus []string            `json:"refundStatus,omitempty"` // none; such answers give the permit back
@@ -107,7 +107,7 @@ type Limit struct {
 // Exempt lists those whom no limit binds.
 type Exempt struct {
 	IPs   []string `json:"ips,omitempty"`
-	Users []string `json:"users,omitempty"`
+	Users []string `json:"users,omitempty"` // each entry is one, commas and all
 
 	Unknown map[string]interface{} `mapstructure:",remain" json:"-"`
 }

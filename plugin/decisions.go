@@ -24,6 +24,7 @@ import (
 //
 // Only 2xx is kept. Concurrent misses of one credential make one call.
 type decisions struct {
+	identity   string // among all there have been
 	auth       *authSettings
 	userHeader string
 	client     *authClient

@@ -1,9 +1,13 @@
 package plugin
 
 import (
+	"errors"
+	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/limit"
@@ -35,18 +39,20 @@ type limitRule struct {
 	cost        int64
 	tierHeader  string
 	tiers       map[string]int64
+	ranked      []string // the tiers' names: who has several is of the first
 	limitHeader string
 	onMissing   string
 	count       *statusSet // nil: every answer counts
 	refund      *statusSet // nil: no answer gives the permit back
 
-	position int // in the configuration, which orders the RateLimit headers
-	limiter  *limit.Limiter
-	varies   bool   // the limit depends on the user
-	awaited  bool   // the answer's status decides whether the permit counts
-	policy   string // RateLimit-Policy for the plain limit
-	denial   string // the body of its denials, up to the seconds to wait
-	quoted   string // `"name"`, with what follows it in RateLimit
+	position   int // in the configuration, which orders the RateLimit headers
+	limiter    *limit.Limiter
+	oddities   *oddities
+	identified bool   // what the auth step says decides its key or its number: it is asked after that
+	awaited    bool   // the answer's status decides whether the permit counts
+	policy     string // RateLimit-Policy for the plain limit
+	denial     string // the body of its denials, up to the seconds to wait
+	quoted     string // `"name"`, with what follows it in RateLimit
 }
 
 // counts tells whether an answer of this status uses the permit up.
@@ -60,24 +66,101 @@ func (rule *limitRule) counts(status int) bool {
 // maxLimit is the largest limit over a window whose arithmetic is exact.
 func maxLimit(span time.Duration) int64 { return (window.MaxProduct - 1) / window.Span(span) }
 
+// needsIdentity tells whether a limit's key or number comes from what the auth
+// step says.
+func needsIdentity(rule *limitRule, auth *authSettings) bool {
+	return rule.key == keyUser || rule.tierHeader != "" || rule.limitHeader != "" ||
+		rule.key == keyHeader && auth != nil && contains(auth.responseHeaders, rule.keyHeader)
+}
+
 // permitted is the limit that holds for this request: the one an identity
 // header carries, that of the user's tier, or the plain one. Both headers have
 // just been written by the auth step, else headers.go has removed them.
 func permitted(rule *limitRule, h http.Header) int64 {
 	if rule.limitHeader != "" {
-		if n, err := strconv.ParseInt(h.Get(rule.limitHeader), 10, 64); err == nil && n >= 0 {
-			if most := maxLimit(rule.window); n > most {
-				return most
-			}
+		if n, ok := ownLimit(rule, h[rule.limitHeader]); ok {
 			return n
 		}
 	}
 	if rule.tierHeader != "" {
-		if n, ok := rule.tiers[h.Get(rule.tierHeader)]; ok {
+		if n, ok := tierLimit(rule, h[rule.tierHeader]); ok {
 			return n
 		}
 	}
 	return rule.limit
+}
+
+// unlimited in a limit header is the most that the window can count.
+const unlimited = "unlimited"
+
+// ownLimit is the limit that the auth service names: a whole number, also as
+// programs write it that know no other kind (1000000.0, 1e+06), or unlimited.
+func ownLimit(rule *limitRule, values []string) (int64, bool) {
+	text, most := strings.TrimSpace(strings.Join(values, ", ")), maxLimit(rule.window)
+	if text == "" {
+		return 0, false
+	}
+	if strings.EqualFold(text, unlimited) {
+		return most, true
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n >= 0 && n <= most {
+		return n, true
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) || strings.Trim(text, "0123456789+-.eE") != "" || n < 0 || n != math.Trunc(n) {
+		rule.oddities.unread.say(rule, text, "which is neither a whole number of requests nor "+strconv.Quote(unlimited)+": its limit of "+strconv.FormatInt(rule.limit, 10)+", or its tier's, holds instead")
+		return 0, false
+	}
+	if n > float64(most) {
+		rule.oddities.beyond.say(rule, text, "more than a window of "+rule.window.String()+" can count: "+strconv.FormatInt(most, 10)+" holds instead")
+		return most, true
+	}
+	return int64(n), true
+}
+
+// oddities are what a limit had to say of its limitHeader, for all routers that
+// have it.
+type oddities struct{ unread, beyond oddity }
+
+// oddity is one kind of it: at most one line a minute.
+type oddity struct {
+	said    atomic.Int64 // when, in monotonic ns; 0 is never
+	skipped atomic.Int64
+}
+
+// longestQuote bounds what a line repeats.
+const longestQuote = 64
+
+func (o *oddity) say(rule *limitRule, value, meaning string) {
+	now, last := clock(), o.said.Load()
+	if last != 0 && now-last < int64(time.Minute) || !o.said.CompareAndSwap(last, now) {
+		o.skipped.Add(1)
+		return
+	}
+	if len(value) > longestQuote {
+		value = value[:longestQuote] + "..."
+	}
+	if n := o.skipped.Swap(0); n > 0 {
+		meaning += " (and " + strconv.FormatInt(n, 10) + " more such requests since the last line)"
+	}
+	logLine("warn", "the limit "+rule.name+" reads "+strconv.Quote(value)+" from "+rule.limitHeader+", "+meaning)
+}
+
+// tierLimit is the limit of the tier that the header names. Of several, as roles
+// are, the first counts.
+func tierLimit(rule *limitRule, values []string) (int64, bool) {
+	if len(values) == 1 {
+		if n, ok := rule.tiers[values[0]]; ok {
+			return n, true
+		}
+	}
+	roles := strings.FieldsFunc(strings.Join(values, ","), func(c rune) bool { return c == ' ' || c == '\t' || c == ',' })
+	for _, tier := range rule.ranked {
+		if contains(roles, tier) {
+			return rule.tiers[tier], true
+		}
+	}
+	return 0, false
 }
 
 // toll is what the limits said of one request, and what it holds of them.
@@ -110,7 +193,7 @@ func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal
 				key = user
 			}
 		case keyHeader:
-			if value := headerValue(r.Header[rule.keyHeader]); value != "" {
+			if value := fieldValue(r, rule.keyHeader); value != "" {
 				key = limit.Key(limit.HeaderKey, value)
 			}
 		case keyGlobal:
@@ -118,7 +201,10 @@ func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal
 		}
 		if key == "" {
 			if rule.key != keyIP && rule.onMissing == missingDeny {
-				return t.unlessDry(missingKey(rule))
+				if g.dryRun {
+					continue
+				}
+				return missingKey(rule)
 			}
 			if rule.key != keyIP && rule.onMissing == missingSkip {
 				continue
@@ -135,8 +221,10 @@ func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal
 	if from == len(t.rules) {
 		return nil
 	}
-	if !g.engine.Take(&g.policy, t.asks[from:], t.answers[from:]) {
-		return t.unlessDry(t.denied(from))
+	if g.dryRun {
+		t.rehearse(from)
+	} else if !g.engine.Take(&g.policy, t.asks[from:], t.answers[from:]) {
+		return t.denied(from)
 	}
 	for i := from; i < len(t.rules); i++ {
 		if t.rules[i].awaited {
@@ -144,6 +232,24 @@ func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal
 		}
 	}
 	return nil
+}
+
+// hostField is the name of the one field that may be a key and that Go keeps
+// outside of the headers, together with HTTP/2's :authority.
+const hostField = "Host"
+
+// fieldValue is what a limit counts by. A host is one, whatever its spelling, with
+// port, in capitals or with a dot at its end: Traefik routes all of them alike, and
+// each would have a limit of its own.
+func fieldValue(r *http.Request, name string) string {
+	if name != hostField {
+		return headerValue(r.Header[name])
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
 }
 
 // headerValue is a field's value without the white space around it. HTTP/1.1
@@ -156,13 +262,15 @@ func headerValue(values []string) string {
 	return strings.Trim(values[0], " \t")
 }
 
-// unlessDry is the refusal, but for a dry run: it decides, counts and announces
-// what it would have done.
-func (t *toll) unlessDry(no *refusal) *refusal {
-	if t.gate.dryRun {
-		return nil
+// rehearse is a dry run of the limits from the given one on: each decides and
+// counts by itself, since none refuses.
+func (t *toll) rehearse(from int) {
+	for i := from; i < len(t.asks); i++ {
+		t.gate.engine.Take(&t.gate.policy, t.asks[i:i+1], t.answers[i:i+1])
+		if t.answers[i].Verdict == limit.Denied {
+			t.rules[i].limiter.Denied.Add(1)
+		}
 	}
-	return no
 }
 
 // denied is the refusal by the limits from the given one on: it names the one

@@ -89,8 +89,10 @@ func (c *Config) read() (*settings, []string) {
 	if p.section("exempt", len(c.Exempt)) {
 		p.unknown("exempt.", c.Exempt[0].Unknown, "ips, users")
 		s.exemptIPs = p.networks("exempt.ips", c.Exempt[0].IPs)
-		for _, user := range split(c.Exempt[0].Users) {
-			s.exemptUsers[user] = true
+		for _, user := range c.Exempt[0].Users { // each entry is one, since an id may hold commas
+			if user = strings.TrimSpace(user); user != "" {
+				s.exemptUsers[user] = true
+			}
 		}
 	}
 	s.policy.MinInstances = p.integer("minInstances", c.MinInstances, 1, 1, 10000)
@@ -206,10 +208,18 @@ func (p *reader) header(path, value, byDefault string) string {
 	if value == "" {
 		value = byDefault
 	}
+	name := http.CanonicalHeaderKey(value)
 	if value != "" && !token(value) {
 		p.add(path, value, "write a header name, such as X-User-ID")
+	} else if apart(name) {
+		p.add(path, value, "is no header that could tell of a user; write another, such as X-User-ID")
 	}
-	return http.CanonicalHeaderKey(value)
+	return name
+}
+
+// apart tells which fields Go keeps outside of a request's headers.
+func apart(name string) bool {
+	return name == hostField || name == "Transfer-Encoding" || name == "Trailer"
 }
 
 // token tells whether s is a token of RFC 9110, section 5.6.2.
@@ -224,7 +234,8 @@ func token(s string) bool {
 }
 
 // split undoes what a template leaves of a list: elements that still hold
-// commas, and blanks.
+// commas, and blanks. Traefik itself splits a text that stands for a list, so
+// only what may hold commas itself must do without.
 func split(values []string) []string {
 	var all []string
 	for _, value := range values {
@@ -261,12 +272,22 @@ func (p *reader) addressStrategy(c *Config) addressStrategy {
 		written = c.IPStrategy[0]
 	}
 	p.unknown("ipStrategy.", written.Unknown, "depth, excludedIPs, ipv6Subnet")
-	return addressStrategy{
+	s := addressStrategy{
 		depth:    int(p.integer("ipStrategy.depth", written.Depth, 0, 0, 100)),
 		excluded: p.networks("ipStrategy.excludedIPs", written.ExcludedIPs),
 		subnet:   int(p.integer("ipStrategy.ipv6Subnet", written.IPv6Subnet, 64, 1, 128)),
 		trusted:  p.networks("trustedProxies", c.TrustedProxies),
 	}
+	const alone = "reads X-Forwarded-For, which counts from trustedProxies alone, and there are none: all clients behind a proxy would be one. Write into trustedProxies the networks of the proxies that connect to this gateway, such as 10.0.0.0/8, and the same into the entry point's forwardedHeaders.trustedIPs, or Traefik removes the header"
+	if nobody := len(split(c.TrustedProxies)) == 0; nobody && s.depth > 0 {
+		p.add("ipStrategy.depth", written.Depth, alone)
+	} else if nobody && len(s.excluded) > 0 {
+		p.add("ipStrategy.excludedIPs", strings.Join(written.ExcludedIPs, ", "), alone)
+	}
+	if s.depth > 0 && len(s.excluded) > 0 {
+		p.add("ipStrategy.excludedIPs", strings.Join(written.ExcludedIPs, ", "), "is not looked at with a depth: write one of the two")
+	}
+	return s
 }
 
 func (p *reader) redis(written []Redis, needed bool) redisSettings {
@@ -386,7 +407,7 @@ func (p *reader) auth(written []Auth, userHeader string) *authSettings {
 	}
 	p.unknown("auth.", c.Unknown, "addresses, timeout, optional, responseHeaders, keepAuthorization, cacheSize, tls")
 	s := &authSettings{
-		addresses:         split(c.Addresses),
+		addresses:         splitURLs(c.Addresses),
 		timeout:           p.duration("auth.timeout", c.Timeout, time.Second, time.Millisecond, time.Minute),
 		optional:          p.boolean("auth.optional", c.Optional),
 		keepAuthorization: p.boolean("auth.keepAuthorization", c.KeepAuthorization),
@@ -407,13 +428,30 @@ func (p *reader) auth(written []Auth, userHeader string) *authSettings {
 		names = identityHeaders
 	}
 	for _, name := range names {
-		s.responseHeaders = append(s.responseHeaders, p.header("auth.responseHeaders", name, ""))
+		header := p.header("auth.responseHeaders", name, "")
+		if header == "Authorization" || header == requestIDHeader {
+			p.add("auth.responseHeaders", name, "is this middleware's own: what auth may set is first removed from every request")
+		}
+		s.responseHeaders = append(s.responseHeaders, header)
 	}
 	if !contains(s.responseHeaders, userHeader) {
 		p.add("auth.responseHeaders", strings.Join(s.responseHeaders, ", "), "must hold userHeader ("+userHeader+"), or nobody would ever have a name")
 	}
 	s.identity = fmt.Sprint(s.addresses, s.timeout, s.responseHeaders, userHeader, s.cacheSize, c.TLS)
 	return s
+}
+
+// splitURLs is split for addresses: a comma in a query ends none.
+func splitURLs(values []string) []string {
+	var urls []string
+	for _, part := range split(values) {
+		if last := len(urls) - 1; last >= 0 && strings.Contains(urls[last], "?") && !strings.Contains(part, "://") {
+			urls[last] += "," + part
+			continue
+		}
+		urls = append(urls, part)
+	}
+	return urls
 }
 
 func contains(names []string, name string) bool {
@@ -458,7 +496,7 @@ func (p *reader) limits(c *Config, s *settings) []*limitRule {
 		if rule.window%time.Millisecond != 0 {
 			p.add(path+"window", l.Window, "write whole milliseconds")
 		}
-		p.limitKey(path, l, rule)
+		p.limitKey(path, l, rule, s)
 		p.tiers(path, l, rule)
 		p.capacity(path, l, rule)
 		p.vouched(path+"tierHeader", rule.tierHeader, s)
@@ -468,42 +506,69 @@ func (p *reader) limits(c *Config, s *settings) []*limitRule {
 	return rules
 }
 
-func (p *reader) limitKey(path string, l *Limit, rule *limitRule) {
+func (p *reader) limitKey(path string, l *Limit, rule *limitRule, s *settings) {
 	switch key := strings.TrimSpace(l.Key); {
 	case key == keyUser || key == keyIP || key == keyGlobal: // with commas Yaegi sees the first alone
 		rule.key = key
 	case strings.HasPrefix(key, keyHeader) && token(key[len(keyHeader):]):
 		rule.key = keyHeader
 		rule.keyHeader = http.CanonicalHeaderKey(key[len(keyHeader):])
+		p.keyField(path+"key", l.Key, rule.keyHeader, s)
 	default:
 		p.add(path+"key", l.Key, "write user, ip, header:<Name> or global")
 	}
 }
 
-func (p *reader) tiers(path string, l *Limit, rule *limitRule) {
-	tiers := map[string]string{}
-	if p.section(path+"tiers", len(l.Tiers)) {
-		tiers = l.Tiers[0]
+// keyField refuses a header that tells one client from another on no request.
+func (p *reader) keyField(path, value, name string, s *settings) {
+	switch {
+	case name == "Transfer-Encoding" || name == "Trailer" || name == "Connection":
+		p.add(path, value, "tells how a message is sent, not who sends it; write another header")
+	case name == requestIDHeader:
+		p.add(path, value, "is new with each request, so the limit would bind nobody; write another header")
+	case s.auth != nil && contains(s.auth.responseHeaders, name):
+		return
+	case contains(strippedHeaders(s), name):
+		p.add(path, value, "is removed from every request here, since a client could have written it: configure auth with it among auth.responseHeaders, or trustUserHeader behind forwardAuth")
 	}
-	if len(tiers) > 0 && l.TierHeader == "" {
+}
+
+// tiers reads a map, or a list of maps. A map has no order by the time it gets
+// here, so within one the highest limit goes first.
+func (p *reader) tiers(path string, l *Limit, rule *limitRule) {
+	rule.tiers = map[string]int64{}
+	written := 0
+	for _, tiers := range l.Tiers {
+		names := make([]string, 0, len(tiers))
+		for name := range tiers {
+			names = append(names, name)
+		}
+		sort.Strings(names)
+		first := len(rule.ranked)
+		for _, name := range names {
+			written++
+			if _, twice := rule.tiers[name]; twice {
+				p.add(path+"tiers."+name, tiers[name], "this tier has a limit already")
+			} else if strings.TrimSpace(tiers[name]) == "" {
+				p.missing(path+"tiers."+name, "write the tier's limit")
+			} else {
+				rule.tiers[name] = p.integer(path+"tiers."+name, tiers[name], 1, 1, window.MaxProduct/1e6)
+				rule.ranked = append(rule.ranked, name)
+			}
+		}
+		rank(rule.ranked[first:], rule.tiers)
+	}
+	if written > 0 && l.TierHeader == "" {
 		p.missing(path+"tierHeader", "tiers need the header that names a user's tier, such as X-User-Plan")
 	}
-	if l.TierHeader != "" && len(tiers) == 0 {
+	if l.TierHeader != "" && written == 0 {
 		p.missing(path+"tiers", "tierHeader needs tiers, such as {pro: 1000}")
 	}
-	names := make([]string, 0, len(tiers))
-	for name := range tiers {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	rule.tiers = map[string]int64{}
-	for _, name := range names {
-		if strings.TrimSpace(tiers[name]) == "" {
-			p.missing(path+"tiers."+name, "write the tier's limit")
-			continue
-		}
-		rule.tiers[name] = p.integer(path+"tiers."+name, tiers[name], 1, 1, window.MaxProduct/1e6)
-	}
+}
+
+// rank puts the highest limit first, and equal ones by name.
+func rank(names []string, limits map[string]int64) {
+	sort.SliceStable(names, func(i, j int) bool { return limits[names[i]] > limits[names[j]] })
 }
 
 // capacity checks what ties limit, window and cost together.

@@ -3,9 +3,12 @@ package plugin
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +27,7 @@ import (
 //	accounts   what the heartbeat tells       one a key prefix
 //	decisions  answers of authsvc             one an `auth` section and backend
 //	limiters   leases and denials             one a limit's name and window, and backend
+//	findings   what steady.go keeps           one a configuration, with the above
 //
 // A handler holds what it uses for as long as the context that New was given:
 // Traefik cancels it when the next configuration takes over. What nobody holds
@@ -35,6 +39,8 @@ var (
 	backends  = &registry{entries: map[string]*entry{}}
 	deciders  = &registry{entries: map[string]*entry{}}
 	limiters  = &registry{entries: map[string]*entry{}}
+	findings  = &registry{entries: map[string]*entry{}}
+	opened    atomic.Int64 // backends and caches of decisions so far
 	idleFor   = 60 * time.Second
 	startedAt = time.Now()
 
@@ -140,7 +146,7 @@ func holdBackend(ctx context.Context, s *redisSettings) *backend {
 }
 
 func openBackend(s *redisSettings) *backend {
-	b := &backend{identity: s.identity, account: accountOf(s.keyPrefix), stream: newEventStream(clock)}
+	b := &backend{identity: unique(s.identity), account: accountOf(s.keyPrefix), stream: newEventStream(clock)}
 	config := s.client
 	config.Log = logLine
 	b.client = redis.New(config)
@@ -165,6 +171,7 @@ func (b *backend) close() {
 func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 	return deciders.hold(ctx, b.identity+"\n"+s.auth.identity, func() (interface{}, func()) {
 		d := newDecisions(s.auth, s.userHeader, newAuthClient(s.auth, clock), b.stream, clock)
+		d.identity = unique(b.identity)
 		b.mu.Lock()
 		b.decisions = append(b.decisions, d)
 		b.mu.Unlock()
@@ -175,20 +182,48 @@ func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 	}).(*decisions)
 }
 
-// holdLimiter is the state of one limit.
-func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subnet int, policy limit.Policy) *limit.Limiter {
-	l := limiters.hold(ctx, b.identity+"\n"+rule.name+"\n"+rule.window.String(), func() (interface{}, func()) {
+// limitState is what a limit has over all its routers.
+type limitState struct {
+	limiter  *limit.Limiter
+	oddities oddities
+}
+
+// holdLimiter gives a limit its state.
+func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subnet int, policy limit.Policy) {
+	state := limiters.hold(ctx, b.identity+"\n"+rule.name+"\n"+rule.window.String(), func() (interface{}, func()) {
 		l := b.engine.Limiter(rule.name, rule.window, maxKeys)
 		end := b.account.use(rule)
-		return l, func() {
+		return &limitState{limiter: l}, func() {
 			b.engine.Drop(l)
 			end()
 		}
-	}).(*limit.Limiter)
-	l.Allow(maxKeys)
-	l.Use(policy)
+	}).(*limitState)
+	rule.limiter, rule.oddities = state.limiter, &state.oddities
+	rule.limiter.Allow(maxKeys)
+	rule.limiter.Use(policy)
 	b.account.define(rule, subnet)
-	return l
+}
+
+// holdStandings are those of all routers that have the gate's configuration, over
+// the backend and the decisions that it holds: a user's is kept once, on however
+// many routes.
+func holdStandings(ctx context.Context, g *gate, config *Config) *standings {
+	text, _ := json.Marshal(config) // strings alone
+	sum := sha256.Sum256(text)
+	over := g.backend.identity
+	if g.decisions != nil {
+		over = g.decisions.identity
+	}
+	return findings.hold(ctx, over+"\n"+hex.EncodeToString(sum[:]), func() (interface{}, func()) {
+		return &standings{}, func() {}
+	}).(*standings)
+}
+
+// unique is the identity of what is opened by a configuration now. What another
+// time is opened by the same one is another thing, and nothing that belongs to the
+// first may be found under it.
+func unique(configuration string) string {
+	return configuration + "\n" + strconv.FormatInt(opened.Add(1), 10)
 }
 
 // forget drops a closed cache; what it has counted stays in the sum.

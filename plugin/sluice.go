@@ -6,10 +6,10 @@
 //	requestid.go  a name for the request, on its way in and out
 //	headers.go    what only the auth step may set is removed
 //	sluice.go     a target that HTTP/1.1 cannot carry is refused
-//	limits.go     limits that need no identity: address, header, global
+//	limits.go     limits that need no identity: address, a client's header, global
 //	identity.go   the credential is judged: from memory (decisions.go), which
 //	              events.go keeps honest, or by authsvc (authclient.go)
-//	limits.go     limits on users
+//	limits.go     limits on users, and all that go by what identity.go found out
 //	response.go   on to the service
 //
 // and refusal.go writes the answer where one of them says no. The limits
@@ -38,7 +38,7 @@ import (
 )
 
 // gate is the middleware on one router. It holds no state of its own: what
-// changes lives in shared.go.
+// changes lives in shared.go, once for all routers.
 type gate struct {
 	next http.Handler
 
@@ -54,7 +54,7 @@ type gate struct {
 	policy       limit.Policy
 	rules        []*limitRule // every limit, in configured order
 	clientLimits []*limitRule // those that need no identity
-	userLimits   []*limitRule
+	userLimits   []*limitRule // those that do: by user, or by what else the auth step says
 	exemptIPs    []netip.Prefix
 	exemptUsers  map[string]bool
 
@@ -67,7 +67,7 @@ type gate struct {
 	bound     bool // a standing is of one credential at one address
 	disarms   bool // the credential stays here
 	awaited   bool // the answer decides whether some permit counts
-	standings standings
+	standings *standings
 	events    *atomic.Int64 // the state of the stream of revocations
 	passed    *atomic.Int64 // requests that serveSteady let pass
 }
@@ -108,12 +108,12 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	for i, rule := range s.limits {
 		rule.position = i
 		rule.awaited = rule.count != nil || rule.refund != nil
-		rule.limiter = holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet, s.policy)
-		rule.varies = rule.tierHeader != "" || rule.limitHeader != ""
+		rule.identified = needsIdentity(rule, s.auth)
+		holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet, s.policy)
 		rule.policy = rule.describe(rule.limit)
 		rule.denial = denialHead(rule)
 		rule.quoted = `"` + rule.name + `";r=`
-		if rule.key == keyUser {
+		if rule.identified {
 			g.userLimits = append(g.userLimits, rule)
 		} else {
 			g.clientLimits = append(g.clientLimits, rule)
@@ -121,6 +121,9 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	}
 	g.plain = g.auth == nil && len(g.rules) == 0 && !g.trustUserHeader
 	g.prepareSteady()
+	if g.steady {
+		g.standings = holdStandings(ctx, g, config)
+	}
 	return g, nil
 }
 

@@ -39,13 +39,13 @@ type standing struct {
 	places   *limit.Place // in configured order
 }
 
-// standings are those of one gate.
+// standings are those of all gates of one configuration.
 type standings struct {
 	kept sync.Map // credentialKey of the credential, or of the peer where the gate asks for none -> *standing
 	size atomic.Int64
 }
 
-// mostStandings bounds them, to some 8 MB a gate. Beyond it all are found out
+// mostStandings bounds them, to some 8 MB. Beyond it all are found out
 // anew: that costs each one passage through the pipeline.
 const mostStandings = 1 << 14
 
@@ -53,16 +53,18 @@ const mostStandings = 1 << 14
 const mostSteady = 4
 
 // prepareSteady decides whether the gate's configuration has a steady state at
-// all: limits on users and addresses, and no exemptions.
+// all: limits on users, what else the auth service says of them, and addresses,
+// and no exemptions.
 func (g *gate) prepareSteady() {
 	g.steady = (len(g.rules) > 0 || g.auth != nil) && len(g.rules) <= mostSteady &&
 		len(g.exemptIPs) == 0 && len(g.exemptUsers) == 0 && !g.dryRun && !g.legacyHeaders &&
 		!g.trustUserHeader && g.address.depth == 0 && len(g.address.excluded) == 0
 	for _, rule := range g.rules {
-		if rule.key != keyIP && (rule.key != keyUser || g.auth == nil) {
+		told := g.auth != nil && (rule.key == keyUser || rule.key == keyHeader && contains(g.auth.responseHeaders, rule.keyHeader))
+		if rule.key != keyIP && !told {
 			g.steady = false
 		}
-		g.bound = g.bound || rule.key == keyIP && g.auth != nil
+		g.bound = g.bound || g.auth != nil && (rule.key == keyIP || rule.key == keyHeader && rule.onMissing == missingIP)
 		g.awaited = g.awaited || rule.awaited
 	}
 	g.disarms = g.auth != nil && !g.auth.keepAuthorization
@@ -154,8 +156,8 @@ func keepStanding(g *gate, t *toll, r *http.Request) {
 		if n > 0 {
 			head = ", "
 		}
-		// A limit on addresses is asked before those on users, which then have no say.
-		final := rule.key == keyUser || len(g.userLimits) == 0
+		// Limits that need no identity are asked before those that do, which then have no say.
+		final := rule.identified || len(g.userLimits) == 0
 		if s.places = limit.NewPlace(ask, now, head+rule.quoted, final, s.places); s.places == nil {
 			return
 		}

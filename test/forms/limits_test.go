@@ -6,7 +6,9 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +62,205 @@ func TestMissingKeys(t *testing.T) {
 	})
 }
 
+// TestLimitsByWhatAuthSays: a limit whose key, tier or number comes from a header
+// that the auth service sets is asked once that has spoken, whatever the header
+// is called and whatever a client writes there.
+func TestLimitsByWhatAuthSays(t *testing.T) {
+	const auth = `
+redis: REDIS
+auth: {addresses: ["AUTH"], optional: true, responseHeaders: [X-User-ID, X-User-Plan, X-Tenant-ID, X-Tenant-Limit]}
+`
+	tests := []struct {
+		name, rule string
+		steps      []string // user, tenant's header of the client's own, statuses
+	}{
+		{"by tenant", `key: "header:X-Tenant-ID", limit: 2, window: 1h`, []string{
+			"ann.acme", "", "200 200 429", "bob.acme", "bolt", "429 429 429", "eve.bolt", "acme", "200 200 429", "", "acme", "200 200 429"}},
+		{"by tenant, or not at all", `key: "header:X-Tenant-ID", limit: 2, window: 1h, onMissingKey: deny`, []string{
+			"ann.acme", "", "200 200 429", "eve.bolt", "", "200 200 429", "", "acme", "400 400 400", "cat", "acme", "400 400 400"}},
+		{"by plan", `key: "header:x-user-plan", limit: 2, window: 1h`, []string{
+			"ann.acme", "", "200 200 429", "eve.bolt", "", "200 200 429"}},
+		{"by user", `key: "header:X-User-ID", limit: 2, window: 1h`, []string{
+			"ann.acme", "", "200 200 429", "eve.acme", "", "200 200 429"}},
+		{"by address, with tiers", `key: ip, limit: 1, window: 1h, tierHeader: X-User-Plan, tiers: {acme: 3}`, []string{
+			"ann.acme", "", "200 200 200", "ann.acme", "", "429 429 429"}},
+		{"by address, with a limit of one's own", `key: ip, limit: 1, window: 1h, limitHeader: X-Tenant-Limit`, []string{
+			"ann.acme", "", "200 200 429"}},
+		{"all together, with a limit of one's own", `key: global, limit: 1, window: 1h, limitHeader: X-Tenant-Limit`, []string{
+			"ann.acme", "", "200 200 429"}},
+		{"by a header of the client's, with tiers", `key: "header:X-Api-Key", limit: 1, window: 1h, onMissingKey: ip, tierHeader: X-User-Plan, tiers: {acme: 2}`, []string{
+			"ann.acme", "", "200 200 429"}},
+	}
+	both(t, func(t *testing.T, b *bed) {
+		b.auth.judgeBy(func(w http.ResponseWriter, r *http.Request) {
+			judgeToken(w, r)
+			if tenant := w.Header().Get("X-User-Plan"); tenant != "" {
+				w.Header().Set("X-Tenant-ID", tenant)
+				w.Header().Set("X-Tenant-Limit", "2")
+			}
+		})
+		b.redis.RoomIn(hour, time.Minute)
+		for i, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				b := *b
+				b.t = t
+				gate := b.gate(auth + fmt.Sprintf("limits: [{name: case-%d, %s}]", i, tt.rule))
+				if got := statuses(gate, 5, with("Authorization", "Bearer bad")); got != "401 401 401 401 401" {
+					t.Errorf("bad tokens: %s", got)
+				}
+				for n := 0; n < len(tt.steps); n += 3 {
+					var request []func(*http.Request)
+					if user := tt.steps[n]; user != "" {
+						request = append(request, as(user))
+					}
+					if claimed := tt.steps[n+1]; claimed != "" {
+						request = append(request, with("X-Tenant-ID", claimed))
+					}
+					if got := statuses(gate, 3, request...); got != tt.steps[n+2] {
+						t.Errorf("%v: %s", tt.steps[n:n+3], got)
+					}
+				}
+			})
+		}
+	})
+}
+
+// TestTiersOfRoles: who has several roles has the highest of their tiers, or the
+// first that stands in a list of them; a name is matched as a whole.
+func TestTiersOfRoles(t *testing.T) {
+	tests := []struct {
+		tiers string
+		roles []string // header lines
+		want  int
+	}{
+		{"{pro: 4, free: 3}", []string{"pro offline_access"}, 4},
+		{"{pro: 4, free: 3}", []string{"offline_access free pro"}, 4},
+		{"{pro: 4, free: 3}", []string{"free,pro"}, 4},
+		{"{pro: 4, free: 3}", []string{"free", "pro"}, 4},
+		{"{pro: 4, free: 3}", []string{"free,\tuma"}, 3},
+		{"{pro: 4, free: 3}", []string{"professional offline_access"}, 2},
+		{"{pro: 4, free: 3}", []string{"offline_access"}, 2},
+		{"{pro: 4, pro plus: 5}", []string{"pro plus"}, 5},
+		{"[{free: 3}, {pro: 4}]", []string{"offline_access pro free"}, 3},
+		{"[{pro: 4}, {free: 3}]", []string{"offline_access free pro"}, 4},
+		{"[{trial: 1}, {pro: 4, team: 6, free: 3}]", []string{"free pro"}, 4},
+		{"[{trial: 1}, {pro: 4, team: 6, free: 3}]", []string{"pro trial team"}, 1},
+	}
+	both(t, func(t *testing.T, b *bed) {
+		b.auth.judgeBy(func(w http.ResponseWriter, r *http.Request) {
+			judgeToken(w, r)
+			var n int
+			if _, err := fmt.Sscanf(w.Header().Get("X-User-ID"), "case%d", &n); err == nil {
+				w.Header()["X-User-Roles"] = tests[n].roles
+			}
+		})
+		for i, tt := range tests {
+			gate := b.gate(fmt.Sprintf(`
+redis: REDIS
+auth: {addresses: ["AUTH"], responseHeaders: [X-User-ID, X-User-Roles]}
+limits: [{name: l%d, key: user, limit: 2, window: 1h, tierHeader: X-User-Roles, tiers: %s}]`, i, tt.tiers))
+			for range 2 { // from the pipeline, then from what it kept
+				if got, want := ask(gate, as(fmt.Sprint("case", i))).Header().Get("RateLimit-Policy"), fmt.Sprintf(`"l%d";q=%d;w=3600`, i, tt.want); got != want {
+					t.Errorf("tiers %s of %q: %s, want %s", tt.tiers, tt.roles, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestDryRun: every limit decides and counts by itself, whatever another one
+// says, and none refuses. Who it is is no limit's business: that is still asked.
+func TestDryRun(t *testing.T) {
+	both(t, func(t *testing.T, b *bed) {
+		b.redis.RoomIn(hour, time.Minute)
+		gate := b.gate(`
+redis: REDIS
+auth: {addresses: ["AUTH"]}
+dryRun: true
+limits:
+- {name: no-key, key: "header:X-Api-Key", limit: 1, window: 1h, onMissingKey: deny}
+- {name: few, key: ip, limit: 2, window: 1h}
+- {name: some, key: global, limit: 4, window: 1h}
+- {name: user-few, key: user, limit: 1, window: 1h}
+- {name: user-some, key: user, limit: 3, window: 1h}`)
+		if got := statuses(gate, 6, as("ann")); got != "200 200 200 200 200 200" {
+			t.Errorf("in a dry run: %s", got)
+		}
+		h := ask(gate, as("ann")).Header()
+		if got := h.Get("RateLimit-Policy"); got != `"few";q=2;w=3600, "some";q=4;w=3600, "user-few";q=1;w=3600, "user-some";q=3;w=3600` || h.Get("Retry-After") != "" {
+			t.Errorf("RateLimit-Policy: %s, Retry-After: %s", got, h.Get("Retry-After"))
+		}
+		for _, name := range []string{"few", "some", "user-few", "user-some"} {
+			if got := h.Get("RateLimit"); !strings.Contains(got, `"`+name+`";r=0`) {
+				t.Errorf("%s did not count: RateLimit: %s", name, got)
+			}
+		}
+		want := map[string]int64{"no-key": 0, "few": 5, "some": 3, "user-few": 6, "user-some": 4}
+		if got := b.redis.Gateways(b.prefix)[0].Counters.Denied; !maps.Equal(got, want) {
+			t.Errorf("would have denied %v, want %v", got, want)
+		}
+		if got := statuses(gate, 1) + " " + statuses(gate, 1, with("Authorization", "Bearer bad")) + " " + statuses(gate, 1, with("Authorization", "Bearer user-a", "Bearer user-b")); got != "401 401 400" {
+			t.Errorf("nobody, a bad token and two: %s", got)
+		}
+		// Redis away is no limit's answer either.
+		away := b.gate(`{redis: REDIS, onRedisFailure: deny, dryRun: true, limits: [{name: away, key: ip, limit: 1, window: 1h}]}`)
+		b.redis.Kill()
+		if got := statuses(away, 2); got != "200 200" {
+			t.Errorf("with Redis away: %s", got)
+		}
+	})
+}
+
+// TestExemptUsers: an entry of a list is one user, commas and all. A text is as
+// many as commas make of it, since labels have no other way.
+func TestExemptUsers(t *testing.T) {
+	const bo, li = "cn=Bo Li,ou=people", "cn=Li Bo, ou=people"
+	both(t, func(t *testing.T, b *bed) {
+		b.redis.RoomIn(hour, time.Minute)
+		rest := map[string]string{"auth.addresses": b.auth.URL + "/auth", "limits[0].key": "user", "limits[0].limit": "1", "limits[0].window": "1h"}
+		labels := func(more ...string) map[string]any {
+			all := maps.Clone(rest)
+			for i := 0; i < len(more); i += 2 {
+				all[more[i]] = more[i+1]
+			}
+			return forms.FromLabels(t, all)
+		}
+		file := func(users string) map[string]any {
+			return forms.FromFile(t, b.fill(`{auth: {addresses: ["AUTH"]}, exempt: {users: `+users+`}, limits: [{key: user, limit: 1, window: 1h}]}`))
+		}
+		for i, tt := range []struct {
+			name   string
+			shape  map[string]any
+			exempt []string
+			bound  []string
+		}{
+			{"file, a list", file(`["` + bo + `", "` + li + `", boss]`), []string{bo, li, "boss"}, []string{"cn=Bo Li", "ou=people"}},
+			{"file, a list of one", file(`["` + bo + `"]`), []string{bo}, []string{"cn=Bo Li", "ou=people"}},
+			{"file, a text", file(`"boss, root"`), []string{"boss", "root"}, []string{"boss, root"}},
+			{"file, blanks", file(`["", "  boss "]`), []string{"boss"}, []string{"ann"}},
+			{"labels, a text", labels("exempt.users", "boss,root"), []string{"boss", "root"}, []string{"boss,root"}},
+			{"labels, by index", labels("exempt.users[0]", bo, "exempt.users[1]", "boss"), []string{bo, "boss"}, []string{"cn=Bo Li", "ou=people"}},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				tt.shape["redis"] = map[string]any{"addresses": b.redis.Addr, "keyPrefix": b.prefix, "timeout": "2s"}
+				tt.shape["limits"].([]any)[0].(map[string]any)["name"] = fmt.Sprint("exempt-", i)
+				gate := b.form.New(t, tt.shape, b.up)
+				b.connected()
+				for _, user := range tt.exempt {
+					if got := statuses(gate, 3, as(user)); got != "200 200 200" {
+						t.Errorf("exempt %q: %s", user, got)
+					}
+				}
+				for _, user := range tt.bound {
+					if got := statuses(gate, 3, as(user)); got != "200 429 429" {
+						t.Errorf("%q: %s", user, got)
+					}
+				}
+			})
+		}
+	})
+}
+
 // TestLimitHeader: the auth service names a user's limit itself. It goes before
 // the tier's; what is no number counts as absent; and a cost above it can never
 // pass, so no time to wait is named (RULES 3).
@@ -81,10 +282,22 @@ func TestLimitHeader(t *testing.T) {
 		{"", "pro", pro, "200 200 200 429 429"},
 		{"ten", "", plain, "200 200 429 429 429"},
 		{"-5", "", plain, "200 200 429 429 429"},
+		{"-1", "pro", pro, "200 200 200 429 429"},
 		{"1.5", "pro", pro, "200 200 200 429 429"},
-		{"99999999999999999999", "", plain, "200 200 429 429 429"},
-		{"4000000000", "", most, "200 200 200 200 200"},
+		{"99999999999999999999", "", most, "200 200 200 200 200"},
+		{"9e15", "", most, "200 200 200 200 200"},
 		{"0", "", 0, "429 429 429 429 429"},
+		// What is plainly meant.
+		{"4.0", "", 4, "200 200 200 200 429"},
+		{"4e0", "", 4, "200 200 200 200 429"},
+		{"+4", "", 4, "200 200 200 200 429"},
+		{" 4 ", "", 4, "200 200 200 200 429"},
+		{"unlimited", "", most, "200 200 200 200 200"},
+		{"Unlimited", "pro", most, "200 200 200 200 200"},
+		{"0x4", "", plain, "200 200 429 429 429"},
+		{"Inf", "", plain, "200 200 429 429 429"},
+		{"NaN", "", plain, "200 200 429 429 429"},
+		{"1_0", "", plain, "200 200 429 429 429"},
 	}
 	both(t, func(t *testing.T, b *bed) {
 		b.auth.judgeBy(func(w http.ResponseWriter, r *http.Request) {
@@ -128,6 +341,49 @@ limits: [{name: costly, key: user, limit: 8, window: 1h, cost: 2, limitHeader: X
 		}
 		if got := statuses(costly, 5, as("ann")); got != "200 200 200 200 429" {
 			t.Errorf("cost 2 under a limit of 8: %s", got)
+		}
+	})
+}
+
+// TestOddLimitsAreSaid: a limit of the auth service's that cannot be kept is named
+// in the log, and at most once a minute.
+func TestOddLimitsAreSaid(t *testing.T) {
+	both(t, func(t *testing.T, b *bed) {
+		said := "-1"
+		b.auth.judgeBy(func(w http.ResponseWriter, r *http.Request) {
+			judgeToken(w, r)
+			w.Header()["X-User-Limit"] = strings.Split(said, "|")
+			w.Header().Set("Cache-Control", "no-store") // each request hears what is said now
+		})
+		for i, tt := range []struct{ said, want string }{
+			{"4", ""},
+			{"4.0", ""},
+			{"unlimited", ""},
+			{"0", ""},
+			{"", ""},
+			{"-1", `the limit odd-5 reads "-1" from X-User-Limit, which is neither a whole number of requests nor "unlimited": its limit of 2, or its tier's, holds instead`},
+			{"ten", `the limit odd-6 reads "ten" from X-User-Limit, which is neither`},
+			{"1.5", `reads "1.5" from X-User-Limit, which is neither`},
+			{"4|5", `the limit odd-8 reads "4, 5" from X-User-Limit, which is neither`},
+			{strings.Repeat("9", 70) + "x", `reads "` + strings.Repeat("9", 64) + `..." from`},
+			{"99999999999999999999", `the limit odd-10 reads "99999999999999999999" from X-User-Limit, more than a window of 1h0m0s can count: `},
+		} {
+			config := strings.Replace(`
+redis: REDIS
+auth: {addresses: ["AUTH"], responseHeaders: [X-User-ID, X-User-Limit]}
+limits: [{name: NAME, key: user, limit: 2, window: 1h, limitHeader: X-User-Limit}]`, "NAME", fmt.Sprint("odd-", i), 1)
+			gate, twin := b.gate(config), b.gate(config) // as two routers have it
+			said = tt.said
+			text := stderr(t, func() {
+				for range 3 {
+					ask(gate, as("ann"))
+					ask(twin, as("bob"))
+				}
+			})
+			lines := strings.Count(text, "X-User-Limit")
+			if tt.want == "" && lines != 0 || tt.want != "" && (lines != 1 || !strings.Contains(text, tt.want)) {
+				t.Errorf("of %.100q is said %d times, want %q:\n%s", tt.said, lines, tt.want, text)
+			}
 		}
 	})
 }
@@ -243,6 +499,68 @@ func TestPasswordFile(t *testing.T) {
 			t.Errorf("of a missing file is said: %s", text)
 		}
 	})
+}
+
+// TestOneRecordAUser: Traefik makes the middleware anew for each router, and what
+// is kept of a user must not be kept as often. A process of its own tells, since
+// in this one other tests' memory comes and goes.
+func TestOneRecordAUser(t *testing.T) {
+	const routers, users, alone = 24, 100, "SLUICE_TEST_ALONE"
+	if os.Getenv(alone) == "" {
+		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOneRecordAUser$", "-test.v")
+		again.Env = append(os.Environ(), alone+"=1")
+		said, err := again.CombinedOutput()
+		t.Logf("%s", said)
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	both(t, func(t *testing.T, b *bed) {
+		events := b.redis.StartEvents(t, b.prefix)
+		b.redis.RoomIn(hour, time.Minute)
+		gates := make([]http.Handler, routers)
+		for i := range gates {
+			gates[i] = b.gate(`
+redis: REDIS
+auth: {addresses: ["AUTH"]}
+limits: [{name: l, key: user, limit: 1000, window: 1h, tierHeader: X-User-Plan, tiers: {pro: 2000}}, {name: m, key: ip, limit: 100000, window: 1h}]`)
+		}
+		b.listening(gates[0], events)
+		known := func(gates []http.Handler, from, to int) (grown int64) {
+			before := heap()
+			for i := from; i < to; i++ {
+				user := as(fmt.Sprint("user", i))
+				for _, gate := range gates {
+					for range 2 {
+						if code := ask(gate, user).Code; code != 200 {
+							t.Fatalf("user %d: %d", i, code)
+						}
+					}
+				}
+			}
+			b.up.Forget()
+			return heap() - before
+		}
+		known(gates, users, users+users/4) // what is made once for all users
+		first := known(gates[:1], 0, users) / users
+		rest := known(gates[1:], 0, users) / users
+		t.Logf("a user takes %d bytes on the first router, and %d more on %d others", first, rest, routers-1)
+		if first < 500 || rest > first/2 {
+			t.Errorf("a user takes %d bytes on the first router, and %d more on %d others", first, rest, routers-1)
+		}
+		runtime.KeepAlive(gates)
+	})
+}
+
+// heap is what is in use once all garbage is gone.
+func heap() int64 {
+	for range 3 { // what sync.Pool and finalizers hold goes in turn
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // TestMaxKeys: the table stays as small as maxKeys says, a flood of keys passes

@@ -1,8 +1,10 @@
 package forms_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
@@ -235,6 +237,71 @@ func TestRequestID(t *testing.T) {
 	})
 }
 
+// TestKeysOfTheConnection sends real requests: Go's server keeps some fields
+// apart from the others, and not the same ones in HTTP/1.1 and HTTP/2. A host is
+// one host however a client spells it.
+func TestKeysOfTheConnection(t *testing.T) {
+	both(t, func(t *testing.T, b *bed) {
+		b.redis.RoomIn(hour, time.Minute)
+		gate := b.gate(`
+redis: REDIS
+limits:
+- {name: by-host, key: "header:host", limit: 3, window: 1h, onMissingKey: deny}
+- {name: by-length, key: "header:Content-Length", limit: 2, window: 1h, onMissingKey: skip}`)
+		server := httptest.NewUnstartedServer(gate)
+		server.EnableHTTP2 = true
+		server.StartTLS()
+		defer server.Close()
+		second := server.Client().Transport.(*http.Transport).Clone()
+		first := second.Clone()
+		first.ForceAttemptHTTP2 = false
+		first.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+		first.TLSClientConfig.NextProtos = nil
+		send := func(transport *http.Transport, version int, host, body string) int {
+			t.Helper()
+			r, err := http.NewRequest("GET", server.URL, nil)
+			if body != "" {
+				r, err = http.NewRequest("POST", server.URL, strings.NewReader(body))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Host = host
+			w, err := transport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Body.Close()
+			if w.ProtoMajor != version {
+				t.Fatalf("%s, want HTTP/%d", w.Proto, version)
+			}
+			return w.StatusCode
+		}
+		for _, step := range []struct {
+			host, body string
+			first      int // HTTP/1.1
+			second     int // then HTTP/2
+		}{
+			{"a.example", "", 200, 200},
+			{"A.Example:8443", "", 200, 429},
+			{"a.example.", "", 429, 429},
+			{"b.example", "", 200, 200},
+			{"[2001:DB8::1]:443", "", 200, 200},
+			{"[2001:db8::1]", "", 200, 429},
+			{"c.example", "7 bytes", 200, 200},
+			{"d.example", "8 bytes!", 200, 200},
+			{"e.example", "7 bytes", 429, 429},
+		} {
+			if got := send(first, 1, step.host, step.body); got != step.first {
+				t.Errorf("%s %q over HTTP/1.1: %d, want %d", step.host, step.body, got, step.first)
+			}
+			if got := send(second, 2, step.host, step.body); got != step.second {
+				t.Errorf("%s %q over HTTP/2: %d, want %d", step.host, step.body, got, step.second)
+			}
+		}
+	})
+}
+
 // TestClientAddress is RULES 31: who is the same client as 203.0.113.7, or as
 // 2001:db8::1? A limit of one tells.
 func TestClientAddress(t *testing.T) {
@@ -247,7 +314,7 @@ func TestClientAddress(t *testing.T) {
 		{"the peer", "{depth: 0}", "", []func(*http.Request){from("203.0.113.7:1")}, []func(*http.Request){from("203.0.113.7:2")}, true},
 		{"another peer", "{depth: 0}", "", []func(*http.Request){from("203.0.113.7:1")}, []func(*http.Request){from("203.0.113.8:1")}, false},
 		{"a forwarded header does not choose the key", "{depth: 0}", "", []func(*http.Request){xff("192.0.2.1")}, []func(*http.Request){xff("192.0.2.2")}, true},
-		{"nor with a depth, from anybody", "{depth: 1}", "", []func(*http.Request){xff("192.0.2.1")}, []func(*http.Request){xff("192.0.2.2")}, true},
+		{"nor with a depth, from anybody", "{depth: 1}", "198.51.100.0/24", []func(*http.Request){xff("192.0.2.1")}, []func(*http.Request){xff("192.0.2.2")}, true},
 		{"depth 1 behind a trusted proxy", "{depth: 1}", "203.0.113.0/24", []func(*http.Request){xff("192.0.2.1")}, []func(*http.Request){xff("192.0.2.2")}, false},
 		{"depth 1 counts from the right", "{depth: 1}", "203.0.113.0/24", []func(*http.Request){xff("9.9.9.9, 192.0.2.1")}, []func(*http.Request){xff("8.8.8.8", "192.0.2.1")}, true},
 		{"depth 2 with one entry is the peer", "{depth: 2}", "203.0.113.0/24", []func(*http.Request){xff("192.0.2.1")}, []func(*http.Request){xff("192.0.2.2")}, true},
@@ -256,6 +323,7 @@ func TestClientAddress(t *testing.T) {
 		{"another /64 is another", "{depth: 0}", "", []func(*http.Request){from("[2001:db8::1]:1")}, []func(*http.Request){from("[2001:db8:0:1::1]:1")}, false},
 		{"ipv6Subnet 128", "{ipv6Subnet: 128}", "", []func(*http.Request){from("[2001:db8::1]:1")}, []func(*http.Request){from("[2001:db8::2]:1")}, false},
 		{"zones do not multiply clients", "{ipv6Subnet: 128}", "", []func(*http.Request){from("[fe80::1%a]:1")}, []func(*http.Request){from("[fe80::1%b]:1")}, true},
+		{"nor with networks to pass over, from anybody", "{excludedIPs: [10.0.0.0/8]}", "198.51.100.0/24", []func(*http.Request){xff("192.0.2.1")}, []func(*http.Request){xff("192.0.2.2")}, true},
 		{"excluded addresses are passed over", "{excludedIPs: [10.0.0.0/8]}", "203.0.113.0/24", []func(*http.Request){xff("192.0.2.1, 10.1.1.1")}, []func(*http.Request){xff("192.0.2.1, 10.2.2.2")}, true},
 		{"and what is left of them counts", "{excludedIPs: [10.0.0.0/8]}", "203.0.113.0/24", []func(*http.Request){xff("192.0.2.1, 10.1.1.1")}, []func(*http.Request){xff("192.0.2.2, 10.1.1.1")}, false},
 	}
@@ -293,6 +361,8 @@ func TestRedisKeys(t *testing.T) {
 		{"{name: f, key: global, limit: 9, window: 1h}", nil, "1:f:3600000:{g}"},
 		{"{name: g, key: 'header:X-Api-Key', limit: 9, window: 1h}", []func(*http.Request){with("X-Api-Key", "k:1")}, "1:g:3600000:{hk%3A1}"},
 		{"{name: h, key: 'header:X-Api-Key', limit: 9, window: 1h}", nil, "1:h:3600000:{i203.0.113.7}"},
+		{"{name: i, key: 'header:Host', limit: 9, window: 1h}", nil, "1:i:3600000:{hshop.example}"},
+		{"{name: j, key: 'header:X-User-Plan', limit: 9, window: 1h}", []func(*http.Request){as("ann.pro")}, "1:j:3600000:{hpro}"},
 	}
 	both(t, func(t *testing.T, b *bed) {
 		var wanted []string
