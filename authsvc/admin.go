@@ -96,7 +96,11 @@ func (s *Service) postUserRevoke(c echo.Context) error {
 	}
 	prefixes := s.verifier.prefixes()
 	if s.verifier.owner(user) == nil {
-		return &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("No issuer has users of this name; prefixes: %s.", strings.Join(prefixes, ", "))}
+		detail := fmt.Sprintf("No issuer has users of this name; prefixes: %s.", strings.Join(prefixes, ", "))
+		if len(s.verifier.issuers) == 0 {
+			detail = "No issuer is configured and own.keyDir is empty: no token of anybody's is accepted."
+		}
+		return &refusal{status: http.StatusNotFound, detail: detail}
 	}
 	before, err := s.store.RevokeUser(c.Request().Context(), user)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -44,6 +45,7 @@ type command struct {
 	word        string // by which its parent calls it
 	arguments   string
 	run         func(ctx context.Context, args []string) error
+	version     func(ctx context.Context, args []string) error // of --version; nil: no such flag
 	children    []*command
 }
 
@@ -56,7 +58,7 @@ func (p *program) main(ctx context.Context, args []string) int {
 }
 
 func (p *program) root() *command {
-	return newCommand("authsvc", "serves the identity of bearer tokens; without a command it serves.", "", NewConfig(), p.serve,
+	root := newCommand("authsvc", "serves the identity of bearer tokens; without a command it serves.", "", NewConfig(), p.serve,
 		newCommand("token", "issue, inspect and revoke tokens", "", nil, nil,
 			newCommand("issue", "issue a token pair: authsvc token issue --claims.plan=pro USER", "USER", newTokenOptions(p), p.tokenIssue),
 			newCommand("inspect", "say what a token is worth; - reads it from standard input", "TOKEN|-", newOptions(p), p.tokenInspect),
@@ -73,8 +75,10 @@ func (p *program) root() *command {
 			newCommand("rotate", "add a signing key and schedule the retirement of the others", "", newOptions(p), p.keysRotate),
 		),
 		newCommand("healthcheck", "exit 0 if a running authsvc can decide", "", newOptions(p), p.healthcheck),
-		newCommand("version", "print the version", "", nil, p.version),
+		newCommand("version", "print the version, as --version does", "", nil, p.version),
 	)
+	root.version = p.version
+	return root
 }
 
 func newCommand(name, description, arguments string, options any, run func(context.Context, []string) error, children ...*command) *command {
@@ -109,6 +113,9 @@ func (c *command) execute(ctx context.Context, args []string, out io.Writer) err
 		if arg == "--help" || arg == "-h" || arg == "-help" {
 			return c.PrintHelp(out)
 		}
+	}
+	if c.version != nil && slices.Contains(args, "--version") {
+		return c.version(ctx, nil)
 	}
 	if c.run == nil {
 		_ = c.PrintHelp(out)

@@ -17,7 +17,7 @@ type Config struct {
 	ConfigFile string `description:"YAML file with options. Without it: ./authsvc.yml or /etc/sluice/authsvc.yml, if one exists."`
 
 	Listen          string `description:"Address of the public listener: /auth, JWKS, health."`
-	AdminListen     string `description:"Address of the admin listener: tokens, users, limits, gateways, metrics."`
+	AdminListen     string `description:"Address of the admin listener: tokens, users, limits, gateways, metrics. It is plain HTTP, so for this machine alone; :9001 opens it to an inner network."`
 	AdminToken      string `description:"Bearer token that may use all of the admin listener. Without it and adminTokenFile one is made in own.keyDir."`
 	AdminTokenFile  string `description:"File with the admin token; read again when it changes."`
 	IssuerToken     string `description:"Bearer token that may only issue, refresh and revoke tokens. Without it and issuerTokenFile one is made in own.keyDir."`
@@ -89,7 +89,7 @@ type OwnConfig struct {
 	Algorithm    string        `description:"Signature algorithm."`
 	TTL          time.Duration `description:"Life of an access token."`
 	RefreshTTL   time.Duration `description:"Life of a refresh token since the last rotation."`
-	KeyDir       string        `description:"Folder of the signing keys, shared by all replicas; keys are made on first start."`
+	KeyDir       string        `description:"Folder of the signing keys, shared by all replicas; keys are made on first start. Empty: no keys, no tokens of its own."`
 	PublishAhead time.Duration `description:"How long a new key is published before it signs."`
 	UserPrefix   string        `description:"Put before the user's name, as in issuers."`
 }
@@ -134,7 +134,7 @@ type TracingConfig struct {
 func (c *Config) SetDefaults() {
 	*c = Config{
 		Listen:      ":9000",
-		AdminListen: ":9001",
+		AdminListen: "127.0.0.1:9001",
 		Redis: RedisConfig{
 			Addresses:   []string{"127.0.0.1:6379"},
 			Timeout:     50 * time.Millisecond,

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -66,7 +67,7 @@ const (
 // several replicas that start together one makes the key, the others read it.
 func openKeyDir(d *keyDir) (*keyDir, error) {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
-		return nil, fmt.Errorf("own.keyDir: %w; it has to be a folder that can be written", err)
+		return nil, fmt.Errorf("own.keyDir: %w; it has to be a folder that can be written, or empty where no tokens are issued", err)
 	}
 	err := d.locked(func() error {
 		keys, err := d.read()
@@ -84,6 +85,12 @@ func openKeyDir(d *keyDir) (*keyDir, error) {
 	}
 	return d, d.load()
 }
+
+// none: the configuration names no folder, so there are no keys and no tokens of
+// authsvc's own.
+func (d *keyDir) none() bool { return d.path == "" }
+
+var errNoKeyDir = &refusal{status: http.StatusConflict, detail: "own.keyDir is empty: this authsvc has no signing keys and issues no tokens."}
 
 // locked runs f while no other replica does. A folder that cannot be written
 // (a mounted secret) needs no lock: nobody changes it from here.
@@ -263,6 +270,9 @@ func current(keys []signingKey, algorithm string, now time.Time) *signingKey {
 func (k signingKey) retired(now time.Time) bool { return !k.retires.IsZero() && now.After(k.retires) }
 
 func (d *keyDir) signer(now time.Time) (token.Signer, error) {
+	if d.none() {
+		return token.Signer{}, errNoKeyDir
+	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if key := current(d.signing, d.algorithm, now); key != nil {
@@ -311,6 +321,9 @@ func (d *keyDir) jwks() ([]byte, error) {
 // rotate adds a key, schedules the retirement of the others and deletes those
 // that have retired.
 func (d *keyDir) rotate(now time.Time) error {
+	if d.none() {
+		return errNoKeyDir
+	}
 	activates := now.Add(d.ahead)
 	err := d.locked(func() error {
 		keys, err := d.read()
@@ -340,6 +353,9 @@ func (d *keyDir) rotate(now time.Time) error {
 // secret returns the content of a file of the folder, made of size random
 // bytes if it does not exist yet.
 func (d *keyDir) secret(name string, size int) (string, error) {
+	if d.none() {
+		return "", nil
+	}
 	path := filepath.Join(d.path, name)
 	var text string
 	err := d.locked(func() error {

@@ -59,12 +59,16 @@ func (p *program) defaults() Operator {
 		p.service, _ = Load(nil, p.environ)
 		p.service = cmp.Or(p.service, NewConfig())
 	}
-	if _, port, err := net.SplitHostPort(p.service.AdminListen); err == nil {
-		o.Server = "http://" + net.JoinHostPort("127.0.0.1", port)
+	if host, port, err := net.SplitHostPort(p.service.AdminListen); err == nil {
+		if address := net.ParseIP(host); host == "" || address.IsUnspecified() {
+			host = "127.0.0.1"
+		}
+		o.Server = "http://" + net.JoinHostPort(host, port)
 	}
-	if p.service.AdminToken == "" {
-		o.AdminTokenFile = cmp.Or(p.service.AdminTokenFile, filepath.Join(p.service.Own.KeyDir, "admin.token"))
+	if p.service.AdminToken == "" && p.service.Own.KeyDir != "" {
+		o.AdminTokenFile = filepath.Join(p.service.Own.KeyDir, "admin.token")
 	}
+	o.AdminTokenFile = cmp.Or(p.service.AdminTokenFile, o.AdminTokenFile)
 	return o
 }
 

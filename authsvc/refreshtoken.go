@@ -25,6 +25,11 @@ import (
 type sessions struct{ key []byte }
 
 func openSessions(d *keyDir) (*sessions, error) {
+	if d.none() {
+		key := make([]byte, 32)
+		_, _ = rand.Read(key) // never fails; no refresh token is ever made with it
+		return &sessions{key: key}, nil
+	}
 	text, err := d.secret("refresh.secret", 32)
 	return &sessions{key: []byte(text)}, err
 }

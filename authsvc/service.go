@@ -132,7 +132,7 @@ func (s *Service) openKeys(background context.Context) error {
 	var m mistakes
 
 	var err error
-	s.keyDir, err = openKeyDir(&keyDir{
+	s.keyDir = &keyDir{
 		path: c.Own.KeyDir, algorithm: c.Own.Algorithm, ahead: c.Own.PublishAhead,
 		longest: c.longest(), log: s.log,
 		changed: func() {
@@ -142,11 +142,13 @@ func (s *Service) openKeys(background context.Context) error {
 			default:
 			}
 		},
-	})
-	if err != nil {
-		return err
 	}
-	s.tasks.Go(func() { s.keyDir.watch(background) })
+	if !s.keyDir.none() {
+		if s.keyDir, err = openKeyDir(s.keyDir); err != nil {
+			return err
+		}
+		s.tasks.Go(func() { s.keyDir.watch(background) })
+	}
 	if s.admin, err = openSecret(s.keyDir, "admin.token", c.AdminToken, c.AdminTokenFile); err != nil {
 		m.add("adminTokenFile", c.AdminTokenFile, err.Error())
 	}
@@ -161,7 +163,11 @@ func (s *Service) openKeys(background context.Context) error {
 		return err
 	}
 	s.verifier = &verifier{claims: c.Claims, leeway: c.ClockLeeway, verified: verified, version: version}
-	s.verifier.issuers = []*issuer{c.ownIssuer(s.keyDir)}
+	if !s.keyDir.none() {
+		s.verifier.issuers = append(s.verifier.issuers, c.ownIssuer(s.keyDir))
+	} else if len(c.Issuers) == 0 {
+		s.log.Warn("no issuers and no own.keyDir: every token is refused; this authsvc serves limits and metrics alone")
+	}
 	for i, foreign := range c.Issuers {
 		source, err := s.openSource(background, foreign, changed)
 		if err != nil {
@@ -299,7 +305,7 @@ func (s *Service) healthRoutes(e *echo.Echo) {
 // ready says whether requests can be decided. With onRedisFailure verify they
 // can be without Redis, so a balancer must not take all replicas out then.
 func (s *Service) ready(c echo.Context) error {
-	if _, err := s.keyDir.signer(time.Now()); err != nil {
+	if _, err := s.keyDir.signer(time.Now()); err != nil && !s.keyDir.none() {
 		return cannotDecide(err)
 	}
 	if s.Config.OnRedisFailure == "deny" && s.store.Away() {

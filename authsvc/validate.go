@@ -209,8 +209,8 @@ func (c *Config) validateOwn(m *mistakes) {
 		}
 	}
 	oneOf(m, "own.algorithm", c.Own.Algorithm, token.Algorithms...)
-	if c.Own.KeyDir == "" {
-		m.add("own.keyDir", c.Own.KeyDir, "write the folder where signing keys are kept")
+	if c.Own.KeyDir == "" && c.AdminToken == "" && c.AdminTokenFile == "" {
+		m.add("own.keyDir", c.Own.KeyDir, "write the folder where signing keys are kept; without one set adminToken or adminTokenFile, because none can be made")
 	}
 	if c.Own.TTL > c.Tokens.MaxLifetime {
 		m.add("own.ttl", c.Own.TTL, fmt.Sprintf("at most tokens.maxLifetime (%s)", c.Tokens.MaxLifetime))

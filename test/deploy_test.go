@@ -21,6 +21,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sluice-gateway/sluice/authsvc"
 	"github.com/sluice-gateway/sluice/cmd/sluice/check"
 	"github.com/sluice-gateway/sluice/traefik/build"
 )
@@ -62,6 +63,43 @@ func TestCompose(t *testing.T) {
 					t.Errorf("%s: on %s, which has a way out", name, network)
 				}
 			}
+		}
+	}
+}
+
+// Where authsvc runs apart from those who use its admin listener, its
+// environment opens that: by itself it is for authsvc's own machine.
+func TestAdminListenerIsOpened(t *testing.T) {
+	var composed, pod []string
+	for name, value := range project(t, "../compose.yaml").Services["authsvc"].Environment {
+		composed = append(composed, name+"="+*value)
+	}
+	for _, document := range documents(t, "../deploy/kubernetes/authsvc.yaml") {
+		var set struct {
+			Kind string
+			Spec struct {
+				Template struct {
+					Spec struct {
+						Containers []struct {
+							Env []struct{ Name, Value string }
+						}
+					}
+				}
+			}
+		}
+		if err := yaml.Unmarshal(document, &set); err != nil {
+			t.Fatal(err)
+		}
+		for _, container := range set.Spec.Template.Spec.Containers {
+			for _, variable := range container.Env {
+				pod = append(pod, variable.Name+"="+variable.Value)
+			}
+		}
+	}
+	for where, environ := range map[string][]string{"compose.yaml": composed, "kubernetes": pod} {
+		config, err := authsvc.Load(nil, environ)
+		if err != nil || config.AdminListen != ":9001" {
+			t.Errorf("%s: adminListen %q, want :9001; %v", where, config.AdminListen, err)
 		}
 	}
 }
