@@ -59,7 +59,17 @@ func strippedHeaders(s *settings) []string {
 }
 
 // cutConnection leaves of Connection what hopByHop keeps.
-func cutConnection(h http.Header) { h["Connection"] = hopByHop(h["Connection"]) }
+//
+// A protocol that is not written in ASCII is none, and a request to switch to it
+// is ignored (RFC 9110, section 7.8): Traefik's proxy would answer it 500.
+func cutConnection(h http.Header) {
+	h["Connection"] = hopByHop(h["Connection"])
+	if strings.IndexFunc(strings.Join(h["Upgrade"], ""), unprintable) >= 0 {
+		delete(h, "Upgrade")
+	}
+}
+
+func unprintable(c rune) bool { return c < ' ' || c > '~' }
 
 // hopByHop keeps of Connection what it is for. A proxy removes every header
 // that Connection lists (RFC 9110, section 7.6.1), so "Connection: X-User-ID"

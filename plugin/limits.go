@@ -55,12 +55,26 @@ type limitRule struct {
 	quoted     string // `"name"`, with what follows it in RateLimit
 }
 
-// counts tells whether an answer of this status uses the permit up.
-func (rule *limitRule) counts(status int) bool {
-	if rule.count != nil && !rule.count.has(status) {
+// outcome is what became of a request that was let through.
+type outcome struct {
+	status int
+	fault  bool // the client may have brought it about
+	own    bool // Traefik's, as no answer came from the service
+}
+
+// counts tells whether the permit is used up. An error that the client may have
+// brought about always counts: it would decide itself what it is charged for.
+// What Traefik says in the service's stead gives nothing back, but a limit that
+// counts some statuses alone does not count it either: a service that is away
+// would lock everybody out who calls it.
+func (rule *limitRule) counts(o outcome) bool {
+	if o.fault {
+		return true
+	}
+	if rule.count != nil && !rule.count.has(o.status) {
 		return false
 	}
-	return rule.refund == nil || !rule.refund.has(status)
+	return rule.refund == nil || o.own || !rule.refund.has(o.status)
 }
 
 // maxLimit is the largest limit over a window whose arithmetic is exact.
@@ -307,10 +321,10 @@ func (t *toll) giveBack() {
 	}
 }
 
-// settle lets the answer's status decide which permits count.
-func settle(holds []hold, status int) {
+// settle lets what became of the request decide which permits count.
+func settle(holds []hold, o outcome) {
 	for _, h := range holds {
-		h.held.Settle(h.rule.counts(status))
+		h.held.Settle(h.rule.counts(o))
 	}
 }
 
@@ -362,6 +376,17 @@ func (t *toll) reset(i int) time.Duration {
 	return t.answers[i].Reset
 }
 
+var legacyNames = []string{"X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"}
+
+// legacyOf are their values; nil where there is none.
+func legacyOf(h http.Header) [][]string {
+	var all [][]string
+	for _, name := range legacyNames {
+		all = append(all, h[name])
+	}
+	return all
+}
+
 // announceLegacy writes the X-RateLimit headers of the limit closest to its
 // end; X-RateLimit-Reset is in seconds.
 func (t *toll) announceLegacy(h http.Header) {
@@ -374,9 +399,14 @@ func (t *toll) announceLegacy(h http.Header) {
 	if least < 0 {
 		return
 	}
-	h["X-Ratelimit-Limit"] = []string{strconv.FormatInt(t.asks[least].Limit, 10)}
-	h["X-Ratelimit-Remaining"] = []string{strconv.FormatInt(t.answers[least].Remaining, 10)}
-	h["X-Ratelimit-Reset"] = []string{strconv.FormatInt(seconds(t.reset(least)), 10)}
+	for i, n := range []int64{t.asks[least].Limit, t.answers[least].Remaining, seconds(t.reset(least))} {
+		value := strconv.FormatInt(n, 10)
+		if earlier := h[legacyNames[i]]; earlier != nil {
+			earlier[0] = value // in place: a middleware of ours before this one insists on its own (response.go)
+		} else {
+			h[legacyNames[i]] = []string{value}
+		}
+	}
 }
 
 // inOrder are the indexes of the rules by configured position. They were asked

@@ -10,7 +10,7 @@ import (
 )
 
 // refusal is an answer the plugin gives instead of the service. This file
-// alone writes 400, 401, 403, 429 and 503.
+// alone writes 400, 401, 403, 408, 429 and 503.
 type refusal struct {
 	status     int
 	title      string
@@ -53,6 +53,20 @@ func twoCredentials() *refusal {
 // target in another place.
 func brokenTarget() *refusal {
 	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The query holds white space."}
+}
+
+// unreadable: the client's body breaks the rules of its framing, ends early, or
+// came too slowly.
+func unreadable(late bool) *refusal {
+	if late {
+		return &refusal{status: http.StatusRequestTimeout, title: "Request Timeout", detail: "The request's body did not come in time."}
+	}
+	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The request's body cannot be read."}
+}
+
+// tunnel refuses CONNECT over HTTP/1.1, which Traefik would answer 501.
+func tunnel() *refusal {
+	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The gateway opens no tunnels over HTTP/1.1."}
 }
 
 func missingKey(rule *limitRule) *refusal {

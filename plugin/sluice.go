@@ -70,6 +70,7 @@ type gate struct {
 	standings *standings
 	events    *atomic.Int64 // the state of the stream of revocations
 	passed    *atomic.Int64 // requests that serveSteady let pass
+	quiet     atomic.Int64  // answers that left our headers alone (response.go)
 }
 
 // New builds the middleware. It never needs the network, and fails for no
@@ -152,6 +153,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if refuseTarget(w, r, id) {
 			return
 		}
+	} else if r.Method == http.MethodConnect {
+		tunnel().write(w, r, id[0])
+		return
 	}
 	if g.steady {
 		if serveSteady(g, w, r, h, out, id) {
@@ -175,7 +179,14 @@ func refuseTarget(w http.ResponseWriter, r *http.Request, id []string) bool {
 // interpreter's sake: what is in ServeHTTP costs the short way too.)
 func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, id []string) {
 	if g.plain && len(r.Header["Authorization"]) < 2 {
+		if r.ContentLength != 0 || g.quiet.Load() < watchedFirst {
+			watch(g, w, r, out, nil)
+			return
+		}
 		g.next.ServeHTTP(w, r)
+		if len(out[requestIDHeader]) != 1 {
+			g.quiet.Store(talksOver)
+		}
 		return
 	}
 	t := toll{gate: g}
@@ -188,7 +199,7 @@ func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Hea
 		no.write(w, r, id[0])
 		return
 	}
-	forward(g.next, w, r, t.holds)
+	watch(g, w, r, out, t.holds)
 }
 
 // admit asks who it is and whether they may.
@@ -202,7 +213,7 @@ func (g *gate) admit(t *toll, r *http.Request) *refusal {
 	who, no := g.identify(r)
 	t.who = who.decision
 	if no != nil {
-		settle(t.holds, no.status)
+		settle(t.holds, outcome{status: no.status})
 		return no
 	}
 	if len(g.userLimits) > 0 && !exempt && !g.exemptUsers[who.user] {

@@ -131,9 +131,14 @@ func serveSteady(g *gate, w http.ResponseWriter, r *http.Request, h, out http.He
 	}
 	g.passed.Add(1)
 	if g.awaited {
-		forward(g.next, w, r, holdSteady(g, s, spent[:], now))
+		watch(g, w, r, out, holdSteady(g, s, spent[:], now))
+	} else if r.ContentLength != 0 || g.quiet.Load() < watchedFirst {
+		watch(g, w, r, out, nil)
 	} else {
 		g.next.ServeHTTP(w, r)
+		if len(out[requestIDHeader]) != 1 || len(out["Ratelimit"]) > 1 || len(out["Ratelimit-Policy"]) > 1 {
+			g.quiet.Store(talksOver)
+		}
 	}
 	return true
 }

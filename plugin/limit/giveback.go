@@ -14,7 +14,8 @@ const (
 	sweepEvery = 50 * time.Millisecond
 
 	// settleWithin is how long a permit may wait for the answer that decides
-	// whether it counts; then it is given back (RULES 16).
+	// whether it counts; then it does. (Given back, a client would have it for
+	// sending its body slowly.)
 	settleWithin = 30 * time.Second
 
 	// retryReports is how long a key whose call failed waits for its report: a
@@ -149,7 +150,7 @@ func (h *Hold) Settle(counts bool) {
 	b.mu.Unlock()
 }
 
-// settleOldest returns the permits that have waited for too long, and tells
+// settleOldest counts the permits that have waited for too long, and tells
 // whether any are waiting still.
 func (e *Engine) settleOldest(now int64) bool {
 	for {
@@ -163,7 +164,7 @@ func (e *Engine) settleOldest(now int64) bool {
 		if now-h.since < int64(settleWithin) {
 			return true
 		}
-		h.Settle(false)
+		h.Settle(true)
 	}
 }
 

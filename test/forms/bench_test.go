@@ -59,7 +59,7 @@ func benchGate(b *testing.B, form forms.Form, config string) http.Handler {
 	if auth, ok := fields["auth"].(map[string]any); ok {
 		auth["addresses"] = authsvc.URL
 	}
-	gate := form.New(b, fields, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	gate := form.New(b, fields, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "x"); w.WriteHeader(200) }))
 	if fields["limits"] != nil || fields["auth"] != nil {
 		redis.AwaitGateways(prefix, 1)
 		go func() {

@@ -97,6 +97,7 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var status int
 	switch _, err := fmt.Sscanf(r.URL.Path, "/status/%d", &status); {
 	case err == nil:
+		w.Header().Set("Content-Type", "text/plain") // no service answers without any header, as Traefik does in its stead
 		w.WriteHeader(status)
 	case r.URL.Path == "/events":
 		u.events(w, r)
