@@ -23,14 +23,17 @@ type Config struct {
 	IssuerToken     string `description:"Bearer token that may only issue, refresh and revoke tokens. Without it and issuerTokenFile one is made in own.keyDir."`
 	IssuerTokenFile string `description:"File with the issuer token; read again when it changes."`
 
-	Redis    RedisConfig       `description:"-"`
-	Issuers  []IssuerConfig    `description:"-"`
-	Own      OwnConfig         `description:"-"`
-	Claims   map[string]string `description:"Header that a claim becomes, by claim; an empty header drops a default. Dots reach into nested claims."`
-	Cache    CacheConfig       `description:"-"`
-	Sessions SessionsConfig    `description:"-"`
-	Tokens   TokensConfig      `description:"-"`
-	Refresh  RefreshConfig     `description:"-"`
+	Redis   RedisConfig       `description:"-"`
+	Issuers []IssuerConfig    `description:"-"`
+	Own     OwnConfig         `description:"-"`
+	Claims  map[string]string `description:"Header that a claim becomes, by claim; an empty header drops a default. Dots reach into nested claims."`
+
+	ClaimEncoding string `description:"Claims that cannot be a header as they are: plain leaves them out, percent sends all claims percent-encoded (RFC 3986) and objects as JSON."`
+
+	Cache    CacheConfig    `description:"-"`
+	Sessions SessionsConfig `description:"-"`
+	Tokens   TokensConfig   `description:"-"`
+	Refresh  RefreshConfig  `description:"-"`
 
 	OnRedisFailure string        `description:"While Redis is away: verify (signature, claims and known revocations decide) or deny (503)."`
 	ClockLeeway    time.Duration `description:"How far clocks of issuers may be off."`
@@ -73,6 +76,7 @@ type IssuerConfig struct {
 	Audiences  []string `description:"Accepted values of claim aud; one must be there."`
 	Algorithms []string `description:"Accepted algorithms: RS256-512, PS256-512, ES256-512, EdDSA, HS256-512."`
 	JWKSURL    string   `description:"Key set by HTTPS (HTTP on loopback), refreshed in the background."`
+	CA         string   `description:"PEM file with the authorities that the server of jwksURL is trusted by; read at every fetch. Without it: the system's."`
 	JWKSFile   string   `description:"Key set in a file; read again when it changes."`
 	PEMFile    string   `description:"Public keys or certificates in a PEM file; read again when it changes."`
 	SecretFile string   `description:"HMAC secret in a file; read again when it changes."`
@@ -108,6 +112,7 @@ type SessionsConfig struct {
 
 // TokensConfig holds for tokens of every issuer.
 type TokensConfig struct {
+	MaxBytes     int           `description:"Largest token that is looked at. The gateway's entry point must take it, too (maxHeaderBytes)."`
 	MaxLifetime  time.Duration `description:"Longest exp - iat that is accepted; revocations are kept that long."`
 	IssuerClaims []string      `description:"Claims that the issuer token may set."`
 }
@@ -151,8 +156,9 @@ func (c *Config) SetDefaults() {
 			PublishAhead: 30 * time.Second,
 		},
 		Claims:         map[string]string{"plan": "X-User-Plan", "scope": "X-User-Scopes"},
+		ClaimEncoding:  "plain",
 		Cache:          CacheConfig{MaxAge: time.Minute, StaleIfError: 5 * time.Minute, Size: 100_000},
-		Tokens:         TokensConfig{MaxLifetime: 24 * time.Hour, IssuerClaims: []string{"plan", "scope"}},
+		Tokens:         TokensConfig{MaxBytes: token.MaxSize, MaxLifetime: 24 * time.Hour, IssuerClaims: []string{"plan", "scope"}},
 		Refresh:        RefreshConfig{Grace: 10 * time.Second},
 		OnRedisFailure: "verify",
 		ClockLeeway:    5 * time.Second,

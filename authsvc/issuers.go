@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,7 @@ import (
 
 // errKeysPending: the issuer's keys have never been fetched, so that nothing
 // can be said about its tokens, neither yes nor no.
-var errKeysPending = errors.New("an issuer's keys have not been fetched yet")
+var errKeysPending = errors.New("the keys of an issuer have never been fetched")
 
 // keySource hands out an issuer's current keys.
 type keySource interface {
@@ -70,7 +71,10 @@ func (i *identity) voidedBy(mark int64, leeway time.Duration) bool {
 // verifier judges tokens of all issuers and remembers those it has verified.
 type verifier struct {
 	issuers  []*issuer
-	claims   map[string]string // claim -> header
+	claims   []claimHeader
+	percent  bool // claimEncoding
+	maxBytes int  // tokens.maxBytes
+	leftOut  func(by *issuer, claim, header string, reason error)
 	leeway   time.Duration
 	verified *lru.Cache[string, verifiedToken]
 	version  *atomic.Uint64 // grows whenever any issuer's keys change
@@ -93,8 +97,8 @@ const maxAttempts = 16
 
 // verify returns who a token speaks for. It says nothing about revocation.
 func (v *verifier) verify(ctx context.Context, compact string, now time.Time) (*identity, error) {
-	if len(compact) > token.MaxSize {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", token.ErrMalformed, len(compact), token.MaxSize)
+	if len(compact) > v.maxBytes {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d (tokens.maxBytes)", token.ErrTooLarge, len(compact), v.maxBytes)
 	}
 	id, sum, version := token.ID(compact), sha256.Sum256([]byte(compact)), v.version.Load()
 	if known, found := v.verified.Get(id); found && known.sum == sum && known.version == version {
@@ -116,7 +120,7 @@ func (v *verifier) verify(ctx context.Context, compact string, now time.Time) (*
 }
 
 func (v *verifier) verifyAnew(ctx context.Context, compact string, now time.Time) (*identity, error) {
-	c, err := token.Parse(compact)
+	c, err := token.ParseWithin(v.maxBytes, compact)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +144,22 @@ func (v *verifier) verifyAnew(ctx context.Context, compact string, now time.Time
 		}
 		return v.identify(issuer, claims)
 	}
-	return nil, fmt.Errorf("%w: the key is not of the issuer that the token names", token.ErrClaims)
+	var names []string
+	for _, issuer := range by {
+		names = append(names, fmt.Sprintf("%s (%s)", issuer.name, issuer.policy.Issuer))
+	}
+	return nil, fmt.Errorf("%w: the token names issuer %.200q, but the key that signed it is of %s; is issuers[].issuer spelt as the token does, to the last slash?",
+		token.ErrClaims, claims.Issuer, strings.Join(names, ", "))
+}
+
+// pending names the issuers whose keys have never been there.
+func (v *verifier) pending() (names []string) {
+	for _, issuer := range v.issuers {
+		if _, ready := issuer.source.keys(); !ready {
+			names = append(names, issuer.name)
+		}
+	}
+	return names
 }
 
 // checkSignature tries the keys that may have signed. It returns the payload
@@ -149,12 +168,14 @@ func (v *verifier) verifyAnew(ctx context.Context, compact string, now time.Time
 func (v *verifier) checkSignature(c *token.Compact) (payload []byte, by []*issuer, err error) {
 	var signer string // thumbprint
 	tried := make(map[string]bool)
-	pending := false
-	err = fmt.Errorf("%w: alg %q", token.ErrNoKey, c.Algorithm)
+	var pending []string
+	err = fmt.Errorf("%w: alg %q, kid %.40q", token.ErrNoKey, c.Algorithm, c.KeyID)
 	for _, issuer := range v.issuers {
 		keys, ready := issuer.source.keys()
-		pending = pending || !ready && issuer.accepts(c.Algorithm)
-		for _, key := range keys.Restrict(issuer.algorithms).Candidates(c.Algorithm, c.KeyID) {
+		if !ready && issuer.accepts(c.Algorithm) {
+			pending = append(pending, issuer.name)
+		}
+		for _, key := range keys.Candidates(c.Algorithm, c.KeyID) {
 			if key.Thumbprint == signer {
 				by = append(by, issuer)
 				break
@@ -175,19 +196,14 @@ func (v *verifier) checkSignature(c *token.Compact) (payload []byte, by []*issue
 	if signer != "" {
 		return payload, by, nil
 	}
-	if pending {
-		return nil, nil, errKeysPending
+	if pending != nil {
+		return nil, nil, fmt.Errorf("%w: %s", errKeysPending, strings.Join(pending, ", "))
 	}
 	return nil, nil, err
 }
 
 func (i *issuer) accepts(algorithm string) bool {
-	for _, accepted := range i.algorithms {
-		if accepted == algorithm {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(i.algorithms, algorithm)
 }
 
 // lookForKey asks the issuers that may have rotated in a key that is not known
@@ -227,13 +243,27 @@ func (v *verifier) identify(by *issuer, claims *token.Claims) (*identity, error)
 		user: user, session: claims.Session, scopes: claims.Scopes(),
 		expires: claims.Expires, issued: claims.Issued, issuer: by, claims: claims,
 	}
-	for claim, header := range v.claims {
-		value, present, err := claims.Header(claim)
-		if err != nil {
-			return nil, err
+	// From here on nothing refuses the token any more: what cannot be a header
+	// is not handed on, and that is said.
+	if err := token.CheckHeaderText(who.session); err != nil {
+		who.session = ""
+		v.leftOut(by, "sid", headerSessionID, err)
+	}
+	header, left := claims.Header, maxHeaders
+	if v.percent {
+		header = claims.PercentHeader
+	}
+	for _, mapped := range v.claims {
+		value, present, err := header(mapped.claim)
+		if err == nil && len(value) > left {
+			err = fmt.Errorf("%d bytes, with which all claims would exceed %d", len(value), maxHeaders)
 		}
-		if present && header != "" {
-			who.headers = append(who.headers, [2]string{header, value})
+		switch {
+		case err != nil:
+			v.leftOut(by, mapped.claim, mapped.header, err)
+		case present:
+			left -= len(value)
+			who.headers = append(who.headers, [2]string{mapped.header, value})
 		}
 	}
 	claims.Trim()

@@ -2,12 +2,14 @@ package authsvc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 const (
 	jwksEvery      = 5 * time.Minute  // background refresh
 	jwksRetry      = 5 * time.Second  // while no set has ever arrived
+	jwksSay        = time.Minute      // between lines in the log about fetches that fail
 	jwksUnknownKid = 10 * time.Second // between refreshes that tokens ask for
 	jwksWait       = time.Second / 2  // of the token that asked, for all issuers together
 	jwksTimeout    = 5 * time.Second  // of one fetch
@@ -34,33 +37,48 @@ const (
 // of refusing, lets every asking token wait, and forgets keys at the first
 // absence, so only jwkset's parser is used.)
 type remoteKeys struct {
-	url     string
-	client  *http.Client
-	changed func()
-	log     *slog.Logger
-	every   time.Duration
-	unknown time.Duration
-	wake    chan struct{} // holds a token when a fetch is asked for
+	url        string
+	ca         string // PEM file with the authorities to trust; empty: the system's
+	algorithms []string
+	changed    func()
+	log        *slog.Logger
+	every      time.Duration
+	unknown    time.Duration
+	wake       chan struct{} // holds a token when a fetch is asked for
 
 	mu      sync.Mutex // protects what follows
 	set     token.KeySet
+	said    leftOutSaid
+	failing time.Time // when the log last said that a fetch failed; zero: the last one did not
 	ready   bool
 	missing map[string]bool // kid of keys that the last good answer lacked
 	asked   time.Time       // last fetch on behalf of a token
 	done    chan struct{}   // closed when the fetch in flight ends; nil: none
 }
 
-func newRemoteKeys(url string, changed func(), log *slog.Logger) *remoteKeys {
+func newRemoteKeys(i IssuerConfig, changed func(), log *slog.Logger) *remoteKeys {
 	return &remoteKeys{
-		url: url, changed: changed, log: log, every: jwksEvery, unknown: jwksUnknownKid,
+		url: i.JWKSURL, ca: i.CA, algorithms: i.Algorithms, changed: changed, log: log, every: jwksEvery, unknown: jwksUnknownKid,
 		wake: make(chan struct{}, 1),
-		client: &http.Client{
-			Timeout: jwksTimeout,
-			// A redirect would let whoever answers choose another key server.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
-		},
 	}
+}
+
+// client is a new one for each fetch, which is once in minutes, so that a file
+// of authorities may change without a restart.
+func (k *remoteKeys) client() (*http.Client, error) {
+	trust, err := authorities(k.ca)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{
+		Timeout: jwksTimeout,
+		// A redirect would let whoever answers choose another key server.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, ForceAttemptHTTP2: true,
+			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: trust},
+		},
+	}, nil
 }
 
 func (k *remoteKeys) keys() (token.KeySet, bool) {
@@ -130,19 +148,28 @@ func (k *remoteKeys) fetch(ctx context.Context) error {
 		k.done = nil
 	}
 	if err != nil {
-		if ctx.Err() == nil {
-			k.log.Warn("key set not fetched; the last good one stays", "url", k.url, "error", err)
+		if ctx.Err() == nil && time.Since(k.failing) >= jwksSay {
+			k.failing = time.Now()
+			if k.ready {
+				k.log.Warn("key set not fetched; the last good one stays", "url", k.url, "error", err)
+			} else {
+				k.log.Error("key set not fetched, and none ever was: the issuer's tokens are answered 503 until one is", "url", k.url, "error", err)
+			}
 		}
 		return err
 	}
-	before := thumbprints(k.set)
+	k.said = k.said.report(k.log, set)
+	before := fingerprint(k.set)
 	k.set, k.missing = merge(k.set, set, k.missing)
 	first := !k.ready
 	k.ready = true
-	if first || before != thumbprints(k.set) {
+	if first || before != fingerprint(k.set) {
 		k.changed()
 		k.log.Info("key set fetched", "url", k.url, "keys", k.set.Len())
+	} else if !k.failing.IsZero() {
+		k.log.Info("key set fetched again, unchanged", "url", k.url, "keys", k.set.Len())
 	}
+	k.failing = time.Time{}
 	return nil
 }
 
@@ -164,15 +191,16 @@ func merge(old, fresh token.KeySet, missing map[string]bool) (token.KeySet, map[
 		nowMissing[key.Thumbprint] = true
 		merged = append(merged, key)
 	}
-	return token.NewKeySet(merged...), nowMissing
+	return fresh.With(merged...), nowMissing
 }
 
-func thumbprints(set token.KeySet) string {
-	var all string
+// fingerprint changes whenever a token may be judged otherwise than before.
+func fingerprint(set token.KeySet) string {
+	var all strings.Builder
 	for _, key := range set.Keys() {
-		all += key.ID + "=" + key.Thumbprint + " "
+		fmt.Fprintf(&all, "%q %s %v\n", key.ID, key.Thumbprint, key.Algorithms())
 	}
-	return all
+	return all.String()
 }
 
 func (k *remoteKeys) download(ctx context.Context) (token.KeySet, error) {
@@ -181,7 +209,11 @@ func (k *remoteKeys) download(ctx context.Context) (token.KeySet, error) {
 		return token.KeySet{}, err
 	}
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
-	response, err := k.client.Do(request)
+	client, err := k.client()
+	if err != nil {
+		return token.KeySet{}, err
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		return token.KeySet{}, err
 	}
@@ -205,5 +237,5 @@ func (k *remoteKeys) download(ctx context.Context) (token.KeySet, error) {
 			return token.KeySet{}, errors.New("holds a secret, which is none once it is published")
 		}
 	}
-	return set, checkKeys(set)
+	return usableKeys(set, k.algorithms)
 }

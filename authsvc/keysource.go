@@ -16,27 +16,37 @@ import (
 // looked at every fileCheck rather than watched: Kubernetes swaps mounted
 // secrets by renaming a folder above, which file notifications miss.
 type fileKeys struct {
-	path    string
-	parse   func([]byte) (token.KeySet, error)
-	changed func()
-	log     *slog.Logger
+	path       string
+	algorithms []string
+	parse      func([]byte) (token.KeySet, error)
+	changed    func()
+	log        *slog.Logger
 
 	mu    sync.RWMutex // protects what follows
 	set   token.KeySet
+	said  leftOutSaid
 	stamp time.Time
 }
 
 const fileCheck = time.Second
 
-// loadFileKeys reads the file once; an error here stops the start.
-func loadFileKeys(path string, parse func([]byte) (token.KeySet, error), changed func(), log *slog.Logger) (*fileKeys, error) {
-	f := &fileKeys{path: path, parse: parse, changed: changed, log: log}
-	info, err := os.Stat(path)
+// loadFileKeys reads the issuer's file once; an error here stops the start.
+func loadFileKeys(i IssuerConfig, changed func(), log *slog.Logger) (*fileKeys, error) {
+	f := &fileKeys{path: i.JWKSFile, parse: token.ParseKeySet, algorithms: i.Algorithms, changed: changed, log: log}
+	switch {
+	case i.PEMFile != "":
+		f.path, f.parse = i.PEMFile, token.ParsePEM
+	case i.SecretFile != "":
+		f.path, f.parse = i.SecretFile, token.SecretKeySet
+	}
+	info, err := os.Stat(f.path)
 	if err != nil {
 		return nil, err
 	}
 	f.stamp = info.ModTime()
-	f.set, err = f.read()
+	if f.set, err = f.read(); err == nil {
+		f.said = f.said.report(log, f.set)
+	}
 	return f, err
 }
 
@@ -47,7 +57,7 @@ func (f *fileKeys) read() (token.KeySet, error) {
 	}
 	set, err := f.parse(data)
 	if err == nil {
-		err = checkKeys(set)
+		set, err = usableKeys(set, f.algorithms)
 	}
 	if err != nil {
 		return token.KeySet{}, fmt.Errorf("%s: %w", f.path, err)
@@ -78,6 +88,7 @@ func (f *fileKeys) watch(ctx context.Context) {
 		f.stamp = info.ModTime()
 		if err == nil {
 			f.set = set
+			f.said = f.said.report(f.log, set)
 		}
 		f.mu.Unlock()
 		if err != nil {
@@ -101,13 +112,48 @@ func (f *fileKeys) refresh(context.Context, string) bool { return false }
 // next time.
 var errWeakKeys = errors.New("weak key")
 
-// checkKeys refuses keys that are sound in form and worthless all the same.
-func checkKeys(set token.KeySet) error {
+// usableKeys leaves out of a set what is sound in form and worthless all the
+// same, and what the issuer's algorithms have no use for. If nothing remains,
+// the error says what became of each key.
+func usableKeys(set token.KeySet, algorithms []string) (token.KeySet, error) {
+	sound := set.WithoutWeak()
+	usable := sound.Restrict(algorithms)
+	if usable.Len() > 0 {
+		return usable, nil
+	}
 	var all []error
-	for _, key := range set.Keys() {
-		if weakness := key.Weakness(); weakness != "" {
-			all = append(all, fmt.Errorf("%w %q: %s", errWeakKeys, key.ID, weakness))
+	if sound.Len() > 0 {
+		all = append(all, fmt.Errorf("no key fits algorithms %v", algorithms))
+	}
+	for _, left := range usable.LeftOut() {
+		if left.Weak {
+			all = append(all, fmt.Errorf("%w: %s", errWeakKeys, left))
+		} else {
+			all = append(all, errors.New(left.String()))
 		}
 	}
-	return errors.Join(all...)
+	return token.KeySet{}, errors.Join(all...)
+}
+
+// leftOutSaid holds which keys the log has named as left out of the last set,
+// so that each is named once and not at every reading.
+type leftOutSaid map[string]bool
+
+// report names the keys that the set before did not lack. A weak key is loud:
+// somebody may be able to sign with it, here and wherever else it is trusted.
+func (said leftOutSaid) report(log *slog.Logger, set token.KeySet) leftOutSaid {
+	now := make(leftOutSaid)
+	for _, left := range set.LeftOut() {
+		now[left.String()] = true
+		switch {
+		case said[left.String()]:
+		case left.Weak:
+			log.Error("weak key left out: it proves nothing, because others may sign with it; the issuer has to replace it",
+				"key", left.Place, "kid", left.ID, "reason", left.Reason)
+		default:
+			log.Warn("unusable key left out; tokens that only it has signed are refused, the other keys serve",
+				"key", left.Place, "kid", left.ID, "reason", left.Reason)
+		}
+	}
+	return now
 }

@@ -37,6 +37,7 @@ func Load(args, environ []string) (*Config, error) {
 		return nil, fmt.Errorf("flags: %w", err)
 	}
 	variables := environment(environ)
+	claimsVariable(variables, &m)
 
 	path, err := configFile(flags, variables)
 	if err != nil {
@@ -238,6 +239,35 @@ func environment(environ []string) map[string]string {
 		}
 	}
 	return labels
+}
+
+// claimsVariable spreads AUTHSVC_CLAIMS=companyId=X-Company-Id,plan= over the
+// claims it names. The name of a variable could not: it has no capitals, and
+// one sign for the underscores and the dots of a claim's name, so that
+// AUTHSVC_CLAIMS_COMPANYID would map a claim that no token has.
+func claimsVariable(labels map[string]string, m *mistakes) {
+	const claims = parser.DefaultRootName + ".claims"
+	for label, value := range labels {
+		if name, guessed := strings.CutPrefix(label, claims+"."); guessed {
+			delete(labels, label)
+			m.add(envPrefix+"CLAIMS_"+strings.ToUpper(strings.ReplaceAll(name, ".", "_")), value,
+				fmt.Sprintf("a variable's name cannot spell a claim's; write %sCLAIMS=%s=%s with the claim spelt as tokens do (several with commas between)", envPrefix, name, value))
+		}
+	}
+	list, set := labels[claims]
+	if !set {
+		return
+	}
+	delete(labels, claims)
+	for entry := range strings.SplitSeq(list, ",") {
+		// The last one: a claim's name may hold equals signs, a header's cannot.
+		equals := strings.LastIndexByte(entry, '=')
+		if equals < 1 || strings.TrimSpace(entry[:equals]) == "" {
+			m.add(envPrefix+"CLAIMS", entry, "write claim=Header, several with commas between; claim= drops a default")
+			continue
+		}
+		labels[claims+"."+strings.TrimSpace(entry[:equals])] = strings.TrimSpace(entry[equals+1:])
+	}
 }
 
 // loadLabels decodes flat settings: flags and variables.

@@ -37,7 +37,7 @@ issuers:
 `)
 	c, err := Load([]string{"--configFile=" + path, "--listen=:9", "--tokens.issuerClaims=plan,team"},
 		[]string{"AUTHSVC_LISTEN=:5", "AUTHSVC_ADMINLISTEN=:6", "AUTHSVC_REDIS_KEYPREFIX=env", "AUTHSVC_SESSIONS_REQUIRED=true",
-			"AUTHSVC_CLAIMS_TEAM=X-Team", "AUTHSVC_ISSUERS_0_NAME=env", "AUTHSVC_ISSUERS_0_ISSUER=https://env.example",
+			"AUTHSVC_CLAIMS=team=X-Team", "AUTHSVC_ISSUERS_0_NAME=env", "AUTHSVC_ISSUERS_0_ISSUER=https://env.example",
 			"AUTHSVC_ISSUERS_0_AUDIENCES=a,b", "AUTHSVC_ISSUERS_0_ALGORITHMS=EdDSA", "AUTHSVC_ISSUERS_0_JWKSFILE=/x",
 			"AUTHSVC_ISSUERS_0_USERPREFIX=e:", "OTHER=1", "AUTHSVC_PORT=tcp://10.0.0.1:9000", "AUTHSVC_SERVICE_PORT=1"})
 	if err != nil {
@@ -56,6 +56,32 @@ issuers:
 	}}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+// A variable's name has neither capitals nor dots to tell claims apart by, so
+// the claims stand in the value.
+func TestClaimsFromTheEnvironment(t *testing.T) {
+	want := map[string]string{"companyId": "X-Company-Id", "realm_access.roles": "X-User-Roles", "plan": "", "scope": "X-User-Scopes"}
+	for source, load := range map[string]func() (*Config, error){
+		"variable": func() (*Config, error) {
+			return Load(nil, []string{"AUTHSVC_CLAIMS=companyId=X-Company-Id, realm_access.roles=X-User-Roles,https://example.com/a=b=X-A,plan="})
+		},
+		"flags": func() (*Config, error) {
+			return Load([]string{"--claims.companyId=X-Company-Id", "--claims.realm_access.roles=X-User-Roles", "--claims.plan="}, nil)
+		},
+	} {
+		c, err := load()
+		if err != nil {
+			t.Errorf("%s: %v", source, err)
+			continue
+		}
+		if source == "variable" && c.Claims["https://example.com/a=b"] == "X-A" {
+			delete(c.Claims, "https://example.com/a=b")
+		}
+		if !reflect.DeepEqual(c.Claims, want) {
+			t.Errorf("%s: %v, want %v", source, c.Claims, want)
+		}
 	}
 }
 
@@ -78,7 +104,8 @@ tokens: {maxLifetime: 24h, issuerClaims: [sub]}
 		t.Fatal(err)
 	}
 	_, err := Load([]string{"--configFile=" + path, "--log.level=loud", "--nonsense=1", "--redis.password=secret-password", "--redis.passwordFile=/p"},
-		[]string{"AUTHSVC_CLOCKLEEWAY=never", "AUTHSVC_ADMINTOKEN=short-secret"})
+		[]string{"AUTHSVC_CLOCKLEEWAY=never", "AUTHSVC_ADMINTOKEN=short-secret",
+			"AUTHSVC_CLAIMS_COMPANYID=X-Company-Id", "AUTHSVC_CLAIMS_REALM_ACCESS_ROLES=X-Roles", "AUTHSVC_CLAIMS=team,=X-Y"})
 	if err == nil {
 		t.Fatal("accepted")
 	}
@@ -112,6 +139,8 @@ tokens: {maxLifetime: 24h, issuerClaims: [sub]}
 		`AUTHSVC_CLOCKLEEWAY: "never": write a duration`,
 		"adminToken: \"(not shown)\"",
 		"redis.passwordFile",
+		`AUTHSVC_CLAIMS_COMPANYID: "X-Company-Id": a variable's name cannot spell a claim's; write AUTHSVC_CLAIMS=companyid=X-Company-Id`,
+		`AUTHSVC_CLAIMS_REALM_ACCESS_ROLES: "X-Roles": a variable's name cannot`, `AUTHSVC_CLAIMS: "team": write claim=Header`, `AUTHSVC_CLAIMS: "=X-Y": write claim=Header`,
 	} {
 		if !strings.Contains(message, want) {
 			t.Errorf("not reported: %s", want)

@@ -49,13 +49,13 @@ func newMetrics(s *Service) *metrics {
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests, m.durations, m.degraded, m.issued, m.refreshed, m.revoked,
+		m.requests, m.durations, m.degraded, m.issued, m.refreshed, m.revoked, s.claims.total,
 		counterFunc("authsvc_redis_round_trips_total", "Calls to Redis.", s.store.RoundTrips),
 		counterFunc("authsvc_verified_hits_total", "Tokens whose signature had been verified before.", s.verifier.hits.Load),
 		counterFunc("authsvc_verified_misses_total", "Tokens that were verified in full.", s.verifier.misses.Load),
 		gaugeFunc("authsvc_redis_away", "1 while the breaker is open.", s.store.Away),
 		gaugeFunc("authsvc_events_alive", "1 while revocation events arrive.", s.store.StreamAlive),
-		&gatewayCollector{service: s},
+		issuerCollector{s.verifier}, &gatewayCollector{service: s},
 	)
 	return m
 }
@@ -86,6 +86,29 @@ func (m *metrics) observe(route string, status int, no *refusal, took time.Durat
 
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}
+
+// issuerCollector shows what keys there are for each issuer's tokens.
+type issuerCollector struct{ verifier *verifier }
+
+var (
+	issuerKeys    = prometheus.NewDesc("authsvc_issuer_keys", "Keys that verify the issuer's tokens; 0 while none have ever been fetched.", []string{"issuer"}, nil)
+	issuerLeftOut = prometheus.NewDesc("authsvc_issuer_keys_left_out", "Keys in the issuer's last set that were weak or could not be used.", []string{"issuer"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c issuerCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- issuerKeys
+	out <- issuerLeftOut
+}
+
+// Collect implements prometheus.Collector.
+func (c issuerCollector) Collect(out chan<- prometheus.Metric) {
+	for _, issuer := range c.verifier.issuers {
+		keys, _ := issuer.source.keys()
+		out <- prometheus.MustNewConstMetric(issuerKeys, prometheus.GaugeValue, float64(keys.Len()), issuer.name)
+		out <- prometheus.MustNewConstMetric(issuerLeftOut, prometheus.GaugeValue, float64(len(keys.LeftOut())), issuer.name)
+	}
 }
 
 // gatewayCollector shows the gateways' counters. A plugin inside Traefik has no

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/sluice-gateway/sluice/authsvc/store"
@@ -39,17 +38,11 @@ func (t TLSConfig) config() (*tls.Config, error) {
 	if !t.Enabled {
 		return nil, nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
-	if t.CA != "" {
-		authorities, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, err
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(authorities) {
-			return nil, fmt.Errorf("%s: no certificate", t.CA)
-		}
+	trust, err := authorities(t.CA)
+	if err != nil {
+		return nil, err
 	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: trust, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
 	if t.Cert != "" {
 		certificate, err := tls.LoadX509KeyPair(t.Cert, t.Key)
 		if err != nil {
@@ -58,4 +51,21 @@ func (t TLSConfig) config() (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{certificate}
 	}
 	return config, nil
+}
+
+// authorities reads the certificates of a PEM file; without a path it is nil,
+// which means the system's.
+func authorities(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s: no certificate in PEM", path)
+	}
+	return pool, nil
 }

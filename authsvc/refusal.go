@@ -122,6 +122,8 @@ func refuse(err error) *refusal {
 		return cannotDecide(err)
 	case errors.Is(err, token.ErrExpired):
 		return invalidToken("The token has expired.", err)
+	case errors.Is(err, token.ErrTooLarge):
+		return invalidToken("The token is larger than is accepted.", err)
 	case errors.Is(err, token.ErrMalformed):
 		return invalidToken("The token is malformed.", err)
 	case errors.Is(err, token.ErrAlgorithm), errors.Is(err, token.ErrNoKey),

@@ -40,6 +40,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,11 +68,13 @@ type Service struct {
 	admin    *secret
 	issuing  *secret
 	sessions *sessions
+	claims   *claimsLeftOut
 	metrics  *metrics
 	tracing  *tracing
 
 	keysChanged chan struct{} // holds a token while Redis does not show the keys as they are
 
+	opened                time.Time
 	publicAddr, adminAddr net.Addr
 	servers               []*http.Server
 	cancel                context.CancelFunc
@@ -94,6 +97,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	if s.log == nil {
 		s.log = s.Config.Log.logger(os.Stderr)
 	}
+	s.opened = time.Now()
 	background, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 
@@ -162,7 +166,11 @@ func (s *Service) openKeys(background context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.verifier = &verifier{claims: c.Claims, leeway: c.ClockLeeway, verified: verified, version: version}
+	s.claims = newClaimsLeftOut(s.log)
+	s.verifier = &verifier{
+		claims: c.claimHeaders(), percent: c.ClaimEncoding == "percent", maxBytes: c.Tokens.MaxBytes,
+		leftOut: s.claims.report, leeway: c.ClockLeeway, verified: verified, version: version,
+	}
 	if !s.keyDir.none() {
 		s.verifier.issuers = append(s.verifier.issuers, c.ownIssuer(s.keyDir))
 	} else if len(c.Issuers) == 0 {
@@ -198,27 +206,21 @@ func (c *Config) ownIssuer(keys keySource) *issuer {
 // openSource begins to supply an issuer's keys. Files are read now and must be
 // good; a key server may be away, but what it answers in time must be good too.
 func (s *Service) openSource(background context.Context, i IssuerConfig, changed func()) (keySource, error) {
-	if i.JWKSURL != "" {
-		keys := newRemoteKeys(i.JWKSURL, changed, s.log)
-		if err := keys.fetch(background); errors.Is(err, errWeakKeys) {
+	log := s.log.With("issuer", i.Name)
+	if i.JWKSURL == "" {
+		keys, err := loadFileKeys(i, changed, log)
+		if err != nil {
 			return nil, err
 		}
 		s.tasks.Go(func() { keys.watch(background) })
 		return keys, nil
 	}
-	path, parse := i.JWKSFile, token.ParseKeySet
-	switch {
-	case i.PEMFile != "":
-		path, parse = i.PEMFile, token.ParsePEM
-	case i.SecretFile != "":
-		path, parse = i.SecretFile, token.SecretKeySet
+	keys := newRemoteKeys(i, changed, log)
+	if _, err := keys.client(); err != nil {
+		return nil, fmt.Errorf("ca: %w", err)
 	}
-	keys, err := loadFileKeys(path, parse, changed, s.log)
-	if err != nil {
+	if err := keys.fetch(background); errors.Is(err, errWeakKeys) {
 		return nil, err
-	}
-	if keys.set.Restrict(i.Algorithms).Len() == 0 {
-		return nil, fmt.Errorf("%s: no key fits algorithms %v", path, i.Algorithms)
 	}
 	s.tasks.Go(func() { keys.watch(background) })
 	return keys, nil
@@ -241,7 +243,7 @@ func (s *Service) serve(listener net.Listener, address, option string, handler h
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      15 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    64<<10 + s.Config.Tokens.MaxBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	s.servers = append(s.servers, server)
@@ -302,6 +304,12 @@ func (s *Service) healthRoutes(e *echo.Echo) {
 	e.GET("/readyz", s.ready)
 }
 
+// keysGrace is for how long after the start an issuer without keys makes the
+// service not ready. A replica that has just come gets no requests that others
+// could judge, and a rollout waits for it; but an issuer that stays away must
+// not take the users of all the others with it.
+const keysGrace = time.Minute
+
 // ready says whether requests can be decided. With onRedisFailure verify they
 // can be without Redis, so a balancer must not take all replicas out then.
 func (s *Service) ready(c echo.Context) error {
@@ -310,6 +318,15 @@ func (s *Service) ready(c echo.Context) error {
 	}
 	if s.Config.OnRedisFailure == "deny" && s.store.Away() {
 		return cannotDecide(store.ErrAway)
+	}
+	if pending := s.verifier.pending(); pending != nil {
+		detail := fmt.Sprintf("The keys of issuer %s have never been fetched; its tokens are answered 503, and the log says why.", strings.Join(pending, ", "))
+		if time.Since(s.opened) < keysGrace {
+			no := cannotDecide(errKeysPending)
+			no.detail = detail
+			return no
+		}
+		return c.String(http.StatusOK, "ready, but not for all. "+detail+"\n")
 	}
 	return c.String(http.StatusOK, "ready\n")
 }

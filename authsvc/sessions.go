@@ -64,6 +64,7 @@ func (s *Service) mint(ctx context.Context, user, session string, claims map[str
 	access, err := signer.Issue(token.Grant{
 		Issuer: s.Config.Own.Issuer, Audience: s.Config.Own.Audience, Subject: user,
 		Session: session, ID: uuid.NewString(), Issued: issued, TTL: ttl, Claims: claims,
+		MaxBytes: s.Config.Tokens.MaxBytes,
 	})
 	if err != nil {
 		return nil, store.Question{}, invalidRequest("These claims make no valid token.", err)

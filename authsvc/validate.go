@@ -59,6 +59,10 @@ func (c *Config) Validate() error {
 	if c.Cache.Size < 1 {
 		m.add("cache.size", c.Cache.Size, "write a positive number")
 	}
+	if c.Tokens.MaxBytes < 1<<10 || c.Tokens.MaxBytes > maxTokenBytes {
+		m.add("tokens.maxBytes", c.Tokens.MaxBytes, fmt.Sprintf("write a number of bytes from %d to %d", 1<<10, maxTokenBytes))
+	}
+	oneOf(&m, "claimEncoding", c.ClaimEncoding, "plain", "percent")
 	oneOf(&m, "onRedisFailure", c.OnRedisFailure, "verify", "deny")
 	oneOf(&m, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(&m, "log.format", c.Log.Format, "json", "text")
@@ -94,6 +98,10 @@ func (c *Config) validateListeners(m *mistakes) {
 		m.add("issuerToken", "(not shown)", "must differ from adminToken, or whoever issues tokens owns everything")
 	}
 }
+
+// maxTokenBytes bounds tokens.maxBytes: what a forged token costs grows with
+// its size (BenchmarkAuth), and admin requests hold one within maxBody.
+const maxTokenBytes = 60 << 10
 
 var prefixPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 
@@ -183,12 +191,17 @@ func (i IssuerConfig) validateKeys(m *mistakes, path string) {
 		m.add(path+"secretFile", i.SecretFile, "a secret needs HS256, HS384 or HS512 in algorithms")
 	}
 	if i.JWKSURL == "" {
+		if i.CA != "" {
+			m.add(path+"ca", i.CA, "is for jwksURL, which is not set")
+		}
 		return
 	}
 	u, err := url.Parse(i.JWKSURL)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http":
 		m.add(path+"jwksURL", i.JWKSURL, "write an https URL")
+	case u.Scheme == "http" && i.CA != "":
+		m.add(path+"ca", i.CA, "has no use with plain HTTP; write an https URL into jwksURL")
 	case u.Scheme == "http" && !i.Insecure && !loopback(u.Hostname()):
 		m.add(path+"jwksURL", i.JWKSURL, "plain HTTP lets anybody on the way replace the keys; use https, or set insecure")
 	}

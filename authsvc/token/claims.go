@@ -61,9 +61,6 @@ func ParseClaims(payload []byte) (*Claims, error) {
 		if !ok {
 			return nil, fmt.Errorf("%w: %q is not a string", ErrClaims, name)
 		}
-		if err := CheckHeaderText(text); err != nil {
-			return nil, fmt.Errorf("%w: %q: %w", ErrClaims, name, err)
-		}
 		*into = text
 	}
 	for name, into := range map[string]*time.Time{"exp": &c.Expires, "nbf": &c.NotBefore, "iat": &c.Issued} {
@@ -153,14 +150,23 @@ func (c *Claims) Lookup(name string) (any, bool) {
 func (c *Claims) Trim() { c.all = nil }
 
 // Header renders a claim as a header value: text as it is, numbers and
-// booleans in JSON's form, a list of such joined by spaces. ok is false when
+// booleans in JSON's form, a list of such joined by blanks. ok is false when
 // the token lacks the claim.
-func (c *Claims) Header(name string) (text string, ok bool, err error) {
+func (c *Claims) Header(name string) (text string, ok bool, err error) { return c.header(name, false) }
+
+// PercentHeader is Header for every claim there is: bytes that no header
+// carries, blanks inside a list's elements and % itself are percent-encoded,
+// and objects, and lists inside a list, are JSON before that.
+func (c *Claims) PercentHeader(name string) (text string, ok bool, err error) {
+	return c.header(name, true)
+}
+
+func (c *Claims) header(name string, percent bool) (text string, ok bool, err error) {
 	value, present := c.Lookup(name)
 	if !present || value == nil {
 		return "", false, nil
 	}
-	if text, err = headerText(value); err == nil {
+	if text, err = headerText(value, percent); err == nil {
 		err = CheckHeaderText(text)
 	}
 	if err != nil {
@@ -169,7 +175,35 @@ func (c *Claims) Header(name string) (text string, ok bool, err error) {
 	return text, text != "", nil
 }
 
-func headerText(value any) (string, error) {
+func headerText(value any, percent bool) (string, error) {
+	list, ok := value.([]any)
+	if !ok {
+		text, err := headerWord(value, percent)
+		if percent {
+			text = percentEncode(text, strings.Trim(text, " ") != text)
+		}
+		return text, err
+	}
+	words := make([]string, 0, len(list))
+	for _, element := range list {
+		word, err := headerWord(element, percent)
+		if err != nil {
+			return "", err
+		}
+		if percent {
+			word = percentEncode(word, true)
+		}
+		// A blank inside one element would make two of it.
+		if word == "" || strings.ContainsRune(word, ' ') {
+			return "", errors.New("a list whose elements are empty or hold blanks cannot be a header")
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " "), nil
+}
+
+// headerWord is one value, not encoded yet.
+func headerWord(value any, asJSON bool) (string, error) {
 	switch value := value.(type) {
 	case string:
 		return value, nil
@@ -177,29 +211,34 @@ func headerText(value any) (string, error) {
 		return value.String(), nil
 	case bool:
 		return strconv.FormatBool(value), nil
-	case []any:
-		words := make([]string, 0, len(value))
-		for _, element := range value {
-			if _, list := element.([]any); list {
-				return "", errors.New("a list inside a list cannot become a header")
-			}
-			word, err := headerText(element)
-			if err != nil {
-				return "", err
-			}
-			// A blank inside one element would make two of it.
-			if word == "" || strings.ContainsRune(word, ' ') {
-				return "", errors.New("a list with blanks inside its elements cannot become a header")
-			}
-			words = append(words, word)
-		}
-		return strings.Join(words, " "), nil
 	}
-	return "", errors.New("an object cannot become a header")
+	if !asJSON {
+		return "", errors.New("an object or null, or a list inside a list, cannot be a header")
+	}
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(value)
+	return strings.TrimSuffix(text.String(), "\n"), err
+}
+
+// percentEncode is RFC 3986 section 2.1 for the bytes that a header cannot
+// carry, for % itself, so that decoding gives back every value, and for blanks
+// where they would separate or be cut off.
+func percentEncode(text string, blanks bool) string {
+	var encoded strings.Builder
+	for i := range len(text) {
+		if c := text[i]; c < 0x20 || c > 0x7e || c == '%' || c == ' ' && blanks {
+			fmt.Fprintf(&encoded, "%%%02X", c)
+		} else {
+			encoded.WriteByte(c)
+		}
+	}
+	return encoded.String()
 }
 
 // MaxHeaderText bounds what one claim may put into a header.
-const MaxHeaderText = 1024
+const MaxHeaderText = 4 << 10
 
 // CheckHeaderText refuses what an HTTP parser would change or split: control
 // characters, anything beyond ASCII, surrounding blanks (RFC 9110 section 5.5;
@@ -220,11 +259,22 @@ func CheckHeaderText(text string) error {
 }
 
 // Scopes are the words of claim scope (RFC 8693 section 4.2), or of scp, as
-// some issuers call it; both may be a string or a list.
-func (c *Claims) Scopes() []string {
+// some issuers call it; both may be a string or a list. An element of a list is
+// one scope: with a blank inside it is none.
+func (c *Claims) Scopes() (scopes []string) {
 	for _, name := range []string{"scope", "scp"} {
-		if text, ok, err := c.Header(name); ok && err == nil {
-			return strings.Fields(text)
+		switch value, _ := c.Lookup(name); value := value.(type) {
+		case string:
+			scopes = strings.Fields(value)
+		case []any:
+			for _, element := range value {
+				if word, ok := element.(string); ok && word != "" && !strings.Contains(word, " ") {
+					scopes = append(scopes, word)
+				}
+			}
+		}
+		if scopes != nil {
+			return scopes
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -96,6 +97,7 @@ type Grant struct {
 	Issued           time.Time
 	TTL              time.Duration
 	Claims           map[string]any // beside the ones above
+	MaxBytes         int            // of the whole token; 0: MaxSize
 }
 
 // ReservedClaim says whether only the issuer itself may set a claim.
@@ -129,7 +131,7 @@ func (s Signer) Issue(g Grant) (string, error) {
 		return "", err
 	}
 	// What we could not read back, nobody shall be given.
-	c, err := Parse(compact)
+	c, err := ParseWithin(cmp.Or(g.MaxBytes, MaxSize), compact)
 	if err != nil {
 		return "", err
 	}

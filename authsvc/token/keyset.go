@@ -30,6 +30,7 @@ type Key struct {
 	ID         string // kid, may be empty
 	Thumbprint string // RFC 7638, SHA-256, hex: the same for every spelling of a key
 
+	place      string // in its source: keys[2]
 	algorithms []string
 	exposed    bool // the set carried the private half as well
 	material   any  // *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey or []byte
@@ -38,11 +39,34 @@ type Key struct {
 // Accepts says whether the key may verify signatures of this algorithm.
 func (k Key) Accepts(algorithm string) bool { return slices.Contains(k.algorithms, algorithm) }
 
+// Algorithms are all that the key may verify.
+func (k Key) Algorithms() []string { return slices.Clone(k.algorithms) }
+
 // Symmetric keys sign as well as verify and are never published.
 func (k Key) Symmetric() bool { _, secret := k.material.([]byte); return secret }
 
 // KeySet is an immutable list of keys.
-type KeySet struct{ keys []Key }
+type KeySet struct {
+	keys    []Key
+	leftOut []LeftOut
+}
+
+// LeftOut is a key of a set that will verify nothing, and why.
+type LeftOut struct {
+	Place  string // where it stands: keys[2]
+	ID     string // kid, where it has one
+	Reason string
+	Weak   bool // sound in form, but others may be able to sign with it
+
+	algorithms []string // that the key was meant for, as far as it says
+}
+
+func (l LeftOut) String() string {
+	return fmt.Sprintf("%s (kid %.40q): %s", l.Place, l.ID, l.Reason)
+}
+
+// LeftOut are the keys that stood in the set's source and are not in the set.
+func (s KeySet) LeftOut() []LeftOut { return slices.Clone(s.leftOut) }
 
 // Keys returns all keys of the set.
 func (s KeySet) Keys() []Key { return slices.Clone(s.keys) }
@@ -66,7 +90,7 @@ func (s KeySet) Candidates(algorithm, kid string) []Key {
 // Restrict keeps of every key the algorithms that allowed names, and drops
 // keys that are left with none.
 func (s KeySet) Restrict(allowed []string) KeySet {
-	var kept KeySet
+	kept := KeySet{leftOut: s.leftOut}
 	for _, key := range s.keys {
 		bound := slices.DeleteFunc(slices.Clone(key.algorithms), func(name string) bool {
 			return !slices.Contains(allowed, name)
@@ -88,88 +112,185 @@ func Join(sets ...KeySet) KeySet {
 	return joined
 }
 
-// ParseKeySet reads a JWK Set (RFC 7517). Keys that are not for verifying
-// signatures (`use`, `key_ops`, an unknown `kty` or `alg`) are passed over, as
-// section 5 asks; a key that claims to be one and is malformed or weak makes
-// the whole set an error, because an operator must hear of it. A set that
-// mixes secrets with public keys is refused: whoever publishes it has published
-// the secret, and whoever confuses the two accepts forgeries.
-func ParseKeySet(jwks []byte) (KeySet, error) {
-	document, err := parseObject(jwks)
-	if err != nil {
-		return KeySet{}, fmt.Errorf("key set: %w", err)
-	}
-	if _, present := document["keys"].([]any); !present {
-		return KeySet{}, errors.New(`key set: no array "keys"`)
-	}
-	var raw struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(jwks, &raw); err != nil {
-		return KeySet{}, fmt.Errorf("key set: %w", err)
-	}
-	if len(raw.Keys) > maxKeys {
-		return KeySet{}, fmt.Errorf("key set: %d keys, at most %d", len(raw.Keys), maxKeys)
-	}
-	var set KeySet
-	for i, jwk := range raw.Keys {
-		key, err := parseJWK(jwk)
-		if errors.Is(err, errNotForSignatures) {
-			continue
-		}
-		if err != nil {
-			return KeySet{}, fmt.Errorf("key set: keys[%d]: %w", i, err)
-		}
-		set.keys = append(set.keys, key)
-	}
-	return set, set.consistent()
+// With has these keys in place of the set's, and remembers what was left out.
+func (s KeySet) With(keys ...Key) KeySet {
+	return KeySet{keys: slices.Clone(keys), leftOut: s.leftOut}
 }
 
-func (s KeySet) consistent() error {
-	if len(s.keys) == 0 {
-		return errors.New("key set: no key that verifies signatures")
+// WithoutWeak leaves out the keys that have a Weakness.
+func (s KeySet) WithoutWeak() KeySet {
+	sound := KeySet{keys: s.keys, leftOut: s.LeftOut()}
+	sound.leaveOut(true, Key.Weakness)
+	return sound
+}
+
+// ParseKeySet reads a JWK Set (RFC 7517). Keys that say of themselves that they
+// are not for verifying signatures (`use`, `key_ops`) are passed over. Of the
+// others those that cannot be used are left out, as section 5 asks, and LeftOut
+// says why: one key of a kind that is new must not refuse the tokens that all
+// the others have signed. A set without one key to use is an error.
+func ParseKeySet(jwks []byte) (KeySet, error) {
+	var raw []json.RawMessage
+	err := parseOne(jwks, func(decoder *json.Decoder) error {
+		return readMembers(decoder, func(name string) error {
+			var other json.RawMessage
+			if name != "keys" {
+				return decoder.Decode(&other)
+			}
+			return decoder.Decode(&raw)
+		})
+	})
+	switch {
+	case err != nil:
+		return KeySet{}, fmt.Errorf("key set: %w", err)
+	case raw == nil:
+		return KeySet{}, errors.New(`key set: no array "keys"`)
+	case len(raw) > maxKeys:
+		return KeySet{}, fmt.Errorf("key set: %d keys, at most %d", len(raw), maxKeys)
 	}
-	named := make(map[string]bool)
+	var set KeySet
+	for i, jwk := range raw {
+		place := fmt.Sprintf("keys[%d]", i)
+		key, err := parseJWK(jwk)
+		switch {
+		case errors.Is(err, errNotForSignatures):
+		case err != nil:
+			set.leftOut = append(set.leftOut, LeftOut{Place: place, ID: key.ID, Reason: err.Error(), algorithms: key.algorithms})
+		default:
+			key.place = place
+			set.keys = append(set.keys, key)
+		}
+	}
+	set.leaveOutPublished()
+	set.untangle()
+	if len(set.keys) == 0 {
+		return set, fmt.Errorf("key set: no key that verifies signatures%s", set.reasons())
+	}
+	return set, nil
+}
+
+// reasons lists what was left out, for an error.
+func (s KeySet) reasons() string {
+	var all strings.Builder
+	for _, left := range s.leftOut {
+		all.WriteString("; " + left.String())
+	}
+	return all.String()
+}
+
+// leaveOut moves the keys that have a reason for it out of the set.
+func (s *KeySet) leaveOut(weak bool, reason func(Key) string) {
+	var kept []Key
 	for _, key := range s.keys {
-		if key.Symmetric() != s.keys[0].Symmetric() {
-			return errors.New("key set: holds a secret beside public keys")
+		if text := reason(key); text != "" {
+			s.leftOut = append(s.leftOut, LeftOut{Place: key.place, ID: key.ID, Reason: text, Weak: weak, algorithms: key.algorithms})
+			continue
 		}
-		if key.ID != "" && named[key.ID] {
-			return fmt.Errorf("key set: two keys are called %q", key.ID)
-		}
-		named[key.ID] = true
+		kept = append(kept, key)
 	}
-	return nil
+	s.keys = kept
+}
+
+// leaveOutPublished takes secrets out of a set that has public keys as well:
+// whoever publishes those has published the secret, and whoever confuses the
+// two accepts forgeries.
+func (s *KeySet) leaveOutPublished() {
+	if !slices.ContainsFunc(s.keys, func(k Key) bool { return !k.Symmetric() }) {
+		return
+	}
+	s.leaveOut(true, func(k Key) string {
+		if k.Symmetric() {
+			return "a secret beside public keys, which is none once they are published"
+		}
+		return ""
+	})
+}
+
+// untangle deals with keys of one name. One key that is listed once an
+// algorithm is one key with all of them. Two keys that the same kid and
+// algorithm name are both left out: nothing says which of them is meant.
+func (s *KeySet) untangle() {
+	var joined []Key
+	for _, key := range s.keys {
+		twin := slices.IndexFunc(joined, func(k Key) bool { return k.ID == key.ID && k.Thumbprint == key.Thumbprint })
+		if twin < 0 {
+			joined = append(joined, key)
+			continue
+		}
+		for _, algorithm := range key.algorithms {
+			if !joined[twin].Accepts(algorithm) {
+				joined[twin].algorithms = append(joined[twin].algorithms, algorithm)
+			}
+		}
+		joined[twin].exposed = joined[twin].exposed || key.exposed
+	}
+	type name struct{ kid, algorithm string }
+	places := make(map[name][]string)
+	for _, key := range joined {
+		for _, algorithm := range key.algorithms {
+			places[name{key.ID, algorithm}] = append(places[name{key.ID, algorithm}], key.place)
+		}
+	}
+	for _, left := range s.leftOut {
+		for _, algorithm := range left.algorithms {
+			places[name{left.ID, algorithm}] = append(places[name{left.ID, algorithm}], left.Place)
+		}
+	}
+	s.keys = joined
+	s.leaveOut(false, func(key Key) string {
+		for _, algorithm := range key.algorithms {
+			if all := places[name{key.ID, algorithm}]; key.ID != "" && len(all) > 1 {
+				return fmt.Sprintf("%s have one kid for %s, so that it names none of them", strings.Join(all, " and "), algorithm)
+			}
+		}
+		return ""
+	})
 }
 
 var errNotForSignatures = errors.New("not a key that verifies signatures")
 
+// curves of each kty that there are algorithms for.
+var curves = map[jwkset.KTY][]jwkset.CRV{
+	jwkset.KtyRSA: nil, jwkset.KtyOct: nil,
+	jwkset.KtyEC:  {jwkset.CrvP256, jwkset.CrvP384, jwkset.CrvP521},
+	jwkset.KtyOKP: {jwkset.CrvEd25519},
+}
+
+// parseJWK reads one key. Of one that it refuses it returns what the key says
+// of itself, for the log.
 func parseJWK(raw json.RawMessage) (Key, error) {
 	var jwk jwkset.JWKMarshal
+	if _, err := parseObject(raw); err != nil {
+		return Key{}, err
+	}
 	if err := json.Unmarshal(raw, &jwk); err != nil {
 		return Key{}, err
 	}
+	named := Key{ID: jwk.KID, algorithms: []string{string(jwk.ALG)}}
 	if jwk.USE != "" && jwk.USE != jwkset.UseSig {
-		return Key{}, errNotForSignatures
+		return named, errNotForSignatures
 	}
 	if len(jwk.KEYOPS) > 0 && !slices.Contains(jwk.KEYOPS, jwkset.KeyOpsVerify) {
-		return Key{}, errNotForSignatures
+		return named, errNotForSignatures
 	}
-	if !slices.Contains([]jwkset.KTY{jwkset.KtyEC, jwkset.KtyOKP, jwkset.KtyRSA, jwkset.KtyOct}, jwk.KTY) {
-		return Key{}, errNotForSignatures
-	}
-	if jwk.ALG != "" && methods[string(jwk.ALG)] == nil {
-		return Key{}, errNotForSignatures
+	supported, known := curves[jwk.KTY]
+	switch {
+	case !known:
+		return named, fmt.Errorf("kty %.40q is not supported; RSA, EC, OKP and oct are", jwk.KTY)
+	case jwk.ALG != "" && methods[string(jwk.ALG)] == nil:
+		return named, fmt.Errorf("alg %.40q is not supported", jwk.ALG)
+	case supported != nil && !slices.Contains(supported, jwk.CRV):
+		return named, fmt.Errorf("crv %.40q is not supported for kty %s", jwk.CRV, jwk.KTY)
 	}
 	// jwkset forgives padding and loose bits; two spellings of one key are
 	// nothing a signature key needs.
 	for name, value := range map[string]string{"x": jwk.X, "y": jwk.Y, "n": jwk.N, "e": jwk.E, "k": jwk.K} {
 		if _, err := decodeSegment(value); err != nil {
-			return Key{}, fmt.Errorf("%q: %w", name, err)
+			return named, fmt.Errorf("%q: %w", name, err)
 		}
 	}
 	if len(jwk.E) > 6 { // jwkset would cut a longer exponent to 64 bits
-		return Key{}, errors.New(`"e": longer than 32 bits`)
+		return named, errors.New(`"e": longer than 32 bits`)
 	}
 	// Certificates are not part of the decision and would only be parsed.
 	jwk.X5C, jwk.X5U, jwk.X5T, jwk.X5TS256 = nil, "", "", ""
@@ -177,11 +298,14 @@ func parseJWK(raw json.RawMessage) (Key, error) {
 	options := jwkset.JWKMarshalOptions{Private: jwk.KTY == jwkset.KtyOct}
 	parsed, err := jwkset.NewJWKFromMarshal(jwk, options, jwkset.JWKValidateOptions{SkipAll: true})
 	if err != nil {
-		return Key{}, err
+		return named, err
 	}
 	key, err := newKey(jwk.KID, string(jwk.ALG), parsed.Key())
+	if err != nil {
+		return named, err
+	}
 	key.exposed = jwk.D != ""
-	return key, err
+	return key, nil
 }
 
 // ParsePEM reads public keys and certificates from PEM blocks. A private key
@@ -206,6 +330,7 @@ func ParsePEM(data []byte) (KeySet, error) {
 		if err != nil {
 			return KeySet{}, fmt.Errorf("PEM: %w", err)
 		}
+		key.place = fmt.Sprintf("block %d", len(set.keys)+1)
 		set.keys = append(set.keys, key)
 	}
 	if len(set.keys) == 0 {
@@ -230,6 +355,7 @@ func SecretKeySet(secret []byte) (KeySet, error) {
 		secret = text
 	}
 	key, err := newKey("", "", secret)
+	key.place = "secret"
 	return KeySet{keys: []Key{key}}, err
 }
 

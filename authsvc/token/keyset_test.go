@@ -1,6 +1,8 @@
 package token
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -8,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -27,6 +30,16 @@ func TestParseKeySetRefuses(t *testing.T) {
 		text, _ := json.Marshal(map[string]any{"keys": []any{changed}})
 		return string(text)
 	}
+	second, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secondSigner, err := NewSigner("ES256", second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _, _ := secondSigner.PublicJWK()
+	otherOfTheSameName := regexp.MustCompile(`"kid":"[^"]*"`).ReplaceAllString(string(other), fmt.Sprintf(`"kid":%q`, jwk["kid"]))
 	small, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // that is the point
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +57,7 @@ func TestParseKeySetRefuses(t *testing.T) {
 		"duplicate keys":          `{"keys":[],"keys":[` + string(ec) + `]}`,
 		"duplicate members":       `{"keys":[{"kty":"EC","kty":"oct","k":"AAAA"}]}`,
 		"not an object":           `{"keys":["x"]}`,
-		"duplicate kid":           `{"keys":[` + string(ec) + `,` + string(ec) + `]}`,
+		"duplicate kid":           `{"keys":[` + string(ec) + `,` + otherOfTheSameName + `]}`,
 		"trailing":                `{"keys":[` + string(ec) + `]} x`,
 		"only encryption":         with("use", "enc"),
 		"only encrypting":         with("key_ops", []string{"encrypt"}),
@@ -67,7 +80,6 @@ func TestParseKeySetRefuses(t *testing.T) {
 		"empty secret":            `{"keys":[{"kty":"oct","k":""}]}`,
 		"short secret":            `{"keys":[{"kty":"oct","k":"` + b64(make([]byte, 31)) + `"}]}`,
 		"short secret for HS512":  `{"keys":[{"kty":"oct","alg":"HS512","k":"` + b64(make([]byte, 63)) + `"}]}`,
-		"secret beside a public":  `{"keys":[` + string(ec) + `,{"kty":"oct","k":"` + b64(make([]byte, 64)) + `"}]}`,
 		"Ed25519 of wrong length": `{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAA"}]}`,
 		"X25519":                  `{"keys":[{"kty":"OKP","crv":"X25519","x":"` + b64(make([]byte, 32)) + `"}]}`,
 		"too many":                `{"keys":[` + strings.Repeat(`{"kty":"none"},`, maxKeys) + string(ec) + `]}`,
@@ -83,8 +95,11 @@ func TestParseKeySetRefuses(t *testing.T) {
 		"certificate unread":    with("x5c", []string{"not base64"}),
 		"other keys passed by":  `{"keys":[{"kty":"unknown"},{"kty":"RSA","use":"enc"},` + string(ec) + `]}`,
 		"members not known yet": with("exp", 17),
+		"a secret beside it":    `{"keys":[{"kty":"oct","k":"` + b64(make([]byte, 64)) + `"},` + string(ec) + `]}`,
+		"twice the same":        `{"keys":[` + string(ec) + `,` + string(ec) + `]}`,
+		"malformed ones":        `{"keys":[7,{"kty":"EC"},{"kty":"EC","kty":"OKP"},{"kty":"EC","crv":"P-256","x":"A=","y":""},` + string(ec) + `]}`,
 	} {
-		if keys, err := ParseKeySet([]byte(set)); err != nil || keys.Len() != 1 {
+		if keys, err := ParseKeySet([]byte(set)); err != nil || keys.Len() != 1 || keys.Keys()[0].Symmetric() {
 			t.Errorf("%s: %d keys, %v", name, keys.Len(), err)
 		}
 	}

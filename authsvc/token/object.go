@@ -20,49 +20,68 @@ const maxDepth = 16
 // what keeps {"sub":"a","SUB":"b"} from meaning a to us and b to whoever
 // decodes the same bytes into a struct (U+017F folds onto s as well).
 // Numbers arrive as json.Number.
-func parseObject(data []byte) (map[string]any, error) {
+func parseObject(data []byte) (object map[string]any, err error) {
+	err = parseOne(data, func(decoder *json.Decoder) (err error) {
+		object, err = readObject(decoder, 1)
+		return err
+	})
+	return object, err
+}
+
+// parseOne opens the one object that data is, lets read take it, and sees that
+// nothing follows.
+func parseOne(data []byte, read func(*json.Decoder) error) error {
 	if !utf8.Valid(data) {
-		return nil, errors.New("invalid UTF-8")
+		return errors.New("invalid UTF-8")
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	opening, err := decoder.Token()
 	if err != nil {
-		return nil, fmt.Errorf("not JSON: %w", err)
+		return fmt.Errorf("not JSON: %w", err)
 	}
 	if opening != json.Delim('{') {
-		return nil, errors.New("not a JSON object")
+		return errors.New("not a JSON object")
 	}
-	object, err := readObject(decoder, 1)
-	if err != nil {
-		return nil, err
+	if err := read(decoder); err != nil {
+		return err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("data after the JSON object")
+		return errors.New("data after the JSON object")
 	}
-	return object, nil
+	return nil
 }
 
 func readObject(decoder *json.Decoder, depth int) (map[string]any, error) {
 	object := make(map[string]any)
+	err := readMembers(decoder, func(name string) (err error) {
+		object[name], err = readValue(decoder, depth)
+		return err
+	})
+	return object, err
+}
+
+// readMembers reads the names of an object whose brace has been read, and lets
+// read take each one's value.
+func readMembers(decoder *json.Decoder, read func(name string) error) error {
 	folded := make(map[string]string)
 	for decoder.More() {
 		token, err := decoder.Token()
 		if err != nil {
-			return nil, fmt.Errorf("not JSON: %w", err)
+			return fmt.Errorf("not JSON: %w", err)
 		}
 		name := token.(string) // the decoder admits nothing else here
 		fold := foldName(name)
 		if twin, seen := folded[fold]; seen {
-			return nil, fmt.Errorf("names %.40q and %.40q are one name in two spellings", twin, name)
+			return fmt.Errorf("names %.40q and %.40q are one name in two spellings", twin, name)
 		}
 		folded[fold] = name
-		if object[name], err = readValue(decoder, depth); err != nil {
-			return nil, err
+		if err := read(name); err != nil {
+			return err
 		}
 	}
 	_, err := decoder.Token() // the closing brace
-	return object, err
+	return err
 }
 
 func readValue(decoder *json.Decoder, depth int) (any, error) {
