@@ -30,6 +30,7 @@ func (s *Service) adminRoutes() http.Handler {
 
 	admin := e.Group("/v1", s.guard(s.admin))
 	admin.POST("/tokens/introspect", s.postIntrospect)
+	admin.POST("/tokens/explain", s.postExplain)
 	admin.POST("/users/:id/revoke", s.postUserRevoke)
 	admin.GET("/limits/:name/:key", s.getLimit)
 	admin.DELETE("/limits/:name/:key", s.deleteLimit)

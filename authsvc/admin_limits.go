@@ -20,7 +20,7 @@ func (s *Service) getLimit(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	usage, err := s.store.Usage(c.Request().Context(), limits[0], key)
+	usage, err := s.usage(c.Request().Context(), limits[0], key)
 	if err != nil {
 		return refuseKey(err)
 	}
@@ -86,13 +86,10 @@ func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
 	}
 	var names []string
 	var limits []store.Limit
-	for _, gateway := range gateways {
-		for _, limit := range gateway.Limits {
-			known := slices.ContainsFunc(limits, func(l store.Limit) bool { return l.WindowMS == limit.WindowMS })
-			names = append(names, limit.Name)
-			if limit.Name == name && limit.WindowMS > 0 && !known {
-				limits = append(limits, limit)
-			}
+	for _, limit := range distinct(gateways) {
+		names = append(names, limit.Name)
+		if limit.Name == name {
+			limits = append(limits, limit)
 		}
 	}
 	if len(limits) == 0 {
@@ -104,6 +101,19 @@ func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
 		return nil, "", &refusal{status: http.StatusNotFound, detail: detail}
 	}
 	return limits, key, nil
+}
+
+// distinct are the limits of the gateways, each name and window once.
+func distinct(gateways []store.Gateway) (all []store.Limit) {
+	for _, gateway := range gateways {
+		for _, limit := range gateway.Limits {
+			known := slices.ContainsFunc(all, func(l store.Limit) bool { return l.Name == limit.Name && l.WindowMS == limit.WindowMS })
+			if limit.WindowMS > 0 && !known {
+				all = append(all, limit)
+			}
+		}
+	}
+	return all
 }
 
 // pathParam undoes percent-encoding exactly once: Echo matches on the raw path

@@ -59,9 +59,10 @@ func (p *program) main(ctx context.Context, args []string) int {
 
 func (p *program) root() *command {
 	root := newCommand("authsvc", "serves the identity of bearer tokens; without a command it serves.", "", NewConfig(), p.serve,
-		newCommand("token", "issue, inspect and revoke tokens", "", nil, nil,
+		newCommand("token", "issue, inspect, explain and revoke tokens", "", nil, nil,
 			newCommand("issue", "issue a token pair: authsvc token issue --claims.plan=pro USER", "USER", newTokenOptions(p), p.tokenIssue),
 			newCommand("inspect", "say what a token is worth; - reads it from standard input", "TOKEN|-", newOptions(p), p.tokenInspect),
+			newCommand("explain", "say why a token is accepted or not, check by check; - reads it from standard input", "TOKEN|-", newOptions(p), p.tokenExplain),
 			newCommand("revoke", "revoke an access or refresh token; - reads it from standard input", "TOKEN|-", newOptions(p), p.tokenRevoke),
 		),
 		newCommand("user", "act on all tokens of a user", "", nil, nil,

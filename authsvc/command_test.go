@@ -163,5 +163,5 @@ func TestHelpIsComplete(t *testing.T) {
 func beatJSON(instance string) string {
 	return fmt.Sprintf(`{"instance":%q,"version":"1.2","started":1,"counters":{"allowed":7,"denied":{"per-user":3},"degraded":1,`+
 		`"redis_calls":5,"redis_errors":{"timeout":2},"breaker_open":0,"breaker_opened":11,"decision_hits":4,"decision_misses":6,"auth_errors":8,"events_lost":9,"keys":10},`+
-		`"limits":[{"name":"per-user","key":"user","window_ms":60000,"limit":100,"cost":1,"tiers":{"pro":1000},"ipv6_subnet":64}]}`, instance)
+		`"limits":[{"name":"per-user","key":"user","window_ms":60000,"limit":100,"cost":1,"tiers":{"pro":1000},"tier_header":"X-User-Plan","ranked":["pro"],"ipv6_subnet":64}]}`, instance)
 }

@@ -237,13 +237,17 @@ func (p *program) tokenIssue(ctx context.Context, args []string) error {
 	return c.request(ctx, "POST", "/v1/tokens", body)
 }
 
-// request calls and shows the answer. understood looks at it first: an answer
+func (c *client) ask(ctx context.Context, method, path string, body any) ([]byte, error) {
+	if c.Output != "text" && c.Output != "json" {
+		return nil, fmt.Errorf("--output: %q: write text or json", c.Output)
+	}
+	return c.call(ctx, method, path, body)
+}
+
+// request asks and shows the answer. understood looks at it first: an answer
 // that says that nothing was there to be done is an error of the command.
 func (c *client) request(ctx context.Context, method, path string, body any, understood ...func(answer []byte) error) error {
-	if c.Output != "text" && c.Output != "json" {
-		return fmt.Errorf("--output: %q: write text or json", c.Output)
-	}
-	answer, err := c.call(ctx, method, path, body)
+	answer, err := c.ask(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
@@ -261,6 +265,32 @@ func (p *program) tokenInspect(ctx context.Context, args []string) error {
 		return err
 	}
 	return c.request(ctx, "POST", "/v1/tokens/introspect", map[string]string{"token": rest[0]})
+}
+
+// tokenExplain prints the explanation and then, as the command's error, what
+// refuses the token.
+func (p *program) tokenExplain(ctx context.Context, args []string) error {
+	c, rest, err := p.client(args, 1)
+	if err != nil {
+		return err
+	}
+	answer, err := c.ask(ctx, "POST", "/v1/tokens/explain", map[string]string{"token": rest[0]})
+	if err != nil {
+		return err
+	}
+	var e explanation
+	if err := json.Unmarshal(answer, &e); err != nil {
+		return err
+	}
+	if c.Output == "json" {
+		err = c.show(answer)
+	} else {
+		err = e.print(p.out)
+	}
+	if err == nil && !e.Accepted {
+		err = fmt.Errorf("the %s is refused: %s", e.Kind, e.Reason)
+	}
+	return err
 }
 
 func (p *program) tokenRevoke(ctx context.Context, args []string) error {

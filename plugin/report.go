@@ -38,13 +38,16 @@ type counters struct {
 // definition is a limit as authsvc needs to know it, to show and reset what it
 // counts.
 type definition struct {
-	Name       string           `json:"name"`
-	Key        string           `json:"key"`
-	WindowMS   int64            `json:"window_ms"`
-	Limit      int64            `json:"limit"`
-	Cost       int64            `json:"cost"`
-	Tiers      map[string]int64 `json:"tiers"`
-	IPv6Subnet int              `json:"ipv6_subnet"`
+	Name        string           `json:"name"`
+	Key         string           `json:"key"`
+	WindowMS    int64            `json:"window_ms"`
+	Limit       int64            `json:"limit"`
+	Cost        int64            `json:"cost"`
+	TierHeader  string           `json:"tier_header,omitempty"`
+	Tiers       map[string]int64 `json:"tiers"`
+	Ranked      []string         `json:"ranked,omitempty"` // the tiers: who has several is of the first
+	LimitHeader string           `json:"limit_header,omitempty"`
+	IPv6Subnet  int              `json:"ipv6_subnet"`
 }
 
 // add sums up what only grows.
@@ -214,6 +217,7 @@ func (a *account) define(rule *limitRule, subnet int) {
 	defer a.mu.Unlock()
 	a.limits[rule.name] = definition{
 		Name: rule.name, Key: rule.key + rule.keyHeader, WindowMS: int64(rule.window / time.Millisecond),
-		Limit: rule.limit, Cost: rule.cost, Tiers: rule.tiers, IPv6Subnet: subnet,
+		Limit: rule.limit, Cost: rule.cost, TierHeader: rule.tierHeader, Tiers: rule.tiers, Ranked: rule.ranked,
+		LimitHeader: rule.limitHeader, IPv6Subnet: subnet,
 	}
 }

@@ -26,6 +26,7 @@ type Limit struct {
 	// What makes it another limit for some users.
 	TierHeader  string           `json:"tier_header"`
 	Tiers       map[string]int64 `json:"tiers"`
+	Ranked      []string         `json:"ranked"` // the tiers: who has several is of the first
 	LimitHeader string           `json:"limit_header"`
 }
 
@@ -34,10 +35,11 @@ type Usage struct {
 	Name       string `json:"name"`
 	Key        string `json:"key"`
 	Limit      int64  `json:"limit"`
-	Window     int64  `json:"window"`      // seconds
-	Used       int64  `json:"used"`        // permits, rounded up
-	Remaining  int64  `json:"remaining"`   // permits
-	RetryAfter int64  `json:"retry_after"` // seconds until one request fits, rounded up; 0 now
+	Window     int64  `json:"window"`            // seconds
+	Used       int64  `json:"used"`              // permits, rounded up
+	Remaining  int64  `json:"remaining"`         // permits
+	RetryAfter int64  `json:"retry_after"`       // seconds until one request fits, rounded up; 0 now
+	Because    string `json:"because,omitempty"` // why the limit is that one, where it is not the same for everybody
 }
 
 // ErrBadKey: the limit has no such key.

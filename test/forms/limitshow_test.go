@@ -1,0 +1,96 @@
+package forms_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/sluice-gateway/sluice/authsvc"
+)
+
+// TestLimitShowAsksWhatGatewaysApply: the limit that authsvc shows of a user is
+// the one that a gateway has just applied to him, whatever his token says.
+func TestLimitShowAsksWhatGatewaysApply(t *testing.T) {
+	both(t, func(t *testing.T, b *bed) {
+		config := authsvc.NewConfig()
+		config.Listen, config.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
+		config.Redis.Addresses, config.Redis.KeyPrefix = []string{b.redis.Addr}, b.prefix
+		config.Own.KeyDir = t.TempDir()
+		config.Claims["limit"] = "X-User-Limit"
+		service := &authsvc.Service{Config: config, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+		if err := service.Open(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := service.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		admin := func(method, path, body string, into any) {
+			t.Helper()
+			request, err := http.NewRequest(method, "http://"+service.AdminAddr().String()+path, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Authorization", "Bearer "+service.AdminToken())
+			request.Header.Set("Content-Type", "application/json")
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			text, err := io.ReadAll(response.Body)
+			if err != nil || response.StatusCode != http.StatusOK || json.Unmarshal(text, into) != nil {
+				t.Fatalf("%s %s: %d %s %v", method, path, response.StatusCode, text, err)
+			}
+		}
+		gate := b.gate(`
+redis: REDIS
+auth: {addresses: ["http://` + service.PublicAddr().String() + `/auth"], responseHeaders: [X-User-ID, X-User-Plan, X-User-Limit]}
+limits: [{name: per-plan, key: user, limit: 5, window: 1h, tierHeader: X-User-Plan, tiers: [{pro: 20}, {max: 10}], limitHeader: X-User-Limit}]`)
+		for i, tt := range []struct {
+			claims string
+			limit  int64
+		}{
+			{`{}`, 5},
+			{`{"plan":"free"}`, 5},
+			{`{"plan":"pro"}`, 20},
+			{`{"plan":["basic","max"]}`, 10},
+			{`{"plan":["max","offline_access","pro"]}`, 20},
+			{`{"plan":"max","limit":7}`, 7},
+			{`{"limit":"1e3"}`, 1000},
+			{`{"plan":"max","limit":-1}`, 10},
+		} {
+			user := fmt.Sprintf("user-%d", i)
+			var issued struct {
+				Token string `json:"access_token"`
+			}
+			admin("POST", "/v1/tokens", fmt.Sprintf(`{"user_id":%q,"claims":%s}`, user, tt.claims), &issued)
+			w := ask(gate, with("Authorization", "Bearer "+issued.Token))
+			if got, want := w.Header().Get("RateLimit-Policy"), fmt.Sprintf(`"per-plan";q=%d;w=3600`, tt.limit); w.Code != http.StatusOK || got != want {
+				t.Errorf("%s: %d, RateLimit-Policy %s, want %s", tt.claims, w.Code, got, want)
+			}
+			var shown struct {
+				Limit, Used int64
+				Because     string
+			}
+			b.redis.AwaitGateways(b.prefix, 1)
+			admin("GET", "/v1/limits/per-plan/user:"+user, "", &shown)
+			if shown.Limit != tt.limit || shown.Because == "" || shown.Used == 0 {
+				t.Errorf("%s: shown %+v, applied %d", tt.claims, shown, tt.limit)
+			}
+			var explained struct {
+				Limits []struct{ Limit int64 }
+			}
+			admin("POST", "/v1/tokens/explain", fmt.Sprintf(`{"token":%q}`, issued.Token), &explained)
+			if len(explained.Limits) != 1 || explained.Limits[0].Limit != tt.limit {
+				t.Errorf("%s: explained %+v, applied %d", tt.claims, explained, tt.limit)
+			}
+		}
+	})
+}
