@@ -12,6 +12,17 @@ COUNT       ?= 10
 PROGRAMS := redis-server redis-cli
 PACKAGES := redis-server redis-tools
 
+# What compose and drills make stand-ins of images from: as in test/compose.
+COMPOSE_PROGRAMS := /bin/busybox /etc/ssl/certs/ca-certificates.crt /usr/bin/redis-server /usr/bin/redis-cli /usr/bin/prometheus /usr/bin/prometheus-redis-exporter ip nsenter
+COMPOSE_PACKAGES := busybox-static ca-certificates redis-server redis-tools prometheus prometheus-redis-exporter iproute2 util-linux
+
+# have ends a recipe well if all programs or files of $(1) are there; install
+# installs the packages $(1), where apt-get is at hand.
+have = missing=; for p in $(1); do test -e $$p || command -v $$p >/dev/null || missing=yes; done; test -z "$$missing" && exit 0
+install = command -v apt-get >/dev/null || { echo "please install: $(1)"; exit 1; }; \
+	sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
+	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(1)
+
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -80,10 +91,7 @@ bench-go: tools ## what one call of each hot function takes: the plugin in both 
 
 # What `make bench` compares with and drives with; without nginx its chain is left out.
 bench-tools: tools
-	@command -v wrk >/dev/null && test -x /usr/sbin/nginx && exit 0; \
-	command -v apt-get >/dev/null || { echo "please install: wrk, and nginx with its Lua module"; exit 1; }; \
-	sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
-	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq wrk nginx-light libnginx-mod-http-lua lua-nginx-redis
+	@$(call have,wrk /usr/sbin/nginx); $(call install,wrk nginx-light libnginx-mod-http-lua lua-nginx-redis)
 
 accuracy: tools ## how exact the limits are, beside Traefik's own; writes bench/ACCURACY.md
 	$(GO) run ./bench accuracy
@@ -94,20 +102,19 @@ faults: tools ## every fault in every state, with times; writes test/faults/RESU
 identity: tools traefik ## revocation latency, vectors, attacks, costs; writes test/identity/RESULTS.md
 	cd test && $(GO) test ./identity -timeout 30m -campaign
 
-compose: ## compose.yaml on this machine's Docker engine; writes test/compose/RESULTS.md (ten minutes)
+compose: compose-tools ## compose.yaml on this machine's Docker engine; writes test/compose/RESULTS.md (ten minutes)
 	cd test && $(GO) test ./e2e -run '^TestCompose$$' -docker -timeout 45m -v
 
-drills: ## compose.yaml hurt 120 times under traffic; writes test/drills/RESULTS.md (half an hour)
+drills: compose-tools ## compose.yaml hurt 120 times under traffic; writes test/drills/RESULTS.md (half an hour)
 	cd test && $(GO) test ./e2e -run '^TestDrills$$' -docker -rounds 5 -timeout 60m -v
 
 tools: ## install the system's programs that tests need, where apt-get is at hand
-	@missing=; for p in $(PROGRAMS); do command -v $$p >/dev/null || missing=yes; done; \
-	test -z "$$missing" && exit 0; \
-	command -v apt-get >/dev/null || { echo "please install: $(PROGRAMS)"; exit 1; }; \
-	sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
-	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq $(PACKAGES)
+	@$(call have,$(PROGRAMS)); $(call install,$(PACKAGES))
+
+compose-tools: # and those that images are made from here
+	@$(call have,$(COMPOSE_PROGRAMS)); $(call install,$(COMPOSE_PACKAGES))
 
 clean: ## remove what was built into this tree
 	rm -rf bin .sluice
 
-.PHONY: help up demo traefik test unit e2e lint vuln fuzz bench bench-short bench-go bench-tools accuracy faults identity compose drills tools clean
+.PHONY: help up demo traefik test unit e2e lint vuln fuzz bench bench-short bench-go bench-tools accuracy faults identity compose drills tools compose-tools clean

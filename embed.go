@@ -45,6 +45,11 @@ func PluginSource() map[string][]byte {
 	return source
 }
 
+// LocalPlugin is the folder of the plugin for a Traefik that runs in workDir.
+func LocalPlugin(workDir string) string {
+	return filepath.Join(workDir, "plugins-local", "src", filepath.FromSlash(Module))
+}
+
 // WritePlugin lays PluginSource out under dir, as Traefik's plugins-local
 // folder and the build of the compiled form want it. What dir held is replaced.
 func WritePlugin(dir string) error {

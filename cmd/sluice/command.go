@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-gateway/sluice"
 	"github.com/sluice-gateway/sluice/cmd/sluice/check"
 	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
 	"github.com/sluice-gateway/sluice/traefik/build"
@@ -168,13 +169,16 @@ func traefikCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	var output string
+	var output, workDir, webUI string
 	construct := &cobra.Command{
 		Use:   "build",
 		Short: "Build Traefik " + build.Version + " with the plugin compiled in, and print its path",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			binary, err := build.Build(command.Context(), build.Options{Progress: command.ErrOrStderr()})
+			binary, err := build.Build(command.Context(), build.Options{Progress: command.ErrOrStderr(), WebUI: webUI})
+			if err == nil && workDir != "" {
+				err = sluice.WritePlugin(sluice.LocalPlugin(workDir))
+			}
 			if err == nil && output != "" {
 				binary, err = output, copyBinary(binary, output)
 			}
@@ -185,6 +189,8 @@ func traefikCommand() *cobra.Command {
 		},
 	}
 	construct.Flags().Var(text(&output, ""), "output", "`file` to copy the binary to")
+	construct.Flags().Var(text(&workDir, ""), "workDir", "`folder` that Traefik will run in: it gets plugins-local with the plugin's manifest, which Traefik reads there, and its source")
+	construct.Flags().Var(text(&webUI, ""), "webui", "`folder` with the dashboard's pages, webui/static of the source that Traefik publishes with a release; without it the dashboard is left out")
 	command.AddCommand(construct)
 	return command
 }

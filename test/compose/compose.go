@@ -3,7 +3,8 @@
 //
 // Open works in this order:
 //
-//  1. finds Docker Compose 2, or builds it from the module in ./compose;
+//  1. names what this machine lacks, then finds Docker Compose 2, or builds it
+//     from the module in ./compose;
 //  2. copies what the stack is made of into a folder of its own, where a test
 //     may edit routes without touching the source tree;
 //  3. makes a stand-in of every base image that the engine does not have, since
@@ -85,6 +86,9 @@ func Open(ctx context.Context, o Options) (_ *Project, err error) {
 	}
 	if o.Compiled {
 		p.files = append(p.files, "compose.compiled.yaml")
+	}
+	if err := missing(Needed); err != nil {
+		return nil, err
 	}
 	if p.command, p.Compose, err = findCompose(ctx, p.log); err != nil {
 		return nil, err

@@ -37,21 +37,41 @@ var standIns = map[string]func(context.Context, *image) error{
 	"oliver006/redis_exporter": exporterImage,
 }
 
-// Packages are Debian's that stand-ins are made from.
-var Packages = []string{"busybox-static", "ca-certificates", "redis-server", "redis-tools", "prometheus", "prometheus-redis-exporter"}
+// Needed are the programs and files of this machine that the tests take, and
+// Debian's package of each. The Makefile installs them by the same list.
+var Needed = [][2]string{
+	{"/bin/busybox", "busybox-static"},
+	{"/etc/ssl/certs/ca-certificates.crt", "ca-certificates"},
+	{"/usr/bin/redis-server", "redis-server"},
+	{"/usr/bin/redis-cli", "redis-tools"},
+	{"/usr/bin/prometheus", "prometheus"},
+	{"/usr/bin/prometheus-redis-exporter", "prometheus-redis-exporter"},
+	{"ip", "iproute2"},
+	{"nsenter", "util-linux"},
+}
 
-// programs that Packages bring.
-var programs = []string{"/bin/busybox", "/etc/ssl/certs/ca-certificates.crt", "/usr/bin/redis-server", "/usr/bin/redis-cli", "/usr/bin/prometheus", "/usr/bin/prometheus-redis-exporter"}
+// missing names all that is not there, before minutes are spent on the rest.
+func missing(needed [][2]string) error {
+	var files, packages []string
+	for _, need := range needed {
+		_, err := os.Stat(need[0])
+		if !strings.Contains(need[0], "/") {
+			_, err = exec.LookPath(need[0])
+		}
+		if err != nil {
+			files, packages = append(files, need[0]), append(packages, need[1])
+		}
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	return fmt.Errorf("this machine lacks %s; on Debian: apt-get install %s", strings.Join(files, ", "), strings.Join(packages, " "))
+}
 
 // makeStandIns gives the engine every base image that it lacks. One that is
 // there and not ours is used as it is. Grafana has no package in Debian: its
 // image is needed only where that service is asked for.
 func (p *Project) makeStandIns(ctx context.Context, root string) error {
-	for _, program := range programs {
-		if _, err := os.Stat(program); err != nil {
-			return fmt.Errorf("%w; install %s", err, strings.Join(Packages, " "))
-		}
-	}
 	names, err := baseImages(root)
 	if err != nil {
 		return err

@@ -10,7 +10,8 @@
 //  3. lays out a module: recipe/traefik.mod and .sum, package ext that registers
 //     the plugin with Traefik's interpreter, the plugin's source under a go.mod
 //     without requirements, and a copy of lego without its DNS providers;
-//  4. runs `go build` on Traefik's own unchanged cmd/traefik;
+//  4. counts the packages, and runs `go build` on Traefik's own unchanged
+//     cmd/traefik;
 //  5. asks the result for its version and moves it to its name.
 //
 // Which form of the plugin a gateway runs can be told from outside: when its
@@ -18,12 +19,16 @@
 // compiled plugin, source <hash>" to standard error. With SLUICE_PLUGIN=
 // interpreted in the environment the same binary interprets, and is silent.
 //
+// The pages of Traefik's dashboard are no part of its Go module: npm makes them.
+// Options.WebUI brings them; else the dashboard is a page that says so.
+//
 // All of it is embedded, so an installed command builds without a source tree.
 // The first build compiles some 1,700 packages, which takes minutes; the Go
 // build cache makes the next one, after a change of the plugin, take seconds.
 package build
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +36,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -38,6 +44,12 @@ import (
 // Version is the Traefik that is built, and the oldest stock one accepted:
 // those before it carry the header-aliasing holes of DESIGN section 9.
 const Version = "3.7.13"
+
+// codename is what Traefik's releases of this minor version call themselves.
+const codename = "langres"
+
+// target is what is built.
+const target = "github.com/traefik/traefik/v3/cmd/traefik"
 
 // The cache holds on to so many binaries, of some 140 MB each, and to those
 // that were asked for within this time.
@@ -54,6 +66,7 @@ type Options struct {
 	Cache    string    // folder for module and binaries; empty: CacheDir
 	Progress io.Writer // one line at the start and one every few seconds; nil: silence
 	Go       string    // the go command; empty: the one on PATH
+	WebUI    string    // folder with the dashboard's pages, webui/static of a release's source; empty: none
 }
 
 // elsewhere is what to do about a cache that cannot be.
@@ -84,8 +97,11 @@ func Build(ctx context.Context, options Options) (string, error) {
 		}
 		options.Cache = dir
 	}
-	source := Source()
-	binary := filepath.Join(options.Cache, "traefik-"+Version+"-"+source[:16])
+	pages, err := readPages(options.WebUI)
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(options.Cache, "traefik-"+Version+"-"+hashOf(pages)[:16])
 	if isExecutable(binary) {
 		touch(binary)
 		return binary, nil
@@ -106,10 +122,10 @@ func Build(ctx context.Context, options Options) (string, error) {
 		return "", err
 	}
 	module := filepath.Join(options.Cache, "module")
-	if err := layOut(ctx, goCommand, module); err != nil {
+	if err := layOut(ctx, goCommand, module, pages); err != nil {
 		return "", err
 	}
-	if err := compile(ctx, goCommand, module, binary, source, options.Progress); err != nil {
+	if err := compile(ctx, goCommand, module, binary, len(pages) > 0, options.Progress); err != nil {
 		return "", err
 	}
 	return binary, prune(options.Cache, keep, unused)
@@ -117,19 +133,26 @@ func Build(ctx context.Context, options Options) (string, error) {
 
 // compile builds under a temporary name, so that the final one only ever
 // belongs to a binary that has told its version.
-func compile(ctx context.Context, goCommand, module, binary, source string, progress io.Writer) error {
+func compile(ctx context.Context, goCommand, module, binary string, dashboard bool, progress io.Writer) error {
 	temporary := binary + ".new"
 	defer os.Remove(temporary)
 	begun := time.Now()
 	fmt.Fprintf(progress, "Building Traefik %s with the plugin compiled in; the first time takes minutes.\n", Version)
+	if !dashboard {
+		fmt.Fprintln(progress, "Its dashboard is left out: Traefik's Go module lacks the pages (`sluice traefik build --webui=FOLDER` builds them in).")
+	}
 
-	build := command(ctx, goCommand, module, "build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly",
-		"-ldflags", "-s -w -X github.com/traefik/traefik/v3/pkg/version.Version="+Version+
-			" -X github.com/traefik/traefik/dynamic/ext.source="+source,
-		"-o", temporary, "github.com/traefik/traefik/v3/cmd/traefik")
 	meter := newMeter(progress, begun)
-	build.Stderr = meter
-	err := build.Run()
+	list := command(ctx, goCommand, module, "list", "-deps", "-mod=readonly", target) // downloads the modules, too
+	list.Stderr = meter
+	packages, err := list.Output()
+	if err == nil {
+		meter.expect(bytes.Count(packages, []byte("\n")))
+		build := command(ctx, goCommand, module, "build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly",
+			"-ldflags", linkerFlags(dashboard, begun), "-o", temporary, target)
+		build.Stderr = meter
+		err = build.Run()
+	}
 	meter.stop()
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -149,6 +172,23 @@ func compile(ctx context.Context, goCommand, module, binary, source string, prog
 	}
 	fmt.Fprintf(progress, "Built %s in %s.\n", binary, time.Since(begun).Round(time.Second))
 	return nil
+}
+
+// linkerFlags tell the binary what `traefik version` prints, and package ext
+// what it carries.
+func linkerFlags(dashboard bool, now time.Time) string {
+	const traefik, ext = "github.com/traefik/traefik/v3/pkg/version", "github.com/traefik/traefik/dynamic/ext"
+	flags := "-s -w"
+	for _, set := range []string{
+		traefik + ".Version=" + Version,
+		traefik + ".Codename=" + codename,
+		traefik + ".BuildDate=" + now.UTC().Format(time.RFC3339),
+		ext + ".source=" + Source(),
+		ext + ".dashboard=" + strconv.FormatBool(dashboard),
+	} {
+		flags += " -X " + set
+	}
+	return flags
 }
 
 // VersionOf asks a Traefik binary which version it is, such as "3.7.13".

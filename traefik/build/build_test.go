@@ -20,6 +20,10 @@ const fakeGo = `#!/bin/sh
 echo "$@" >> "$CALLS"
 case "$1" in
 mod)  echo '{"Dir":"'$LEGO'","Sum":"'$LEGO_SUM'"}' ;;
+list)
+	echo "go: downloading example.com/a v1.0.0" >&2
+	if [ -n "$NO_MODULE" ]; then echo "go: example.com/a@v1.0.0: no such host" >&2; exit 1; fi
+	printf 'unsafe\nexample.com/a\n' ;;
 build)
 	echo "go: downloading example.com/a v1.0.0" >&2
 	echo "example.com/a" >&2
@@ -49,7 +53,7 @@ func workshop(t *testing.T) (options Options, calls func() string) {
 		t.Fatal(err)
 	}
 	log := filepath.Join(dir, "calls")
-	for name, value := range map[string]string{"CALLS": log, "LEGO": lego, "LEGO_SUM": legoSum, "TRAEFIK_VERSION": Version, "FAIL": ""} {
+	for name, value := range map[string]string{"CALLS": log, "LEGO": lego, "LEGO_SUM": legoSum, "TRAEFIK_VERSION": Version, "FAIL": "", "NO_MODULE": ""} {
 		t.Setenv(name, value)
 	}
 	return Options{Cache: filepath.Join(dir, "cache"), Go: filepath.Join(dir, "go")}, func() string {
@@ -73,14 +77,15 @@ func TestBuildOnceThenFromTheCache(t *testing.T) {
 		t.Errorf("path %s, progress %q", first, progress.String())
 	}
 	for name, want := range map[string]string{
-		"go.mod":                  "github.com/traefik/traefik/v3 v" + Version,
-		"go.sum":                  "github.com/traefik/traefik/v3 v" + Version + " h1:",
-		"ext/ext.go":              "stdlib.Symbols",
-		"ext/go.mod":              "module github.com/traefik/traefik/dynamic/ext",
-		"sluice/go.mod":           "module github.com/sluice-gateway/sluice",
-		"sluice/plugin/config.go": "package plugin",
-		"sluice/.traefik.yml":     "import: github.com/sluice-gateway/sluice/plugin",
-		"lego/lego/client.go":     "package lego",
+		"go.mod":                   "github.com/traefik/traefik/v3 v" + Version,
+		"go.sum":                   "github.com/traefik/traefik/v3 v" + Version + " h1:",
+		"ext/ext.go":               "stdlib.Symbols",
+		"ext/go.mod":               "module github.com/traefik/traefik/dynamic/ext",
+		"sluice/go.mod":            "module github.com/sluice-gateway/sluice",
+		"sluice/plugin/config.go":  "package plugin",
+		"sluice/.traefik.yml":      "import: github.com/sluice-gateway/sluice/plugin",
+		"ext/dashboard/index.html": "built without its dashboard",
+		"lego/lego/client.go":      "package lego",
 		"lego/providers/dns/zz_gen_dns_providers.go": "NewDNSChallengeProviderByName",
 	} {
 		content, err := os.ReadFile(filepath.Join(options.Cache, "module", name))
@@ -90,6 +95,11 @@ func TestBuildOnceThenFromTheCache(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(options.Cache, "module/lego/providers/dns/aws")); !os.IsNotExist(err) {
 		t.Error("a DNS provider was copied")
+	}
+	for _, flag := range []string{".Version=" + Version, ".Codename=langres", ".BuildDate=20", ".dashboard=false"} {
+		if !strings.Contains(calls(), flag) {
+			t.Errorf("the linker is not told %s: %s", flag, calls())
+		}
 	}
 	before := calls()
 	second, err := Build(t.Context(), options)
@@ -121,6 +131,7 @@ func TestBuildFailures(t *testing.T) {
 	tests := []struct {
 		name, variable, value, want string
 	}{
+		{"no module", "NO_MODULE", "1", "go: example.com/a@v1.0.0: no such host"},
 		{"compiler", "FAIL", "1", "a.go:1:1: syntax error"},
 		{"wrong version", "TRAEFIK_VERSION", "3.0.0", `calls itself "3.0.0"`},
 		{"another lego", "LEGO_SUM", "h1:forged", "its hash is h1:forged"},
@@ -139,6 +150,39 @@ func TestBuildFailures(t *testing.T) {
 				t.Errorf("left behind: %q", left)
 			}
 		})
+	}
+}
+
+// TestDashboard: pages that are brought are built in, under a name of their own.
+func TestDashboard(t *testing.T) {
+	options, calls := workshop(t)
+	without, err := Build(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.WebUI = t.TempDir()
+	if _, err := Build(t.Context(), options); err == nil || !strings.Contains(err.Error(), "there is no index.html in it; name webui/static of an unpacked traefik-v3.7.13.src.tar.gz") {
+		t.Errorf("error %v", err)
+	}
+	for name, content := range map[string]string{"index.html": "<p>{{.APIUrl}}", "assets/_plugin.js": "1"} {
+		if err := write(filepath.Join(options.WebUI, name), []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var progress bytes.Buffer
+	options.Progress = &progress
+	with, err := Build(t.Context(), options)
+	if err != nil || with == without {
+		t.Fatalf("%s with pages, %s without, %v", with, without, err)
+	}
+	for name, want := range map[string]string{"index.html": "<p>{{.APIUrl}}", "assets/_plugin.js": "1"} {
+		content, err := os.ReadFile(filepath.Join(options.Cache, "module/ext/dashboard", name))
+		if err != nil || string(content) != want {
+			t.Errorf("%s is %q (%v)", name, content, err)
+		}
+	}
+	if !strings.Contains(calls(), ".dashboard=true") || strings.Contains(progress.String(), "left out") {
+		t.Errorf("calls %s, progress %s", calls(), progress.String())
 	}
 }
 
@@ -229,6 +273,29 @@ func TestMeterTellsPackagesFromComplaints(t *testing.T) {
 	}
 	if got := m.complaints(); got != "# example.com/b\nb.go:1: bad" || m.packages != 2 {
 		t.Errorf("%d packages, complaints %q", m.packages, got)
+	}
+}
+
+func TestMeterReportsOfHowMany(t *testing.T) {
+	var progress bytes.Buffer
+	m := newMeter(&progress, time.Now())
+	defer m.stop()
+	for _, step := range []struct {
+		said  string
+		total int
+		want  string
+	}{
+		{"go: downloading a v1\ngo: downloading b v1\n", 0, "2 modules downloaded\n"},
+		{"example.com/a\n", 1702, "1 of at most 1702 packages compiled\n"},
+	} {
+		if _, err := m.Write([]byte(step.said)); err != nil {
+			t.Fatal(err)
+		}
+		m.expect(step.total)
+		m.report()
+		if !strings.HasSuffix(progress.String(), step.want) {
+			t.Errorf("%q after %q, want %q", progress.String(), step.said, step.want)
+		}
 	}
 }
 

@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// meter reads `go build -v`, which names each package as it is compiled, and
-// turns it into a line every few seconds. What is no package is a complaint of
-// the compiler or of the module system and is kept for the error.
+// meter reads what the go command says: the modules that it downloads, and with
+// -v each package as it is compiled. It turns that into a line every few
+// seconds. What is neither is a complaint of the compiler or of the module
+// system and is kept for the error.
 type meter struct {
 	progress io.Writer
 	begun    time.Time
@@ -21,7 +22,9 @@ type meter struct {
 
 	mu       sync.Mutex // guards the fields below
 	partial  []byte
-	packages int
+	modules  int // downloaded
+	packages int // compiled
+	total    int // packages that there are; those of the Go build cache are not compiled again
 	other    []string
 }
 
@@ -62,7 +65,9 @@ func (m *meter) Write(p []byte) (int, error) {
 
 func (m *meter) lineLocked(line string) {
 	switch {
-	case line == "" || strings.HasPrefix(line, "go: downloading "):
+	case line == "":
+	case strings.HasPrefix(line, "go: downloading "):
+		m.modules++
 	case !strings.ContainsAny(line, " :#"): // an import path
 		m.packages++
 	case len(m.other) < meterKeeps:
@@ -70,11 +75,21 @@ func (m *meter) lineLocked(line string) {
 	}
 }
 
+// expect is told how many packages there are.
+func (m *meter) expect(total int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.total = total
+}
+
 func (m *meter) report() {
 	m.mu.Lock()
-	packages := m.packages
+	line := fmt.Sprintf("%d modules downloaded", m.modules)
+	if m.total > 0 {
+		line = fmt.Sprintf("%d of at most %d packages compiled", m.packages, m.total)
+	}
 	m.mu.Unlock()
-	fmt.Fprintf(m.progress, "  %3.0fs  %d packages compiled\n", time.Since(m.begun).Seconds(), packages)
+	fmt.Fprintf(m.progress, "  %3.0fs  %s\n", time.Since(m.begun).Seconds(), line)
 }
 
 func (m *meter) stop() {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -47,11 +48,47 @@ func Source() string {
 	for _, name := range slices.Sorted(maps.Keys(plugin)) {
 		add(name, plugin[name])
 	}
-	for _, name := range []string{"traefik.mod", "traefik.sum", "ext.go.txt", "lego_dns.go.txt"} {
+	for _, name := range []string{"traefik.mod", "traefik.sum", "ext.go.txt", "lego_dns.go.txt", "dashboard.html"} {
 		add(name, recipeFile(name))
 	}
 	add("lego", []byte(lego+legoSum))
 	return hex.EncodeToString(hash.Sum(nil))
+}
+
+// hashOf is Source with the dashboard's pages, if there are any.
+func hashOf(pages map[string][]byte) string {
+	hash := sha256.New()
+	io.WriteString(hash, Source()) // a hash never fails to write
+	for _, name := range slices.Sorted(maps.Keys(pages)) {
+		fmt.Fprintf(hash, "%q %d\n", name, len(pages[name]))
+		hash.Write(pages[name])
+	}
+	if len(pages) == 0 {
+		return Source()
+	}
+	return hex.EncodeToString(hash.Sum(nil))
+}
+
+// readPages returns the files of a folder with the dashboard's pages, by path.
+func readPages(folder string) (pages map[string][]byte, err error) {
+	if folder == "" {
+		return nil, nil
+	}
+	pages = map[string][]byte{}
+	root := os.DirFS(folder)
+	err = fs.WalkDir(root, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			pages[path], err = fs.ReadFile(root, path)
+		}
+		return err
+	})
+	if err == nil && pages["index.html"] == nil {
+		err = errors.New("there is no index.html in it")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the dashboard's pages in %s: %w; name webui/static of an unpacked traefik-v%s.src.tar.gz, as Traefik publishes it with its release", folder, err, Version)
+	}
+	return pages, nil
 }
 
 func recipeFile(name string) []byte {
@@ -64,12 +101,20 @@ func recipeFile(name string) []byte {
 
 // layOut writes the build module into dir, replacing what an earlier recipe
 // left there.
-func layOut(ctx context.Context, goCommand, dir string) error {
+func layOut(ctx context.Context, goCommand, dir string, pages map[string][]byte) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("lay out the build module: %w", err)
 	}
 	if err := sluice.WritePlugin(filepath.Join(dir, "sluice")); err != nil {
 		return err
+	}
+	if len(pages) == 0 {
+		pages = map[string][]byte{"index.html": recipeFile("dashboard.html")}
+	}
+	for name, content := range pages {
+		if err := write(filepath.Join(dir, "ext/dashboard", name), content); err != nil {
+			return fmt.Errorf("lay out the build module: %w", err)
+		}
 	}
 	for name, content := range map[string][]byte{
 		"go.mod":        recipeFile("traefik.mod"),
