@@ -28,8 +28,9 @@ install = command -v apt-get >/dev/null || { echo "please install: $(1)"; exit 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## run the whole gateway on this machine; Ctrl-C ends it
-	$(GO) run ./cmd/sluice up
+# Not `go run`, which ends with an error after Ctrl-C however its program ends.
+up: ## run the whole gateway on this machine, ARGS=--help lists its flags; Ctrl-C ends it
+	$(GO) build -o bin/sluice ./cmd/sluice && exec bin/sluice up $(ARGS)
 
 demo: ## let the gateway show what it promises, and check it
 	$(GO) run ./cmd/sluice demo

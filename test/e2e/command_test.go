@@ -105,3 +105,59 @@ func TestUp(t *testing.T) {
 		})
 	}
 }
+
+// TestMakeUpEndsQuietly presses Ctrl-C, which a terminal sends to make and to
+// all that it started: that is no error.
+func TestMakeUpEndsQuietly(t *testing.T) {
+	folder := t.TempDir()
+	printed, err := os.Create(filepath.Join(folder, "printed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer printed.Close()
+	up := exec.Command("make", "up", "ARGS=--listen=127.0.0.1:0 --listenTLS=127.0.0.1:0 --dataDir="+filepath.Join(folder, "data"))
+	up.Dir = "../.."
+	up.Stdout, up.Stderr = printed, printed
+	up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := up.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = up.Wait(); close(ended) }() // make itself dies of the signal
+	t.Cleanup(func() {
+		_ = syscall.Kill(-up.Process.Pid, syscall.SIGKILL) // what is left, if anything
+		<-ended
+	})
+	said := func() string {
+		content, err := os.ReadFile(printed.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+	harness.Eventually(t, 15*time.Minute, "the tour", func() error { // Traefik may have to be built
+		select {
+		case <-ended:
+			t.Fatalf("it ended: %s", said())
+		default:
+		}
+		if !strings.Contains(said(), "Ctrl-C ends everything.") {
+			return errors.New(said())
+		}
+		return nil
+	})
+	if err := syscall.Kill(-up.Process.Pid, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, 30*time.Second, "its end", func() error {
+		select {
+		case <-ended:
+			return nil
+		default:
+			return errors.New(said())
+		}
+	})
+	if out := said(); !strings.Contains(out, "Stopping.") || strings.Contains(out, "***") {
+		t.Errorf("after Ctrl-C: %s", out)
+	}
+}
