@@ -35,7 +35,7 @@ import (
 // set of connections and goroutines, and a reload that changes nothing finds
 // every count where it was (RULES 22).
 var (
-	process   = newIdentity()
+	process   = newIdentity(os.Hostname())
 	backends  = &registry{entries: map[string]*entry{}}
 	deciders  = &registry{entries: map[string]*entry{}}
 	limiters  = &registry{entries: map[string]*entry{}}
@@ -51,11 +51,27 @@ var (
 // clock is the process's monotonic time in nanoseconds.
 func clock() int64 { return int64(time.Since(startedAt)) }
 
-// newIdentity is this process's name among the gateways: 32 hex digits.
-func newIdentity() string {
-	var b [16]byte
+// newIdentity is this process's name among the gateways: that of its host, by
+// which an operator knows it, and 12 random hex digits, since a host may run
+// several. It becomes part of a Redis key and a label of metrics, so only what a
+// host name may consist of is taken over.
+func newIdentity(host string, err error) string {
+	name := []byte("gateway")
+	if err == nil && host != "" {
+		name = []byte(host)
+	}
+	if len(name) > 63 {
+		name = name[:63]
+	}
+	for i, c := range name {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if !letter && (c < '0' || c > '9') && c != '-' && c != '.' {
+			name[i] = '-'
+		}
+	}
+	var b [6]byte
 	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
+	return string(name) + "-" + hex.EncodeToString(b[:])
 }
 
 // logLine writes to the streams that Traefik logs a plugin's output from.

@@ -212,6 +212,7 @@ func TestTourCanBePasted(t *testing.T) {
 printf '%s|' "$@" >> "$CALLS"; echo >> "$CALLS"
 case "$*" in
 *register*) if [ -e "$CALLS.ada" ]; then echo '{"status":409}'; else touch "$CALLS.ada"; echo '{"access_token":"first"}'; fi ;;
+*metrics*) echo sluice_gateway_up ;;
 *login*) echo '{"access_token":"second"}' ;;
 esac
 `

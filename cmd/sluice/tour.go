@@ -45,7 +45,7 @@ Hit the limit, 20 a second, and see what the 429 says:
 Your own routes are served; over HTTPS: curl {{.Trust}} -i {{.HTTPS}}/
 {{- end}}
 Look behind it, at {{.Admin}} with the token in {{.AdminTokenFile}}:
-  curl -sS {{.Admin}}/metrics
+  curl -sS {{.Admin}}/metrics | grep ^sluice_
   curl -sS {{.Admin}}/v1/gateways -H "Authorization: Bearer $(cat {{quote .AdminTokenFile}})"
 {{- if .Shipped}}
   curl -sS {{.Admin}}/v1/limits/register/ip:127.0.0.1 -H "Authorization: Bearer $(cat {{quote .AdminTokenFile}})"
