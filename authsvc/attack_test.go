@@ -96,6 +96,27 @@ func TestAttacksOverHTTP(t *testing.T) {
 	t.Logf("%d attacks, %d admitted, %d connections to addresses that tokens name", total, passed, connections)
 }
 
+// What cannot be a header becomes none, and nothing else of the token suffers.
+func TestUnfitClaimsAreNotHandedOn(t *testing.T) {
+	f := newFederation(t)
+	headers := map[string]string{"plan": "X-User-Plan", "scope": "X-User-Scopes", "sid": "X-Session-Id"}
+	for _, issuer := range f.foreign {
+		v := f.victim(issuer, "")
+		v.Claims["plan"], v.Claims["scope"], v.Claims["sid"] = "free", "read", "s1"
+		for _, unfit := range v.Unfit() {
+			a := f.wantStatus(unfit.Compact, 200)
+			for claim, header := range headers {
+				if got := a.header.Values(header); (claim == unfit.Class) != (len(got) == 0) || len(got) > 1 {
+					t.Errorf("%s, claim %s: %s %q", issuer.name, unfit.Class, header, got)
+				}
+			}
+			if got := a.header.Get("X-User-Id"); got != issuer.name+":42" {
+				t.Errorf("%s, claim %s: user %q", issuer.name, unfit.Class, got)
+			}
+		}
+	}
+}
+
 // hungUp stands for a status where the server would not read on: what exceeds
 // its buffers is cut off, and the client may see that before the answer.
 const hungUp = 0

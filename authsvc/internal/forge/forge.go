@@ -460,15 +460,27 @@ func (l *list) parties() {
 	l.claim("issuer and audience", "aud", leave, "", nil, 1, true, []any{}, []any{audience, 1}, []any{[]any{audience}}, map[string]any{audience: 1}, audience+" ", strings.ToUpper(audience), audience+",other", []any{nil}, []any{"other"})
 }
 
-// identities: what must not become a header (claims to headers, RFC 9110
-// section 5.5).
+// noHeader are texts that must not become a header (RFC 9110 section 5.5).
+var noHeader = []any{"x\r\nX-User-Plan: pro", "x\n", "\r", "x\x00", "\x7f", " 42", "42 ", "\t42", "ü", "\u2028", "４２", raw(`"\ud800"`), strings.Repeat("a", 5000)}
+
+// identities: what must not become a user.
 func (l *list) identities() {
-	for _, name := range []string{"sub", "plan", "scope", "sid"} {
-		l.claim("identity", name, "x\r\nX-User-Plan: pro", "x\n", "\r", "x\x00", "\x7f", " 42", "42 ", "\t42", "ü", "\u2028", "４２", raw(`"\ud800"`), strings.Repeat("a", 2000), map[string]any{"a": 1})
+	l.claim("identity", "sub", noHeader...)
+	l.claim("identity", "sub", leave, "", nil, 42, raw("4.2e1"), true, []any{"42"}, map[string]any{"a": 1}, strings.Repeat("u", 300), strings.Repeat("u", 64<<10))
+	l.claim("identity", "sid", 1, nil, []any{"s"}, map[string]any{"a": 1})
+	l.claim("identity", "jti", 1, nil, []any{"j"})
+}
+
+// Unfit lists good tokens with one claim that must not become a header. It
+// becomes none, and the token counts without it.
+func (v Victim) Unfit() []Attack {
+	l := &list{Victim: v}
+	for _, name := range []string{"plan", "scope"} {
+		l.claim(name, name, noHeader...)
+		l.claim(name, name, map[string]any{"a": 1}, []any{"a b"}, []any{[]any{"a"}})
 	}
-	l.claim("identity", "sub", leave, "", nil, 42, raw("4.2e1"), true, []any{"42"}, strings.Repeat("u", 300), strings.Repeat("u", 64<<10))
-	l.claim("identity", "sid", 1, nil, []any{"s"})
-	l.claim("identity", "jti", 1, nil, []any{"j"}, "j\n")
+	l.claim("sid", "sid", noHeader...)
+	return l.attacks
 }
 
 // names: one name twice, in whatever spelling, means two things to two readers.
