@@ -186,7 +186,7 @@ func (b *backend) close() {
 // backend, which therefore is part of what it is known by.
 func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 	return deciders.hold(ctx, b.identity+"\n"+s.auth.identity, func() (interface{}, func()) {
-		d := newDecisions(s.auth, s.userHeader, newAuthClient(s.auth, clock), b.stream, clock)
+		d := newDecisions(s.auth, s.userHeader, newAuthClient(s.auth, s.userHeader, clock, logLine), b.stream, clock)
 		d.identity = unique(b.identity)
 		b.mu.Lock()
 		b.decisions = append(b.decisions, d)

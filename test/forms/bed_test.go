@@ -91,6 +91,10 @@ type fakeAuth struct {
 func startFakeAuth(t *testing.T) *fakeAuth {
 	a := &fakeAuth{}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header["Authorization"] == nil { // a gateway that has just started looks whether anybody is there
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
 		a.mu.Lock()
 		a.asked = append(a.asked, r.Header.Clone())
 		judge := a.judge
