@@ -140,8 +140,6 @@ func (i *identity) refusedBy(status store.Status, leeway time.Duration) error {
 	switch {
 	case status.Revoked:
 		return fmt.Errorf("%w: token", errRevoked)
-	case status.Unreadable:
-		return fmt.Errorf("%w: redis holds something that authsvc did not write", errRevoked)
 	case status.SessionRevoked:
 		return fmt.Errorf("%w: session", errRevoked)
 	case i.voidedBy(status.VoidBefore, leeway):

@@ -182,7 +182,6 @@ func (s *Service) explainStatus(ctx context.Context, e *explanation, who *identi
 		e.add("status", "known to redis", err.Error(), s.Config.OnRedisFailure == "verify")
 	}
 	e.add("token", "not revoked", yes(!status.Revoked, "not revoked", "revoked"), !status.Revoked)
-	e.add("entry", "written by authsvc", yes(!status.Unreadable, "written by it, or none", "written by somebody else"), !status.Unreadable)
 	if who.issuer.own {
 		e.add("session", "not ended", yes(!status.SessionRevoked, "not ended", "ended"), !status.SessionRevoked)
 	}

@@ -53,6 +53,8 @@ func newMetrics(s *Service) *metrics {
 		counterFunc("authsvc_redis_round_trips_total", "Calls to Redis.", s.store.RoundTrips),
 		counterFunc("authsvc_verified_hits_total", "Tokens whose signature had been verified before.", s.verifier.hits.Load),
 		counterFunc("authsvc_verified_misses_total", "Tokens that were verified in full.", s.verifier.misses.Load),
+		counterFunc("authsvc_redis_odd_replies_total", "Replies of Redis that were no answers to what was asked.", s.store.OddReplies),
+		counterFunc("authsvc_panics_total", "Panics that were survived.", func() int64 { return s.store.Panics() + s.tasks.Panics.Load() }),
 		gaugeFunc("authsvc_redis_away", "1 while the breaker is open.", s.store.Away),
 		gaugeFunc("authsvc_events_alive", "1 while revocation events arrive.", s.store.StreamAlive),
 		issuerCollector{s.verifier}, &gatewayCollector{service: s},

@@ -41,13 +41,13 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/labstack/echo/v4"
 
+	"github.com/sluice-gateway/sluice/authsvc/internal/task"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
@@ -78,7 +78,7 @@ type Service struct {
 	publicAddr, adminAddr net.Addr
 	servers               []*http.Server
 	cancel                context.CancelFunc
-	tasks                 sync.WaitGroup
+	tasks                 *task.Group
 }
 
 // Open starts the service. It returns once both listeners accept; Redis and
@@ -100,6 +100,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	s.opened = time.Now()
 	background, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
+	s.tasks = &task.Group{Log: s.log}
 
 	if err := s.openKeys(background); err != nil {
 		return err
@@ -121,7 +122,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	if s.adminAddr, err = s.serve(s.AdminListener, s.Config.AdminListen, "adminListen", s.adminRoutes()); err != nil {
 		return err
 	}
-	s.tasks.Go(func() { s.publishKeys(background) })
+	s.tasks.Go(background, "publish keys", s.publishKeys)
 	s.log.Info("authsvc is up", "public", s.publicAddr.String(), "admin", s.adminAddr.String(), "version", Version())
 	return nil
 }
@@ -151,7 +152,7 @@ func (s *Service) openKeys(background context.Context) error {
 		if s.keyDir, err = openKeyDir(s.keyDir); err != nil {
 			return err
 		}
-		s.tasks.Go(func() { s.keyDir.watch(background) })
+		s.tasks.Go(background, "own keys", s.keyDir.watch)
 	}
 	if s.admin, err = openSecret(s.keyDir, "admin.token", c.AdminToken, c.AdminTokenFile); err != nil {
 		m.add("adminTokenFile", c.AdminTokenFile, err.Error())
@@ -212,7 +213,7 @@ func (s *Service) openSource(background context.Context, i IssuerConfig, changed
 		if err != nil {
 			return nil, err
 		}
-		s.tasks.Go(func() { keys.watch(background) })
+		s.tasks.Go(background, "keys of "+i.Name, keys.watch)
 		return keys, nil
 	}
 	keys := newRemoteKeys(i, changed, log)
@@ -222,7 +223,7 @@ func (s *Service) openSource(background context.Context, i IssuerConfig, changed
 	if err := keys.fetch(background); errors.Is(err, errWeakKeys) {
 		return nil, err
 	}
-	s.tasks.Go(func() { keys.watch(background) })
+	s.tasks.Go(background, "keys of "+i.Name, keys.watch)
 	return keys, nil
 }
 
@@ -247,7 +248,7 @@ func (s *Service) serve(listener net.Listener, address, option string, handler h
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	s.servers = append(s.servers, server)
-	s.tasks.Go(func() {
+	s.tasks.Go(context.Background(), option, func(context.Context) {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("listener failed", "address", listener.Addr().String(), "error", err)
 		}
@@ -268,7 +269,9 @@ func (s *Service) Close() error {
 	if s.cancel != nil {
 		s.cancel()
 	}
-	s.tasks.Wait()
+	if s.tasks != nil {
+		s.tasks.Wait()
+	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sluice-gateway/sluice/authsvc/internal/task"
 )
 
 type counter = atomic.Int64
@@ -22,35 +24,40 @@ const probeBudget = 250 * time.Millisecond
 
 // breaker keeps requests from waiting for a Redis that does not answer. Closed,
 // it lets calls through with their budget as the deadline; after tripAfter
-// failures in a row it opens and refuses at once; a probe in the background,
-// never a request, finds out when Redis is back.
+// failures in a row that count it opens and refuses at once; a probe in the
+// background, never a request, finds out when Redis is back.
 type breaker struct {
-	ping     func(context.Context) error
+	serves   func(context.Context) error
+	cut      func() // closes all connections
+	tasks    *task.Group
 	log      *slog.Logger
 	failures atomic.Int32
 	opened   chan struct{} // holds a token while the probe has work
 	open     atomic.Bool
 }
 
-func newBreaker(ping func(context.Context) error, log *slog.Logger) *breaker {
-	return &breaker{ping: ping, log: log, opened: make(chan struct{}, 1)}
+func newBreaker(serves func(context.Context) error, cut func(), tasks *task.Group, log *slog.Logger) *breaker {
+	return &breaker{serves: serves, cut: cut, tasks: tasks, log: log, opened: make(chan struct{}, 1)}
 }
 
 func (b *breaker) isOpen() bool { return b.open.Load() }
 
-func (b *breaker) do(ctx context.Context, budget time.Duration, f func(context.Context) error) error {
+// do runs f. Every error of f is ErrAway to the caller: f accepts the replies
+// that are answers, and no others. A panic is one as well, for what f takes
+// apart came from outside.
+func (b *breaker) do(ctx context.Context, budget time.Duration, counts func(error) bool, f func(context.Context) error) error {
 	if b.isOpen() {
 		return ErrAway
 	}
 	bounded, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	err := f(bounded)
-	if !away(err) {
+	err := b.tasks.Try("redis call", func() error { return f(bounded) })
+	if err == nil {
 		b.failures.Store(0)
-		return err
+		return nil
 	}
 	// A caller that hung up says nothing about Redis.
-	if ctx.Err() == nil && b.failures.Add(1) >= tripAfter {
+	if ctx.Err() == nil && counts(err) && b.failures.Add(1) >= tripAfter {
 		b.trip(err)
 	}
 	return fmt.Errorf("%w: %w", ErrAway, err)
@@ -61,6 +68,7 @@ func (b *breaker) trip(cause error) {
 		return
 	}
 	b.log.Warn("redis is away", "error", cause)
+	b.cut()
 	select {
 	case b.opened <- struct{}{}:
 	default:
@@ -84,9 +92,9 @@ func (b *breaker) probe(ctx context.Context) {
 			case <-time.After(pause):
 			}
 			bounded, cancel := context.WithTimeout(ctx, probeBudget)
-			err := b.ping(bounded)
+			err := b.tasks.Try("redis probe", func() error { return b.serves(bounded) })
 			cancel()
-			if !away(err) {
+			if err == nil {
 				b.failures.Store(0)
 				b.open.Store(false)
 				b.log.Info("redis is back")
@@ -95,25 +103,10 @@ func (b *breaker) probe(ctx context.Context) {
 	}
 }
 
-// away tells "Redis did not serve us" from "Redis said something". An error
-// reply proves a living server, except for those by which a server says that
-// it cannot serve at the moment (DESIGN section 6).
-func away(err error) bool {
-	if err == nil || errors.Is(err, redis.Nil) {
-		return false
-	}
+// replied tells an error that Redis sent from one of the way there.
+func replied(err error) bool {
 	var reply redis.Error
-	if !errors.As(err, &reply) {
-		return true
-	}
-	for _, code := range []string{
-		"LOADING", "OOM", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY",
-		"MISCONF", "NOREPLICAS", "NOAUTH", "WRONGPASS", "NOPERM", "UNBLOCKED", "MOVED", "ASK",
-		"max number of clients",
-	} {
-		if redis.HasErrorPrefix(err, code) {
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &reply)
 }
+
+func unanswered(err error) bool { return !replied(err) }

@@ -70,8 +70,8 @@ func (s *Store) publish(ctx context.Context, e event) error {
 	var epoch [8]byte
 	_, _ = rand.Read(epoch[:]) // never fails
 	err := s.call(ctx, func(ctx context.Context) error {
-		return announce.Run(ctx, s.redis, []string{s.eventKey()},
-			s.channel(), hex.EncodeToString(epoch[:]), inner).Err()
+		return isNumber(announce.Run(ctx, s.redis, []string{s.eventKey()},
+			s.channel(), hex.EncodeToString(epoch[:]), inner).Result())
 	})
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", e.Type, err)
@@ -79,14 +79,19 @@ func (s *Store) publish(ctx context.Context, e event) error {
 	return nil
 }
 
-// tick publishes the heartbeat of the stream. A failure is the breaker's
-// business and, by silence, the listeners'.
+// tick publishes the heartbeat of the stream. A failure shows to the listeners by
+// silence. It may be the script's alone; whether checks are served is asked apart,
+// so that an outage is noticed without a request that pays for it.
 func (s *Store) tick(ctx context.Context) {
 	every := time.NewTicker(tickEvery)
 	defer every.Stop()
 	for {
-		if err := s.publish(ctx, event{Type: "tick"}); err != nil && !errors.Is(err, ErrAway) {
-			s.Log.Warn("tick not published", "error", err)
+		err := s.publish(ctx, event{Type: "tick"})
+		if err == nil {
+			s.unable.Store(nil)
+		} else if ctx.Err() == nil {
+			s.unable.Store(&err)
+			_ = s.check(ctx, s.serves)
 		}
 		select {
 		case <-ctx.Done():

@@ -60,7 +60,10 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], oldest, '+inf', 'LIMIT', 0, ARGV[1])
 func (s *Store) Gateways(ctx context.Context) ([]Gateway, error) {
 	var instances []string
 	err := s.call(ctx, func(ctx context.Context) (err error) {
-		instances, err = alive.Run(ctx, s.redis, []string{s.liveKey()}, maxGateways).StringSlice()
+		instances, err = texts(alive.Run(ctx, s.redis, []string{s.liveKey()}, maxGateways).Result())
+		if len(instances) > maxGateways {
+			err = unexpected(instances, "the living gateways")
+		}
 		return err
 	})
 	if err != nil || len(instances) == 0 {
@@ -74,7 +77,7 @@ func (s *Store) Gateways(ctx context.Context) ([]Gateway, error) {
 			}
 			return nil
 		})
-		return firstAway(cmds, err) // one may have died in between
+		return firstFailed(cmds, err) // what is no heartbeat is left out below
 	})
 	if err != nil {
 		return nil, err

@@ -106,20 +106,29 @@ func (s *Store) Usage(ctx context.Context, l Limit, key string) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	var reply []string
-	err = s.call(ctx, func(ctx context.Context) (err error) {
-		reply, err = counters.Run(ctx, s.redis, []string{redisKey}).StringSlice()
-		return err
+	var value string
+	var now time.Time
+	err = s.call(ctx, func(ctx context.Context) error {
+		raw, err := counters.Run(ctx, s.redis, []string{redisKey}).Result()
+		reply, err := textsOf(3, raw, err)
+		if err != nil {
+			return err
+		}
+		seconds, err := presentInstant(reply[1] + "000")
+		if err != nil {
+			return err
+		}
+		micros, err := strconv.ParseUint(reply[2], 10, 20)
+		if err != nil {
+			return unexpected(reply[2], "microseconds")
+		}
+		value, now = reply[0], time.UnixMilli(seconds).Add(time.Duration(micros)*time.Microsecond)
+		return nil
 	})
 	if err != nil {
 		return Usage{}, err
 	}
-	if len(reply) != 3 {
-		return Usage{}, fmt.Errorf("counters: %d elements", len(reply))
-	}
-	seconds, _ := strconv.ParseInt(reply[1], 10, 64)
-	micros, _ := strconv.ParseInt(reply[2], 10, 64)
-	usage := parseWindow(reply[0]).usage(l, time.Unix(seconds, micros*1000))
+	usage := parseWindow(value).usage(l, now)
 	usage.Key = key
 	return usage, nil
 }
@@ -212,6 +221,6 @@ func (s *Store) Reset(ctx context.Context, l Limit, key string) error {
 		return err
 	}
 	return s.call(ctx, func(ctx context.Context) error {
-		return reset.Run(ctx, s.redis, []string{redisKey}, l.WindowMS).Err()
+		return isNumber(reset.Run(ctx, s.redis, []string{redisKey}, l.WindowMS).Result())
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -38,34 +39,58 @@ type Family struct {
 func (s *Store) CreateFamily(ctx context.Context, f Family) error {
 	key := s.sessionKey(f.Session)
 	return s.call(ctx, func(ctx context.Context) error {
-		_, err := s.redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		return s.transaction(ctx, func(p redis.Pipeliner) {
 			p.HSet(ctx, key,
 				"user", f.User, "claims", f.Claims, "ttl", f.TTL.Milliseconds(), "mac", f.MAC,
 				"issued", f.Issued.UnixMilli(), "current", f.Current)
 			p.PExpire(ctx, key, s.Session)
-			return nil
 		})
-		return err
 	})
+}
+
+// transaction queues commands that each answer a number, the last one being the
+// PEXPIRE that shows by its 1 that they were carried out.
+func (s *Store) transaction(ctx context.Context, queue func(redis.Pipeliner)) error {
+	cmds, err := s.redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		queue(p)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if last, isBool := cmds[len(cmds)-1].(*redis.BoolCmd); !isBool || !last.Val() {
+		return unexpected(nil, "the life of a key that was just written")
+	}
+	return nil
 }
 
 // LoadFamily reads a living family.
 func (s *Store) LoadFamily(ctx context.Context, session string) (Family, error) {
-	var fields map[string]string
-	err := s.call(ctx, func(ctx context.Context) (err error) {
-		fields, err = s.redis.HGetAll(ctx, s.sessionKey(session)).Result()
-		return err
+	fields := make(map[string]string)
+	var ttl, issued int64
+	err := s.call(ctx, func(ctx context.Context) error {
+		flat, err := texts(s.redis.Do(ctx, "hgetall", s.sessionKey(session)).Result())
+		if err != nil {
+			return err
+		}
+		for pair := range slices.Chunk(flat, 2) {
+			fields[pair[0]] = pair[len(pair)-1]
+		}
+		if len(flat) == 0 || fields["revoked"] == revokedSession {
+			return nil
+		}
+		var badTTL, badIssued error
+		ttl, badTTL = strconv.ParseInt(fields["ttl"], 10, 64)
+		issued, badIssued = instant(fields["issued"])
+		if len(flat)%2 != 0 || badTTL != nil || badIssued != nil || fields["user"] == "" {
+			return unexpected(any(nil), "a session")
+		}
+		return nil
 	})
-	if err != nil && !errors.Is(err, ErrAway) { // a key of a foreign type
-		return Family{}, fmt.Errorf("%w: %w", ErrNoSession, err)
-	}
 	if err != nil {
 		return Family{}, err
 	}
-	ttl, badTTL := strconv.ParseInt(fields["ttl"], 10, 64)
-	issued, badIssued := strconv.ParseInt(fields["issued"], 10, 64)
-	_, revoked := fields["revoked"]
-	if revoked || badTTL != nil || badIssued != nil || fields["user"] == "" {
+	if len(fields) == 0 || fields["revoked"] == revokedSession {
 		return Family{}, ErrNoSession
 	}
 	return Family{
@@ -140,17 +165,19 @@ return {'reused', ''}
 // Rotate runs the rotation. On Repeated, pair is the one to hand out.
 func (s *Store) Rotate(ctx context.Context, r Rotation) (outcome Outcome, pair string, err error) {
 	err = s.call(ctx, func(ctx context.Context) error {
-		reply, err := rotate.Run(ctx, s.redis, []string{s.sessionKey(r.Session)},
+		raw, err := rotate.Run(ctx, s.redis, []string{s.sessionKey(r.Session)},
 			r.Presented, r.Next, r.Pair, r.Issued.UnixMilli(),
-			s.Session.Milliseconds(), s.Grace.Milliseconds(), s.Token.Milliseconds()).StringSlice()
+			s.Session.Milliseconds(), s.Grace.Milliseconds(), s.Token.Milliseconds()).Result()
+		reply, err := textsOf(2, raw, err)
 		if err != nil {
 			return err
 		}
-		if len(reply) != 2 {
-			return fmt.Errorf("rotate: %d elements", len(reply))
-		}
 		outcome, pair = Outcome(reply[0]), reply[1]
-		return nil
+		switch outcome {
+		case Rotated, Repeated, Reused, Unknown:
+			return nil
+		}
+		return unexpected(reply[0], "an outcome")
 	})
 	if err != nil {
 		return "", "", fmt.Errorf("rotate: %w", err)
@@ -166,13 +193,11 @@ func (s *Store) Rotate(ctx context.Context, r Rotation) (outcome Outcome, pair s
 func (s *Store) RevokeSession(ctx context.Context, session string) error {
 	key := s.sessionKey(session)
 	err := s.call(ctx, func(ctx context.Context) error {
-		_, err := s.redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		return s.transaction(ctx, func(p redis.Pipeliner) {
 			p.Del(ctx, key)
-			p.HSet(ctx, key, "revoked", "1")
+			p.HSet(ctx, key, "revoked", revokedSession)
 			p.PExpire(ctx, key, s.Token)
-			return nil
 		})
-		return err
 	})
 	if err != nil {
 		return fmt.Errorf("revoke session: %w", err)

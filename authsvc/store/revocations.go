@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,14 +19,15 @@ import (
 // Redis's clock decides, so replicas with different clocks agree; the mark
 // always moves, so a second revocation in one millisecond voids what was
 // issued between the two. (pcall, because a key of a foreign type must not keep
-// anybody from being revoked; SET replaces it.)
+// anybody from being revoked; SET replaces it. Nor does what lies more than a day
+// ahead: authsvc writes no such mark.)
 var revokeUser = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local before = now
 local previous = redis.pcall('GET', KEYS[1])
 previous = type(previous) == 'string' and tonumber(previous)
-if previous and previous + 1 > now then
+if previous and previous <= now + 86400000 and previous + 1 > now then
   before = previous + 1
 end
 before = string.format('%.0f', before)
@@ -47,6 +47,9 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local before = redis.pcall('GET', KEYS[1])
 before = type(before) == 'string' and tonumber(before) or 0
+if not (before >= 0 and before <= now + 86400000) then
+  before = 0
+end
 return {string.format('%.0f', math.max(now, before + 1)), string.format('%.0f', before)}
 `)
 
@@ -56,11 +59,15 @@ func (s *Store) markLife() time.Duration { return max(s.Session, s.Token) }
 // mark, in unix milliseconds.
 func (s *Store) RevokeUser(ctx context.Context, user string) (before int64, err error) {
 	err = s.call(ctx, func(ctx context.Context) error {
-		text, err := revokeUser.Run(ctx, s.redis, []string{s.userKey(user)}, s.markLife().Milliseconds()).Text()
+		reply, err := revokeUser.Run(ctx, s.redis, []string{s.userKey(user)}, s.markLife().Milliseconds()).Result()
 		if err != nil {
 			return err
 		}
-		before, err = strconv.ParseInt(text, 10, 64)
+		text, isText := reply.(string)
+		if !isText {
+			return unexpected(reply, "a mark")
+		}
+		before, err = presentInstant(text)
 		return err
 	})
 	if err != nil {
@@ -74,19 +81,17 @@ func (s *Store) RevokeUser(ctx context.Context, user string) (before int64, err 
 // mark before which the user's tokens are void.
 func (s *Store) Stamp(ctx context.Context, user string) (issued time.Time, before int64, err error) {
 	err = s.call(ctx, func(ctx context.Context) error {
-		reply, err := stamp.Run(ctx, s.redis, []string{s.userKey(user)}).StringSlice()
+		raw, err := stamp.Run(ctx, s.redis, []string{s.userKey(user)}).Result()
+		reply, err := textsOf(2, raw, err)
 		if err != nil {
 			return err
 		}
-		if len(reply) != 2 {
-			return fmt.Errorf("stamp: %d elements", len(reply))
-		}
-		ms, err := strconv.ParseInt(reply[0], 10, 64)
+		ms, err := presentInstant(reply[0])
 		if err != nil {
 			return err
 		}
 		issued = time.UnixMilli(ms)
-		before, err = strconv.ParseInt(reply[1], 10, 64)
+		before, err = instant(reply[1])
 		return err
 	})
 	return issued, before, err
@@ -101,12 +106,12 @@ func (s *Store) restore(ctx context.Context) {
 	var writes []func(redis.Pipeliner)
 	for id, until := range tokens {
 		writes = append(writes, func(p redis.Pipeliner) {
-			p.SetArgs(ctx, s.tokenKey(id), revokedValue, redis.SetArgs{ExpireAt: until})
+			p.Do(ctx, "set", s.tokenKey(id), revokedValue, "px", life(until))
 		})
 	}
 	for sid, until := range sessions {
 		writes = append(writes, func(p redis.Pipeliner) {
-			p.HSet(ctx, s.sessionKey(sid), "revoked", "1")
+			p.HSet(ctx, s.sessionKey(sid), "revoked", revokedSession)
 			p.PExpireAt(ctx, s.sessionKey(sid), until)
 		})
 	}
@@ -117,14 +122,14 @@ func (s *Store) restore(ctx context.Context) {
 	}
 	for len(writes) > 0 && ctx.Err() == nil {
 		batch := writes[:min(len(writes), 200)]
-		err := s.breaker.do(ctx, s.patience(), func(ctx context.Context) error {
+		err := s.call(ctx, func(ctx context.Context) error {
 			cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 				for _, write := range batch {
 					write(p)
 				}
 				return nil
 			})
-			return firstAway(cmds, err)
+			return firstFailed(cmds, err)
 		})
 		if err != nil {
 			s.Log.Warn("revocations were not written back", "left", len(writes), "error", err)

@@ -23,6 +23,6 @@ func (s *Store) PublishKey(ctx context.Context, key PublishedKey) error {
 		return err
 	}
 	return s.call(ctx, func(ctx context.Context) error {
-		return s.redis.Set(ctx, s.signingKey(key.ID), value, time.Minute).Err()
+		return isOK(s.redis.Set(ctx, s.signingKey(key.ID), value, time.Minute).Result())
 	})
 }

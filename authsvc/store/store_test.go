@@ -84,53 +84,79 @@ func TestReplicasHearOfRevocations(t *testing.T) {
 	}
 }
 
-// RULES 1, poison: whatever somebody writes into Redis can refuse, and that is
-// all it can do; a revocation this process has heard of stays one.
-func TestPoisonedEntriesOnlyRefuse(t *testing.T) {
+// RULES 1, poison: what somebody writes into Redis is a revocation, or it is
+// nothing that is known of the token, as though Redis were away. A revocation
+// that this process has heard of stays one.
+func TestPoisonedEntries(t *testing.T) {
 	redis := redistest.Start(t)
 	s := listening(t, open(t, options(redis.Addr)))
 	client := redis.Client()
 	defer client.Close()
 	ctx := context.Background()
-	for i, test := range []struct {
-		key, value string
-		refused    bool
-	}{
-		{"t:tok:%s", "active", true}, // without the sum: not ours
-		{"t:tok:%s", "active forged", false},
-		{"t:tok:%s", "", true},
-		{"t:tok:%s", `{"status":"active","user":"admin"}`, true},
-		{"t:tok:%s", "revoked", true},
-		{"t:tok:%s", strings.Repeat("x", 1<<20), true},
-		{"t:usr:u%s", "garbage", true},
-		{"t:usr:u%s", "1e300", true},
-		{"t:usr:u%s", "", true},
-		{"t:usr:u%s", "-1", false},
+	const good, refused, unknown = "good", "refused", "unknown"
+	judge := func(q Question) string {
+		status, err := s.Status(ctx, q, true)
+		switch {
+		case status.Revoked, status.SessionRevoked, status.VoidBefore > 0:
+			return refused
+		case errors.Is(err, ErrAway):
+			return unknown
+		case err != nil:
+			t.Error(err)
+		}
+		return good
+	}
+	for i, test := range []struct{ key, value, want string }{
+		{"t:tok:%s", "active", unknown}, // without the sum: not ours
+		{"t:tok:%s", "active forged", good},
+		{"t:tok:%s", "", unknown},
+		{"t:tok:%s", `{"status":"active","user":"admin"}`, unknown},
+		{"t:tok:%s", "revoked", refused},
+		{"t:tok:%s", "REVOKED", unknown},
+		{"t:tok:%s", strings.Repeat("x", 1<<20), unknown},
+		{"t:usr:u%s", "garbage", unknown},
+		{"t:usr:u%s", "1e300", unknown},
+		{"t:usr:u%s", "inf", unknown},
+		{"t:usr:u%s", "nan", unknown},
+		{"t:usr:u%s", "9999999999999", unknown}, // in the year 2286
+		{"t:usr:u%s", "", unknown},
+		{"t:usr:u%s", "-1", unknown},
+		{"t:usr:u%s", "1", refused},
 	} {
 		id := fmt.Sprint("id", i)
 		if err := client.Set(ctx, fmt.Sprintf(test.key, id), test.value, 0).Err(); err != nil {
 			t.Fatal(err)
 		}
-		if status := ask(t, s, question(id, "u"+id)); (status.Revoked || status.Unreadable) != test.refused {
-			t.Errorf("%s = %.40q: %+v", test.key, test.value, status)
+		if got := judge(question(id, "u"+id)); got != test.want {
+			t.Errorf("%s = %.40q: %s, want %s", test.key, test.value, got, test.want)
+		}
+		// Nor does it keep a user from logging in and from being revoked.
+		if _, _, err := s.Stamp(ctx, "u"+id); err != nil {
+			t.Errorf("%s = %.40q: stamp: %v", test.key, test.value, err)
+		}
+		if _, err := s.RevokeUser(ctx, "u"+id); err != nil {
+			t.Errorf("%s = %.40q: revoke: %v", test.key, test.value, err)
 		}
 	}
 	for i, key := range []string{"t:tok:type0", "t:usr:utype1"} {
 		if err := client.LPush(ctx, key, "x").Err(); err != nil {
 			t.Fatal(err)
 		}
-		if id := fmt.Sprint("type", i); !ask(t, s, question(id, "u"+id)).Unreadable {
-			t.Errorf("%s of a foreign type is not refused", key)
+		if id := fmt.Sprint("type", i); judge(question(id, "u"+id)) != unknown {
+			t.Errorf("%s of a foreign type is taken for a status", key)
 		}
+	}
+	if s.Away() {
+		t.Error("poisoned entries pass for an outage")
 	}
 	if err := client.Set(ctx, "t:ref:sid", "x", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	q := question("session", "u")
-	if q.Session = "sid"; !ask(t, s, q).Unreadable {
-		t.Error("a session of a foreign type is not refused")
+	if q.Session = "sid"; judge(q) != unknown {
+		t.Error("a session of a foreign type is taken for one")
 	}
-	if _, err := s.LoadFamily(ctx, "sid"); !errors.Is(err, ErrNoSession) {
+	if _, err := s.LoadFamily(ctx, "sid"); !errors.Is(err, ErrAway) {
 		t.Errorf("a family of a foreign type: %v", err)
 	}
 	// Nor does a foreign type keep anybody from being revoked.
@@ -353,10 +379,10 @@ func TestHalfAPipelineIsNoAnswer(t *testing.T) {
 		half.broken.Store(true)
 		status, err := s.Status(context.Background(), q, register)
 		half.broken.Store(false)
-		if !errors.Is(err, ErrAway) || status.Revoked || status.Unreadable {
+		if !errors.Is(err, ErrAway) || status.Revoked {
 			t.Errorf("half an answer: %+v %v", status, err)
 		}
-		if status := ask(t, s, q); status.Revoked || status.Unreadable {
+		if status := ask(t, s, q); status.Revoked {
 			t.Errorf("after it: %+v", status)
 		}
 	}

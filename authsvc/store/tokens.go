@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +24,6 @@ type Question struct {
 type Status struct {
 	Present        bool // Redis knew the token before this question
 	Revoked        bool
-	Unreadable     bool // an entry was not written by authsvc
 	SessionRevoked bool
 	VoidBefore     int64 // unix ms; 0: no mark
 
@@ -47,6 +45,8 @@ const statusLife = time.Second
 const (
 	activeValue  = "active " // and the sum of the token that was verified
 	revokedValue = "revoked"
+
+	revokedSession = "1" // in the field revoked of a session
 )
 
 // Status answers a question. With register, an unknown token is written down
@@ -59,12 +59,13 @@ func (s *Store) Status(ctx context.Context, q Question, register bool) (Status, 
 	var err error
 	if !fresh {
 		var answer Status
-		if answer, err = s.ask(ctx, q, register); err == nil {
-			if register && !answer.Present {
-				s.noteLater(q)
-			}
+		answer, err = s.ask(ctx, q, register)
+		if err == nil && register && !answer.Present {
+			s.noteLater(q)
+		}
+		if err == nil || answer.Revoked {
 			status = answer
-			status.Certain = true
+			status.Certain = err == nil
 		}
 	}
 	s.memory.judge(q, &status)
@@ -86,49 +87,31 @@ func (s *Store) ask(ctx context.Context, q Question, register bool) (Status, err
 	asked := time.Now()
 	generation, _ := s.stream.state()
 
-	var token, user, session *redis.StringCmd
-	err := s.check(ctx, func(ctx context.Context) error {
-		cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-			token = s.askToken(ctx, p, q, register)
-			user = p.Get(ctx, s.userKey(q.User))
-			if q.Session != "" {
-				session = p.HGet(ctx, s.sessionKey(q.Session), "revoked")
-			}
-			return nil
-		})
-		return firstAway(cmds, err)
+	var status Status
+	var odd error
+	err := s.check(ctx, func(ctx context.Context) (err error) {
+		status, odd, err = s.inquire(ctx, q, register)
+		return err
 	})
 	if err != nil {
-		return Status{}, err
+		return status, err
 	}
-	status := read(token, user, session)
+	if odd != nil {
+		s.odd.Add(1)
+		s.tell("odd", "redis holds what authsvc did not write", odd)
+		return status, fmt.Errorf("%w: %w", ErrAway, odd)
+	}
 	s.remember(q, status)
 	s.statuses.Add(q.ID, cachedStatus{status: status, generation: generation, asked: asked})
 	return status, nil
 }
 
-// firstAway is the error of a pipeline if any of its replies is missing. The
-// error that go-redis returns is the first one, and that may be the harmless
-// "no such key" of a reply that came before the connection broke.
-func firstAway(cmds []redis.Cmder, err error) error {
-	for _, cmd := range cmds {
-		if away(cmd.Err()) {
-			return cmd.Err()
-		}
-	}
-	if away(err) {
-		return err
-	}
-	return nil
-}
-
-// remember keeps refusals beyond the cache entry they came with. What was not
-// readable is none: memory is written back to a Redis that has forgotten.
+// remember keeps refusals beyond the cache entry they came with.
 func (s *Store) remember(q Question, status Status) {
 	if status.Revoked {
 		s.memory.revokeToken(q.ID, q.Expires)
 	}
-	if status.SessionRevoked && !status.Unreadable {
+	if status.SessionRevoked {
 		s.memory.revokeSession(q.Session, time.Now().Add(s.Token))
 	}
 	if status.VoidBefore > 0 {
@@ -136,47 +119,79 @@ func (s *Store) remember(q Question, status Status) {
 	}
 }
 
-// askToken reads the entry and, where there is none, writes one that lives as
-// long as the token: SET NX GET is one command, so two replicas that see a
-// token first do not disturb each other, and a revocation is never overwritten.
-func (s *Store) askToken(ctx context.Context, p redis.Pipeliner, q Question, register bool) *redis.StringCmd {
-	if !register {
-		return p.Get(ctx, s.tokenKey(q.ID))
+// inquire is the round trip. With register it writes the token down first where
+// there is no entry, for as long as the token lives: SET NX is one command, so
+// two replicas that see a token first do not disturb each other, and a
+// revocation is never overwritten. (With GET added to it one command would do,
+// but that needs Redis 7.0.)
+//
+// odd is what is wrong with the values, where Redis itself serves well. A
+// revocation that was read counts beside any error.
+func (s *Store) inquire(ctx context.Context, q Question, register bool) (status Status, odd, err error) {
+	var written, token, user, session *redis.Cmd
+	_, err = s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
+		if register {
+			written = p.Do(ctx, "set", s.tokenKey(q.ID), activeValue+q.Sum, "nx", "px", life(q.Expires))
+		}
+		token = p.Do(ctx, "get", s.tokenKey(q.ID))
+		user = p.Do(ctx, "get", s.userKey(q.User))
+		if q.Session != "" {
+			session = p.Do(ctx, "hget", s.sessionKey(q.Session), "revoked")
+		}
+		return nil
+	})
+	if replied(err) {
+		err = nil // of the first reply that is an error; each is looked at below
 	}
-	cmd := redis.NewStringCmd(ctx, "set", s.tokenKey(q.ID), activeValue+q.Sum, "nx", "get", "pxat", q.Expires.UnixMilli())
-	_ = p.Process(ctx, cmd) // queued; the error arrives with the reply
-	return cmd
-}
-
-// read turns three replies into a status. What cannot be read refuses: an
-// entry of a wrong type or with an unknown text was not written by authsvc,
-// and treating it as "active" would let whoever wrote it revive a token.
-func read(token, user, session *redis.StringCmd) Status {
-	var status Status
-	if value, written := status.text(token); written {
-		status.Present = true
-		status.Revoked = value == revokedValue
-		status.Unreadable = !status.Revoked && !strings.HasPrefix(value, activeValue)
-	}
-	if value, written := status.text(user); written {
-		before, err := strconv.ParseInt(value, 10, 64)
-		status.VoidBefore = before
-		status.Unreadable = status.Unreadable || err != nil
+	var problems problems
+	status.Present, status.Revoked = readToken(written, token, &problems)
+	if text, there := problems.text("user's mark", user); there {
+		var err error
+		if status.VoidBefore, err = instant(text); err != nil {
+			problems.add("user's mark", err)
+		}
 	}
 	if session != nil {
-		_, status.SessionRevoked = status.text(session)
+		text, there := problems.text("session", session)
+		status.SessionRevoked = text == revokedSession
+		if there && !status.SessionRevoked {
+			problems.add("session", unexpected(text, "the mark of a revoked session"))
+		}
 	}
-	return status
+	if err == nil {
+		err = problems.refused
+	}
+	return status, problems.odd, err
 }
 
-// text is the value of a reply, if there is one.
-func (s *Status) text(reply *redis.StringCmd) (value string, written bool) {
-	value, err := reply.Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		s.Unreadable = true
+// readToken reads the replies to SET and GET. After a SET that Redis answered
+// there is an entry: that it is not there tells of replies to something else. A
+// Redis that refuses to write (no memory left, a replica missing) can still
+// tell; one that is a replica may tell old things.
+func readToken(written, token *redis.Cmd, problems *problems) (present, revoked bool) {
+	text, there := problems.text("token", token)
+	revoked = text == revokedValue
+	if there && !revoked && !strings.HasPrefix(text, activeValue) {
+		problems.add("token", unexpected(text, "a status"))
 	}
-	return value, err == nil
+	if written == nil {
+		return there, revoked
+	}
+	reply, err := written.Result()
+	isNew := err == nil && reply == "OK"
+	switch {
+	case isNew, errors.Is(err, redis.Nil):
+		if !there {
+			problems.add("token", unexpected(nil, "what was just written"))
+		}
+	case !replied(err) || redis.HasErrorPrefix(err, "READONLY"):
+		problems.fail("token", reply, err)
+	}
+	return there && !isNew, revoked
 }
+
+// life is how long a key for this expiry is to live, in milliseconds.
+func life(expires time.Time) int64 { return max(1, time.Until(expires).Milliseconds()) }
 
 // Register writes a freshly issued token down as active, if nothing is written
 // of it yet: a revocation that was quicker stays. Its user is noted.
@@ -186,19 +201,17 @@ func (s *Store) Register(ctx context.Context, q Question) error {
 		return err
 	}
 	return s.call(ctx, func(ctx context.Context) error {
-		var token *redis.StatusCmd
-		cmds, err := s.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
-			token = p.SetArgs(ctx, s.tokenKey(q.ID), activeValue+q.Sum, redis.SetArgs{Mode: "NX", ExpireAt: q.Expires})
+		var token *redis.Cmd
+		_, _ = s.redis.Pipelined(ctx, func(p redis.Pipeliner) error { // the token's error counts; the note may be lost
+			token = p.Do(ctx, "set", s.tokenKey(q.ID), activeValue+q.Sum, "nx", "px", life(q.Expires))
 			p.Set(ctx, n.key, n.text, n.life)
 			return nil
 		})
-		if err := firstAway(cmds, err); err != nil {
-			return err
+		reply, err := token.Result()
+		if errors.Is(err, redis.Nil) {
+			return nil
 		}
-		if err := token.Err(); !errors.Is(err, redis.Nil) {
-			return err
-		}
-		return nil
+		return isOK(reply, err)
 	})
 }
 
@@ -211,7 +224,7 @@ func (s *Store) RevokeToken(ctx context.Context, id string, expires time.Time) e
 		return nil
 	}
 	err := s.call(ctx, func(ctx context.Context) error {
-		return s.redis.SetArgs(ctx, s.tokenKey(id), revokedValue, redis.SetArgs{ExpireAt: expires}).Err()
+		return isOK(s.redis.Do(ctx, "set", s.tokenKey(id), revokedValue, "px", life(expires)).Result())
 	})
 	if err != nil {
 		return fmt.Errorf("revoke token: %w", err)

@@ -60,7 +60,7 @@ func (s *Store) writeNotes(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case n := <-s.notes:
-			_ = s.breaker.do(ctx, s.patience(), func(ctx context.Context) error { // a note may be lost
+			_ = s.breaker.do(ctx, s.patience(), unanswered, func(ctx context.Context) error { // a note may be lost
 				return s.redis.Set(ctx, n.key, n.text, n.life).Err()
 			})
 		}
@@ -73,12 +73,12 @@ func (s *Store) User(ctx context.Context, user string) (headers map[string]strin
 	var text string
 	err = s.call(ctx, func(ctx context.Context) (err error) {
 		text, err = s.redis.Get(ctx, s.noteKey(user)).Result()
+		if known = err == nil; errors.Is(err, redis.Nil) {
+			err = nil
+		}
 		return err
 	})
-	if errors.Is(err, redis.Nil) {
-		return nil, false, nil
-	}
-	if err != nil {
+	if err != nil || !known {
 		return nil, false, err
 	}
 	_ = json.Unmarshal([]byte(text), &headers) // what others wrote there says nothing

@@ -1,0 +1,126 @@
+package authsvc
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/internal/redistest"
+)
+
+// oddReplies are what servers and proxies in front of them answer in place of
+// a status: none of it says anything about a token.
+var oddReplies = map[string]string{
+	"no script":       "-NOSCRIPT No matching script. Please use EVAL.\r\n",
+	"unknown command": "-ERR unknown command 'GET', with args beginning with:\r\n",
+	"syntax error":    "-ERR syntax error\r\n",
+	"protected mode":  "-DENIED Redis is running in protected mode\r\n",
+	"envoy":           "-upstream failure\r\n",
+	"twemproxy":       "-ERR Connection timed out\r\n",
+	"wrong type":      "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
+	"ok":              "+OK\r\n",
+	"queued":          "+QUEUED\r\n",
+	"empty text":      "$0\r\n\r\n",
+	"text":            "$5\r\nhello\r\n",
+	"number":          ":1\r\n",
+	"large number":    ":9223372036854775807\r\n",
+	"list":            "*1\r\n$7\r\nrevoked\r\n",
+	"list of lists":   "*2\r\n*1\r\n:1\r\n*-1\r\n",
+	"empty list":      "*0\r\n",
+	"two replies":     "$-1\r\n$-1\r\n",
+	"two and text":    "$-1\r\n$13\r\n9999999999999\r\n",
+	"push":            ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nb\r\n",
+	"map":             "%1\r\n$1\r\na\r\n:1\r\n",
+	"true":            "#t\r\n",
+	"no resp":         "HTTP/1.1 400 Bad Request\r\n\r\n",
+	"line feed":       "\n",
+	"closed":          "",
+}
+
+// Whatever Redis answers that is not a status is an outage: onRedisFailure
+// decides, and nobody is told that his token is bad.
+func TestOddRepliesAreNoRefusal(t *testing.T) {
+	for policy, want := range map[string]int{"verify": http.StatusOK, "deny": http.StatusServiceUnavailable} {
+		t.Run(policy, func(t *testing.T) {
+			proxy := redistest.Interpose(t, redistest.Start(t).Addr)
+			c := testConfig(t, proxy.Addr)
+			c.OnRedisFailure = policy
+			r := open(t, c)
+			for name, reply := range oddReplies {
+				for _, commands := range [][]string{{"set"}, {"get"}, {"hget"}, {"set", "get", "hget"}} {
+					var p pair
+					redistest.Eventually(t, 10*time.Second, "tokens are issued", func() bool {
+						a := r.call("POST", "/v1/tokens", `{"user_id":"u1"}`)
+						if a.status == http.StatusOK {
+							a.json(t, &p)
+						}
+						return a.status == http.StatusOK
+					})
+					proxy.ReplyTo(reply, commands...)
+					a := r.ask(p.AccessToken)
+					proxy.Pass()
+					// Without SET a token's status can still be read.
+					if a.status != want && !(commands[0] == "set" && len(commands) == 1 && a.status == http.StatusOK) {
+						t.Errorf("%s to %v: %d %s, want %d", name, commands, a.status, a.body, want)
+					}
+					redistest.Eventually(t, 10*time.Second, name+": the token is good again", func() bool {
+						return r.ask(p.AccessToken).status == http.StatusOK
+					})
+				}
+			}
+		})
+	}
+}
+
+// goodAnswers are those of the odd replies that are answers to some command.
+var goodAnswers = map[string]int{
+	"ok to set /v1/tokens":                     http.StatusOK,
+	"empty list to hgetall /v1/tokens/refresh": http.StatusBadRequest, // no such session
+	"empty list to evalsha eval /v1/gateways":  http.StatusOK,
+	"list to evalsha eval /v1/gateways":        http.StatusOK, // of a gateway that has no heartbeat
+	"push to evalsha eval /v1/gateways":        http.StatusOK,
+}
+
+// Neither refreshing nor revoking takes an odd reply for an answer, and none is
+// our own mistake (500).
+func TestOddRepliesElsewhere(t *testing.T) {
+	proxy := redistest.Interpose(t, redistest.Start(t).Addr)
+	r := open(t, testConfig(t, proxy.Addr))
+	for name, reply := range oddReplies {
+		for _, test := range []struct{ commands, method, path, body string }{
+			{"evalsha eval", "POST", "/v1/tokens", `{"user_id":"u1"}`},
+			{"exec", "POST", "/v1/tokens", `{"user_id":"u1"}`},
+			{"multi", "POST", "/v1/tokens", `{"user_id":"u1"}`},
+			{"set", "POST", "/v1/tokens", `{"user_id":"u1"}`},
+			{"hgetall", "POST", "/v1/tokens/refresh", `{"refresh_token":%q}`},
+			{"evalsha eval", "POST", "/v1/tokens/refresh", `{"refresh_token":%q}`},
+			{"evalsha eval", "POST", "/v1/users/u1/revoke", ``},
+			{"exec", "POST", "/v1/tokens/revoke", `{"token":%q}`},
+			{"evalsha eval", "GET", "/v1/gateways", ``},
+		} {
+			var p pair
+			redistest.Eventually(t, 10*time.Second, "tokens are issued", func() bool {
+				a := r.call("POST", "/v1/tokens", `{"user_id":"u1"}`)
+				if a.status == http.StatusOK {
+					a.json(t, &p)
+				}
+				return a.status == http.StatusOK
+			})
+			body := test.body
+			if strings.Contains(body, "%q") {
+				body = fmt.Sprintf(body, p.RefreshToken)
+			}
+			proxy.ReplyTo(reply, strings.Fields(test.commands)...)
+			a := r.call(test.method, test.path, body)
+			proxy.Pass()
+			if goodAnswers[name+" to "+test.commands+" "+test.path] == a.status {
+				continue
+			}
+			if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+				t.Errorf("%s to %s, %s %s: %d %s", name, test.commands, test.method, test.path, a.status, a.body)
+			}
+		}
+	}
+}
