@@ -124,3 +124,105 @@ func TestOddRepliesElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// A proxy may know passwords by AUTH alone and answer HELLO as a server does
+// that wants one first.
+func TestHelloBeforeAuth(t *testing.T) {
+	redis := redistest.Start(t)
+	redis.Do("CONFIG", "SET", "requirepass", "the-password")
+	for name, hello := range map[string]string{
+		"noauth":  "-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n",
+		"unknown": "-ERR unknown command 'HELLO'\r\n",
+		"noproto": "-NOPROTO unsupported protocol version\r\n",
+		"syntax":  "-ERR Syntax error in HELLO option 'auth'\r\n",
+	} {
+		for _, user := range []string{"", "default"} {
+			proxy := redistest.Interpose(t, redis.Addr)
+			proxy.ReplyTo(hello, "hello")
+			c := testConfig(t, proxy.Addr)
+			c.Redis.Username, c.Redis.Password = user, "the-password"
+			r := open(t, c)
+			r.awaitStream()
+			r.wantStatus(r.login("u1").AccessToken, 200)
+			if strings.Contains(r.logged(), "away") {
+				t.Errorf("%s as %q: %s", name, user, r.logged())
+			}
+		}
+	}
+}
+
+// A user of Redis that may do what authsvc needs, and nothing else: no CLIENT,
+// no HELLO, no PING.
+func TestLeastOfRedisUsers(t *testing.T) {
+	redis := redistest.Start(t)
+	redis.Do("ACL", "SETUSER", "least", "reset", "on", ">the-password", "~sluice:*", "&sluice:events",
+		"+get", "+set", "+getrange", "+hget", "+hset", "+hmget", "+hgetall", "+hdel", "+hincrby", "+del", "+pexpire", "+pexpireat",
+		"+zremrangebyscore", "+zrangebyscore", "+multi", "+exec", "+eval", "+evalsha", "+time", "+publish", "+subscribe", "+auth")
+	c := testConfig(t, redis.Addr)
+	c.Redis.Username, c.Redis.Password = "least", "the-password"
+	r := open(t, c)
+	r.awaitStream()
+	p := r.login("u1")
+	r.wantStatus(p.AccessToken, 200)
+	next, a := r.refreshWith(p.RefreshToken)
+	if a.status != 200 {
+		t.Errorf("refresh: %d %s", a.status, a.body)
+	}
+	for path, status := range map[string]int{"/v1/gateways": 200, "/v1/limits/none/global": 404} {
+		if a := r.call("GET", path, ""); a.status != status {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	if a := r.revoke(next.AccessToken); a.status != 200 {
+		t.Errorf("revoke: %d %s", a.status, a.body)
+	}
+	r.wantStatus(next.AccessToken, 401)
+	if a := r.call("POST", "/v1/users/u1/revoke", ""); a.status != 200 {
+		t.Errorf("revoke user: %d %s", a.status, a.body)
+	}
+	if log := r.logged(); strings.Contains(log, "NOPERM") || strings.Contains(log, "away") {
+		t.Error(log)
+	}
+}
+
+// Redis 6.2 has neither NX together with GET, 6.0 has no point in time for SET,
+// 5.0 no ACL and no HELLO. None of it is needed.
+func TestOldRedis(t *testing.T) {
+	proxy := redistest.Interpose(t, redistest.Start(t).Addr)
+	proxy.Reply(func(words []string) (string, bool) {
+		options := strings.ToLower(strings.Join(words[1:], " "))
+		switch words[0] {
+		case "hello", "getex", "getdel", "copy", "evalsha_ro", "eval_ro", "function", "acl", "expiretime", "pexpiretime":
+			return "-ERR unknown command `" + words[0] + "`, with args beginning with: \r\n", true
+		case "set":
+			for _, option := range []string{"get", "exat", "pxat", "keepttl"} {
+				if strings.Contains(" "+options+" ", " "+option+" ") {
+					return "-ERR syntax error\r\n", true
+				}
+			}
+		case "expire", "pexpire", "pexpireat":
+			if len(words) > 3 {
+				return "-ERR wrong number of arguments for '" + words[0] + "' command\r\n", true
+			}
+		}
+		return "", false
+	})
+	r := open(t, testConfig(t, proxy.Addr))
+	r.awaitStream()
+	p := r.login("u1")
+	r.wantStatus(p.AccessToken, 200)
+	next, a := r.refreshWith(p.RefreshToken)
+	if a.status != 200 {
+		t.Errorf("refresh: %d %s", a.status, a.body)
+	}
+	if a := r.revoke(next.AccessToken); a.status != 200 {
+		t.Errorf("revoke: %d %s", a.status, a.body)
+	}
+	r.wantStatus(next.AccessToken, 401)
+	if a := r.call("POST", "/v1/users/u2/revoke", ""); a.status != 200 {
+		t.Errorf("revoke user: %d %s", a.status, a.body)
+	}
+	if strings.Contains(r.logged(), "redis") {
+		t.Error(r.logged())
+	}
+}

@@ -15,7 +15,10 @@ import (
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// go-redis ends a goroutine that dials a second after its client was closed.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 func options(address string) Options {
 	return Options{

@@ -239,7 +239,7 @@ func (r *resp) header(p []byte, keep bool) (rest []byte, whole bool, err error) 
 	}
 	line, ended := bytes.CutSuffix(r.line, []byte("\r\n"))
 	r.line = r.line[:0]
-	if !ended || len(line) < 2 {
+	if !ended || len(line) == 0 {
 		return nil, false, fmt.Errorf("%w: %.40q", errWire, line)
 	}
 	kind, text := line[0], line[1:]
