@@ -30,7 +30,7 @@ type action struct {
 func beginAction(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		switch c.Path() {
-		case "/healthz", "/readyz", "/metrics":
+		case "/healthz", "/readyz", "/readyz/issuing", "/metrics":
 		default:
 			c.Set(actionKey, &action{actor: "nobody"})
 		}

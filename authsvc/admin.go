@@ -20,6 +20,7 @@ const maxBody = 64 << 10
 func (s *Service) adminRoutes() http.Handler {
 	e := s.newEcho()
 	s.healthRoutes(e)
+	e.GET("/readyz/issuing", s.readyToIssue)
 	e.GET("/metrics", echo.WrapHandler(s.metrics.handler()))
 
 	e.Use(beginAction)

@@ -80,7 +80,7 @@ func (s *Service) logRequest(c echo.Context, no *refusal, took time.Duration) {
 		}
 	}
 	switch c.Path() {
-	case "/healthz", "/readyz", "/metrics":
+	case "/healthz", "/readyz", "/readyz/issuing", "/metrics":
 		level = min(level, slog.LevelDebug) // asked every few seconds, always the same
 	}
 	s.log.LogAttrs(c.Request().Context(), level, "request", attributes...)

@@ -226,3 +226,45 @@ func TestOldRedis(t *testing.T) {
 		t.Error(r.logged())
 	}
 }
+
+// Redis serves checks and refuses what issuing needs: /readyz tells both apart,
+// the log has Redis's own words, and nobody is kept from passing.
+func TestReadyToIssue(t *testing.T) {
+	proxy := redistest.Interpose(t, redistest.Start(t).Addr)
+	r := open(t, testConfig(t, proxy.Addr))
+	p := r.login("u1")
+	get := func(url string) answer {
+		request, err := http.NewRequest(http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.do(request)
+	}
+	issuing := func(want int) {
+		t.Helper()
+		redistest.Eventually(t, 10*time.Second, fmt.Sprint("/readyz/issuing is ", want), func() bool {
+			return get(r.inner+"/readyz/issuing").status == want
+		})
+	}
+	issuing(http.StatusOK)
+	proxy.ReplyTo("-NOPERM User app has no permissions to run the 'evalsha' command\r\n", "evalsha", "eval")
+	issuing(http.StatusServiceUnavailable)
+	if a := get(r.inner + "/readyz/issuing"); !strings.Contains(a.body, "NOPERM User app") {
+		t.Errorf("the reason is missing: %s", a.body)
+	}
+	for _, url := range []string{r.public, r.inner} {
+		if a := get(url + "/readyz"); a.status != http.StatusOK || !strings.Contains(a.body, "none can be issued") {
+			t.Errorf("/readyz: %d %s", a.status, a.body)
+		}
+	}
+	r.wantStatus(p.AccessToken, http.StatusOK)
+	if a := r.call("POST", "/v1/tokens", `{"user_id":"u1"}`); a.status != http.StatusServiceUnavailable {
+		t.Errorf("issue: %d %s", a.status, a.body)
+	}
+	if n := strings.Count(r.logged(), "redis does not do what it is asked"); n != 1 || strings.Contains(r.logged(), `"msg":"redis is away"`) {
+		t.Errorf("%d lines: %s", n, r.logged())
+	}
+	proxy.Pass()
+	issuing(http.StatusOK)
+	r.login("u1")
+}

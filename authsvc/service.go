@@ -331,6 +331,24 @@ func (s *Service) ready(c echo.Context) error {
 		}
 		return c.String(http.StatusOK, "ready, but not for all. "+detail+"\n")
 	}
+	if s.store.Unable() != nil {
+		return c.String(http.StatusOK, "ready to judge tokens; none can be issued or revoked, see /readyz/issuing of the admin listener\n")
+	}
+	return c.String(http.StatusOK, "ready\n")
+}
+
+// readyToIssue says whether tokens can be issued, refreshed and revoked, which
+// needs Redis whatever onRedisFailure says, and what keeps them from it.
+func (s *Service) readyToIssue(c echo.Context) error {
+	if err := s.store.Unable(); err != nil {
+		return &refusal{
+			status: http.StatusServiceUnavailable, retryAfter: 1, cause: err,
+			detail: "No token can be issued or revoked: " + err.Error() + ".",
+		}
+	}
+	if _, err := s.keyDir.signer(time.Now()); err != nil && !s.keyDir.none() {
+		return cannotDecide(err)
+	}
 	return c.String(http.StatusOK, "ready\n")
 }
 

@@ -68,6 +68,7 @@ func ask(t testing.TB, s *Store, q Question) Status {
 type line struct {
 	addr     string
 	silent   atomic.Bool
+	gone     atomic.Int64 // connections older than this stay silent for ever
 	delay    atomic.Int64 // nanoseconds before every reply and request is passed on
 	listener net.Listener
 	tasks    sync.WaitGroup
@@ -107,13 +108,14 @@ func newLine(t testing.TB, target string) *line {
 
 func (l *line) pump(to, from net.Conn) {
 	defer to.Close()
+	born := l.gone.Load()
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
 		if err != nil {
 			return
 		}
-		if l.silent.Load() {
+		if l.silent.Load() || l.gone.Load() != born {
 			continue
 		}
 		time.Sleep(time.Duration(l.delay.Load()))

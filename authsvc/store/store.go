@@ -216,15 +216,15 @@ func (s *Store) call(ctx context.Context, f func(ctx context.Context) error) err
 }
 
 func (s *Store) within(ctx context.Context, budget time.Duration, counts func(error) bool, f func(ctx context.Context) error) error {
-	err := s.breaker.do(ctx, budget, counts, func(ctx context.Context) error {
+	return s.breaker.do(ctx, budget, counts, func(ctx context.Context) error {
 		s.trips.Add(1)
-		return f(ctx)
+		err := f(ctx)
+		if isOdd(err) {
+			s.odd.Add(1)
+			s.tell(code(err), "redis does not do what it is asked", err)
+		}
+		return err
 	})
-	if isOdd(err) {
-		s.odd.Add(1)
-		s.tell(code(err), "redis does not do what it is asked", err)
-	}
-	return err
 }
 
 // serves asks what a check asks, of a token that nobody has.

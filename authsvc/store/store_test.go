@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -315,6 +316,58 @@ func TestBlackHole(t *testing.T) {
 	redistest.Eventually(t, 10*time.Second, "the store recovers", func() bool { return !s.Away() && s.StreamAlive() })
 	if status := ask(t, s, question("after", "u")); status.Revoked {
 		t.Errorf("after recovery: %+v", status)
+	}
+}
+
+// Once Redis is back, tokens are issued within a second: however long it was away,
+// and though connections from before lead nowhere and do not know it.
+func TestBackWithinASecond(t *testing.T) {
+	for name, away := range map[string]func(t *testing.T, redis *redistest.Server, line *line, s *Store){
+		"killed": func(t *testing.T, redis *redistest.Server, _ *line, s *Store) {
+			redis.Kill()
+			redistest.Eventually(t, 10*time.Second, "the breaker opens", s.Away)
+			// Many probes fail meanwhile: go-redis would by now try once a second.
+			time.Sleep(4 * time.Second)
+			redis.Restart()
+		},
+		"machine gone": func(t *testing.T, _ *redistest.Server, line *line, s *Store) {
+			line.silent.Store(true)
+			line.gone.Add(1)
+			redistest.Eventually(t, 20*time.Second, "the breaker opens", s.Away)
+			line.silent.Store(false)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			redis := redistest.Start(t)
+			line := newLine(t, redis.Addr)
+			target := redis.Addr
+			if name == "machine gone" {
+				target = line.addr
+			}
+			o := options(target)
+			o.Timeout = 100 * time.Millisecond
+			s := listening(t, open(t, o))
+			var busy sync.WaitGroup
+			for range 20 { // as many connections as the pool holds
+				busy.Go(func() { _, _, _ = s.Stamp(t.Context(), "u") })
+			}
+			busy.Wait()
+			quickest := time.Hour
+			for range 2 { // a loaded machine may be slow once
+				away(t, redis, line, s)
+				back := time.Now()
+				redistest.Eventually(t, 20*time.Second, "tokens are issued", func() bool {
+					_, _, err := s.Stamp(t.Context(), "u")
+					return err == nil
+				})
+				quickest = min(quickest, time.Since(back))
+				redistest.Eventually(t, 20*time.Second, "the store knows that it can", func() bool { return s.Unable() == nil })
+			}
+			t.Logf("issuing after %s", quickest)
+			if quickest > time.Second {
+				t.Errorf("tokens were refused for %s after Redis was back", quickest)
+			}
+		})
 	}
 }
 
