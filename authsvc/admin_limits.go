@@ -47,6 +47,7 @@ func (s *Service) deleteLimit(c echo.Context) error {
 		used += usage.Used
 	}
 	if used == 0 {
+		outcome(c, "nothing was counted")
 		return &refusal{status: http.StatusNotFound, detail: s.nothingCounted(key)}
 	}
 	return c.NoContent(http.StatusNoContent)

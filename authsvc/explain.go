@@ -102,15 +102,15 @@ func (s *Service) judge(ctx context.Context, presented string, now time.Time) (w
 }
 
 func (s *Service) explainToken(ctx context.Context, e *explanation, presented string, now time.Time) {
-	const form = "three segments of strict base64url, a header that asks for nothing special"
-	c, err := token.Parse(presented)
+	form := fmt.Sprintf("at most %d bytes, three segments of strict base64url, a header that asks for nothing special", s.Config.Tokens.MaxBytes)
+	c, err := token.ParseWithin(s.Config.Tokens.MaxBytes, presented)
 	if err != nil {
 		e.add("form", form, err.Error(), false)
 		return
 	}
 	e.TokenID = token.ID(presented)
 	e.add("form", form, fmt.Sprintf("%d bytes of that form", len(presented)), true)
-	claims, err := token.Unproven(presented)
+	claims, err := c.Unproven()
 	if err != nil {
 		e.add("claims", "a JSON object with exp", err.Error(), false)
 		return

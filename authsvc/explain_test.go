@@ -2,6 +2,7 @@ package authsvc
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +114,25 @@ func TestTokenExplain(t *testing.T) {
 	}
 	if status, out, _ := authsvcCommand(t, f.commands(), good, "token", "explain", "-", "--output=json"); status != 0 || !json.Valid([]byte(out)) {
 		t.Errorf("%d %s", status, out)
+	}
+}
+
+// What tokens.maxBytes lets in is explained as well.
+func TestExplainLargeTokens(t *testing.T) {
+	redis := redistest.Start(t)
+	issuer := newForeign(t, "kc", "ES256")
+	c := testConfig(t, redis.Addr)
+	c.Tokens.MaxBytes = 16 << 10
+	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
+	r := open(t, c)
+	for size, accepted := range map[int]bool{10_000: true, 20_000: false} {
+		var e explanation
+		a := r.call("POST", "/v1/tokens/explain", `{"token":"`+issuer.token(map[string]any{"groups": strings.Repeat("a", size)})+`"}`)
+		a.json(t, &e)
+		if e.Accepted != accepted || e.Checks[0].OK != accepted || !strings.Contains(e.Checks[0].Expected, "at most 16384 bytes") {
+			t.Errorf("%d bytes: %s", size, a.body)
+		}
 	}
 }
 

@@ -294,7 +294,11 @@ func (v *verifier) prefixes() (all []string) {
 
 // expired judges a token by the last second of its life: its age is no fault.
 func (v *verifier) expired(ctx context.Context, compact string) (*identity, error) {
-	claims, err := token.Unproven(compact)
+	c, err := token.ParseWithin(v.maxBytes, compact)
+	if err != nil {
+		return nil, err
+	}
+	claims, err := c.Unproven()
 	if err != nil {
 		return nil, err
 	}

@@ -112,6 +112,9 @@ func TestLimiterAlone(t *testing.T) {
 			if _, a := r.refreshWith(forged); a.status != 400 {
 				t.Errorf("forged refresh token: %d %s", a.status, a.body)
 			}
+			if a := r.revoke(forged); !strings.Contains(a.body, `"revoked":[]`) {
+				t.Errorf("forged refresh token revoked: %d %s", a.status, a.body)
+			}
 			if made, err := os.ReadDir("."); err != nil || len(made) > 0 {
 				t.Errorf("made %v %v", made, err)
 			}

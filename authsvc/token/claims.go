@@ -82,15 +82,9 @@ func ParseClaims(payload []byte) (*Claims, error) {
 	return c, nil
 }
 
-// Unproven reads the payload of a token whose signature nobody has verified: to
-// show an operator what the token says, never to believe it.
-func Unproven(compact string) (*Claims, error) {
-	c, err := Parse(compact)
-	if err != nil {
-		return nil, err
-	}
-	return ParseClaims(c.payload)
-}
+// Unproven reads the payload though nobody has verified the signature: to show
+// an operator what the token says, never to believe it.
+func (c *Compact) Unproven() (*Claims, error) { return ParseClaims(c.payload) }
 
 // numericDate reads RFC 7519 NumericDate with milliseconds, up to year 9999.
 func numericDate(value any) (time.Time, error) {
