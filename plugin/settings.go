@@ -174,7 +174,14 @@ func (p *reader) duration(path, value string, byDefault, least, most time.Durati
 	d, err := time.ParseDuration(value)
 	if err != nil {
 		if _, number := strconv.ParseFloat(value, 64); number == nil {
-			p.add(path, value, "has no unit; write a duration such as "+value+"s")
+			accepted := "has no unit; write " + value + "s"
+			if least < time.Second {
+				accepted += " or " + value + "ms"
+			}
+			if byDefault > 0 {
+				accepted += " (the default is " + byDefault.String() + ")"
+			}
+			p.add(path, value, accepted)
 		} else {
 			p.add(path, value, "write a duration such as 500ms, 60s or 1h30m")
 		}
