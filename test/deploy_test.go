@@ -126,9 +126,9 @@ func TestBalancerIsBelieved(t *testing.T) {
 // containers': the same, less the entry points of our own balancer and the
 // source of routes.
 func TestKubernetesIsAsClosed(t *testing.T) {
-	openings, err := check.Static("../deploy/kubernetes/traefik.yml")
-	if err != nil || len(openings) > 0 {
-		t.Errorf("%v %q", err, openings)
+	report, err := check.Check(check.Options{Static: "../deploy/kubernetes/traefik.yml", Getenv: os.Getenv})
+	if err != nil || len(report.Findings) > 0 {
+		t.Errorf("%v %v", err, report.Findings)
 	}
 	got, want := mapping(t, "../deploy/kubernetes/traefik.yml"), mapping(t, "../traefik/traefik.yml")
 	for _, point := range []string{"balancedweb", "balancedwebsecure"} {
@@ -250,8 +250,9 @@ func TestKubernetesRoutes(t *testing.T) {
 	if err := errors.Join(os.WriteFile(password, []byte("secret"), 0o600), os.WriteFile(file, dynamic, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if report, err := check.Dynamic(file, os.Getenv); err != nil || len(report.Problems) > 0 {
-		t.Errorf("%v %q", err, report.Problems)
+	report, err := check.Check(check.Options{Names: []string{file}, Here: true, Getenv: os.Getenv})
+	if err != nil || len(report.Findings) > 0 {
+		t.Errorf("%v %v", err, report.Findings)
 	}
 }
 

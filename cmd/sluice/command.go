@@ -99,67 +99,75 @@ func demoCommand() *cobra.Command {
 }
 
 func checkCommand() *cobra.Command {
-	var static string
+	var options check.Options
+	var live bool
 	command := &cobra.Command{
-		Use:   "check [FILE] [--static=FILE]",
-		Short: "Print every error in a dynamic configuration, and every opening in a static one",
-		Long: "Check reads a dynamic configuration file as Traefik's file provider does, environment\n" +
-			"variables included, and prints every error in the configuration of the plugin.\n" +
-			"With --static it also prints what a static configuration leaves open.",
-		Args: cobra.MaximumNArgs(1),
+		Use:   "check FILE|FOLDER|- ... [--static=FILE] [--live]",
+		Short: "Print every error in a configuration, and every opening in a static one",
+		Long: "Check reads what is named as one configuration: files as Traefik's file provider\n" +
+			"takes them (templates and environment variables included), Kubernetes resources,\n" +
+			"labels of a compose file; all files of a folder; standard input for -. It prints\n" +
+			"what Traefik or the plugin would refuse, drop or never use, with file and line.\n" +
+			"With --static it also prints what a static configuration leaves open, and knows\n" +
+			"which entry points there are. With --live it asks the Redis and the auth\n" +
+			"addresses of the configuration whether they allow what is needed; an authsvc.yml\n" +
+			"among the files is asked for too. Errors end in exit code 1; warnings do not.",
 		RunE: func(command *cobra.Command, args []string) error {
-			if len(args) == 0 && static == "" {
-				return errors.New("name the dynamic configuration file to check, or --static=FILE")
+			if len(args) == 0 && options.Static == "" {
+				return errors.New("name the files, folders or - (standard input) to check, or --static=FILE")
 			}
-			return runCheck(command.OutOrStdout(), args, static)
+			options.Names, options.Stdin, options.Getenv = args, command.InOrStdin(), os.Getenv
+			return runCheck(command, options, live)
 		},
 	}
-	command.Flags().Var(text(&static, ""), "static", "static configuration `file` to check as well")
+	command.Flags().Var(text(&options.Static, ""), "static", "static configuration `file` to check as well")
+	command.Flags().BoolVar(&live, "live", false, "try the configured Redis and auth addresses")
 	return command
 }
 
-func runCheck(out io.Writer, dynamic []string, static string) error {
-	found := 0
-	for _, name := range dynamic {
-		report, err := check.Dynamic(name, os.Getenv)
-		if err != nil {
-			return err
-		}
-		if len(report.Unset) > 0 {
-			fmt.Fprintf(out, "%s: note: not set in this environment: %s\n", name, strings.Join(report.Unset, ", "))
-		}
-		if !report.Ready {
-			fmt.Fprintf(out, "%s: note: no router ready, as the shipped files have it: a balancer that asks gateways for %s sends none to them\n", name, check.ReadyPath)
-		}
-		for _, problem := range report.Problems {
-			fmt.Fprintf(out, "%s: %s\n", name, problem)
-		}
-		found += len(report.Problems)
-		if len(report.Problems) == 0 {
-			fmt.Fprintf(out, "%s: %d middlewares of the plugin, no errors\n", name, len(report.Middlewares))
-		}
+func runCheck(command *cobra.Command, options check.Options, live bool) error {
+	out := command.OutOrStdout()
+	report, err := check.Check(options)
+	if err != nil {
+		return err
 	}
-	if static != "" {
-		openings, err := check.Static(static)
-		if err != nil {
-			return err
-		}
-		for _, opening := range openings {
-			fmt.Fprintf(out, "%s: %s\n", static, opening)
-		}
-		found += len(openings)
-		if len(openings) == 0 {
-			fmt.Fprintf(out, "%s: closed\n", static)
-		}
+	for _, text := range report.Skipped {
+		fmt.Fprintf(out, "note: not checked: %s\n", text)
 	}
-	switch found {
-	case 0:
-		return nil
-	case 1:
-		return errors.New("1 error")
-	default:
-		return fmt.Errorf("%d errors", found)
+	if len(report.Unset) > 0 {
+		fmt.Fprintf(out, "note: not set in this environment: %s\n", strings.Join(report.Unset, ", "))
 	}
+	if len(report.Elsewhere) > 0 {
+		fmt.Fprintf(out, "note: not on this machine, so not read: %s\n", strings.Join(report.Elsewhere, ", "))
+	}
+	if report.Ours && !report.Ready {
+		fmt.Fprintf(out, "note: no router ready, as the shipped files have it: a balancer that asks gateways for %s sends none to them\n", check.ReadyPath)
+	}
+	if live {
+		report.Live(command.Context(), func(line string) { fmt.Fprintln(out, line) })
+	}
+	for _, finding := range report.Findings {
+		fmt.Fprintln(out, finding)
+	}
+	found := len(report.Errors())
+	warnings := len(report.Findings) - found
+	if found > 0 {
+		return errors.New(counted(found, "error") + ", " + counted(warnings, "warning"))
+	}
+	summary := "no errors"
+	if warnings > 0 {
+		summary += ", " + counted(warnings, "warning")
+	}
+	fmt.Fprintf(out, "%s: %s, %s of the plugin, %s\n", strings.Join(report.Files, ", "),
+		counted(report.Routers, "router"), counted(len(report.Middlewares), "middleware"), summary)
+	return nil
+}
+
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func traefikCommand() *cobra.Command {

@@ -131,6 +131,16 @@ func Build(ctx context.Context, options Options) (string, error) {
 	return binary, prune(options.Cache, keep, unused)
 }
 
+// Module lays out in dir, which it replaces, the module that Build compiles: for
+// tests that hold ours to Traefik's own packages.
+func Module(ctx context.Context, options Options, dir string) error {
+	goCommand, err := findGo(options.Go)
+	if err != nil {
+		return err
+	}
+	return layOut(ctx, goCommand, dir, nil)
+}
+
 // compile builds under a temporary name, so that the final one only ever
 // belongs to a binary that has told its version.
 func compile(ctx context.Context, goCommand, module, binary string, dashboard bool, progress io.Writer) error {

@@ -1,36 +1,42 @@
 // Package check finds, before Traefik starts, what Traefik would drop in
 // silence or only log.
 //
-// A dynamic file goes the way that Traefik's file provider sends it: Go
-// template with sprig, YAML or TOML, every scalar to a string, and each plugin
-// middleware through mapstructure onto the plugin's Config. Then the plugin's
-// own validation speaks, so that `sluice check`, `sluice up` and a running
-// gateway complain in the same words (RULES 6). A static file is compared with
-// what DESIGN section 9 demands of every entry point.
+// What is checked together is one configuration: files as the file provider
+// takes them, Kubernetes resources, labels of a compose file, and the static
+// configuration. In this order,
+//
+//	source.go      reads files, folders and standard input, tells what each is
+//	render.go      executes a template as the file provider does, and knows
+//	               which line came from which
+//	schema.go      compares with the fields that Traefik 3.7.13 has
+//	kubernetes.go, compose.go, routing.go
+//	               collect routers, middlewares and services, and look for what
+//	               is named and not there, or there and of no effect
+//	rule.go        parses rules with Traefik's parser
+//	plugin.go      decodes each middleware of the plugin as Traefik does and lets
+//	               the plugin's own validation speak, so that `sluice check`,
+//	               `sluice up` and a running gateway complain in the same words
+//	               (RULES 6)
+//	static.go      compares with what DESIGN section 9 demands of every entry
+//	               point
+//	live.go        tries Redis and the auth addresses
 package check
 
 import (
-	"bytes"
+	"cmp"
 	"fmt"
+	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"text/template"
-	"unicode"
 
-	"github.com/BurntSushi/toml"
-	"github.com/Masterminds/sprig/v3"
-	"github.com/mitchellh/mapstructure"
-	"github.com/traefik/paerser/file"
 	"go.yaml.in/yaml/v3"
-
-	"github.com/sluice-gateway/sluice/plugin"
 )
 
 // PluginName is what the shipped static configuration calls the plugin.
 const PluginName = "sluice"
+
+// module is how the plugin is known under any name.
+const module = "github.com/sluice-gateway/sluice"
 
 // A gateway tells by a router of its dynamic file, on its inner entry point, that
 // the routes of that file are served. Traefik's own /ping answers earlier.
@@ -39,172 +45,179 @@ const (
 	readyPoint = "ping"
 )
 
-// Report is what was found out about one dynamic file.
-type Report struct {
-	Middlewares []string // those that use the plugin, sorted
-	Problems    []string // complete sentences with their path; none: the file is good
-	Unset       []string // environment variables that the file asks for and does not get
-	Ready       bool     // a router serves ReadyPath
+// Options say what to check.
+type Options struct {
+	Names  []string            // files and folders, and "-" for standard input
+	Static string              // the static configuration; empty: what Names hold of it
+	Stdin  io.Reader           // what "-" stands for
+	Here   bool                // the gateway runs on this machine, so files that it names must be here
+	Getenv func(string) string // answers a template's env; os.Getenv is the obvious choice
 }
 
-// Dynamic checks a dynamic configuration file. Getenv answers the template's
-// env; os.Getenv is the obvious choice. The error is for a file that cannot be
-// read at all.
-func Dynamic(name string, getenv func(string) string) (Report, error) {
-	content, err := os.ReadFile(name)
-	if err != nil {
-		return Report{}, err
+// Finding is a mistake, or, as a warning, what may be one.
+type Finding struct {
+	File    string
+	Line    int // 0: of the file as a whole
+	Warning bool
+	Text    string // a complete sentence with its path
+}
+
+func (f Finding) String() string {
+	where, what := f.File, "error"
+	if f.Line > 0 {
+		where = fmt.Sprintf("%s:%d", f.File, f.Line)
 	}
-	var report Report
-	rendered, unset, err := render(content, getenv)
-	report.Unset = unset
-	if err != nil {
-		report.Problems = []string{fmt.Sprintf("the template fails, so Traefik drops the whole file: %v", err)}
-		return report, nil
+	if f.Warning {
+		what = "warning"
 	}
-	tree, err := parse(filepath.Ext(name), rendered)
-	if err != nil {
-		report.Problems = []string{fmt.Sprintf("Traefik drops the whole file: %v", err)}
-		return report, nil
-	}
-	report.Ready = ready(tree)
-	configs, problems := plugins(tree)
-	report.Problems = problems
-	report.Middlewares = slices.Sorted(maps.Keys(configs))
-	for _, name := range report.Middlewares {
-		for _, problem := range decode(configs[name]) {
-			report.Problems = append(report.Problems, fmt.Sprintf("middleware %q: %s", name, problem))
+	return fmt.Sprintf("%s: %s: %s", where, what, f.Text)
+}
+
+// Report is what was found out.
+type Report struct {
+	Findings    []Finding // by file and line
+	Files       []string  // those that hold configuration of Traefik's, in the order they were read
+	Skipped     []string  // those that do not, each with what it is
+	Middlewares []string  // those that use the plugin, sorted
+	Routers     int
+	Unset       []string // environment variables that a template asks for and does not get
+	Elsewhere   []string // files that the configuration names and this machine lacks
+	Ready       bool     // a router serves ReadyPath
+	Ours        bool     // entry points of the shipped static configuration are in use
+
+	here    bool
+	gates   []*gate
+	authsvc []string      // configuration files of authsvc
+	auths   []authAddress // of forwardAuth
+}
+
+// Errors are the findings that are no warnings.
+func (r *Report) Errors() []string {
+	var all []string
+	for _, f := range r.Findings {
+		if !f.Warning {
+			all = append(all, f.String())
 		}
 	}
-	if len(report.Middlewares) == 0 && len(report.Problems) == 0 {
-		report.Problems = []string{fmt.Sprintf("no middleware uses the plugin %q, so nothing is protected or limited", PluginName)}
+	return all
+}
+
+func (r *Report) error(d *document, line int, format string, args ...any) {
+	r.Findings = append(r.Findings, Finding{File: d.name, Line: line, Text: fmt.Sprintf(format, args...)})
+}
+
+func (r *Report) warn(d *document, line int, format string, args ...any) {
+	r.Findings = append(r.Findings, Finding{File: d.name, Line: line, Warning: true, Text: fmt.Sprintf(format, args...)})
+}
+
+// Check checks a configuration. The error is for what cannot be read at all.
+func Check(o Options) (*Report, error) {
+	report := &Report{here: o.Here}
+	documents, err := report.read(o)
+	if err != nil {
+		return nil, err
 	}
+	facts := report.statics(documents)
+	c := &configuration{report: report, facts: facts, middlewares: map[string]*middleware{}, services: map[string]*object{}, sections: map[string]bool{}}
+	for _, d := range documents {
+		switch d.kind {
+		case dynamicKind:
+			report.fields(d, d.root, d.schema, "")
+			c.collect(d)
+		case composeKind:
+			c.labels(d)
+		case kubernetesKind:
+			c.resource(d)
+		}
+	}
+	c.judge()
+	slices.SortStableFunc(report.Findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(place(documents, a.File), place(documents, b.File)), cmp.Compare(a.Line, b.Line))
+	})
+	report.Findings = slices.Compact(report.Findings)
 	return report, nil
 }
 
-// render executes the file as a template with the functions that Traefik gives
-// it, and notes which environment variables came out empty.
-func render(content []byte, getenv func(string) string) (rendered []byte, unset []string, err error) {
-	missing := map[string]bool{}
-	functions := sprig.TxtFuncMap()
-	functions["normalize"] = normalize
-	functions["split"] = strings.Split
-	functions["env"] = func(name string) string {
-		value := getenv(name)
-		missing[name] = value == ""
-		return value
-	}
-	parsed, err := template.New("").Funcs(functions).Parse(string(content))
-	if err != nil {
-		return nil, nil, err
-	}
-	var out bytes.Buffer
-	err = parsed.Execute(&out, false)
-	maps.DeleteFunc(missing, func(_ string, empty bool) bool { return !empty })
-	return out.Bytes(), slices.Sorted(maps.Keys(missing)), err
+func place(documents []*document, name string) int {
+	return slices.IndexFunc(documents, func(d *document) bool { return d.name == name })
 }
 
-// normalize is Traefik's function of that name.
-func normalize(name string) string {
-	words := strings.FieldsFunc(name, func(c rune) bool { return !unicode.IsLetter(c) && !unicode.IsNumber(c) })
-	return strings.Join(words, "-")
+// facts are what the static configuration says of the dynamic one.
+type facts struct {
+	known     bool
+	plugins   map[string]bool         // names under which the plugin is registered
+	points    map[string][]*yaml.Node // entry points, with the middlewares of each
+	resolvers map[string]bool         // certificate resolvers
+	syntax    string                  // of rules, where it is not v3
 }
 
-func parse(extension string, content []byte) (map[string]any, error) {
-	tree := map[string]any{}
-	switch strings.ToLower(extension) {
-	case ".yml", ".yaml":
-		return tree, yaml.Unmarshal(content, &tree)
-	case ".toml":
-		return tree, toml.Unmarshal(content, &tree)
-	default:
-		return nil, fmt.Errorf("the extension %q is neither .yml, .yaml nor .toml", extension)
-	}
-}
-
-// ready looks for the router that the shipped files call ready.
-func ready(tree map[string]any) bool {
-	routers, _ := at(tree, "http", "routers").(map[string]any)
-	for _, router := range routers {
-		if at(router, "service") == "ping@internal" && strings.Contains(fmt.Sprint(at(router, "rule")), ReadyPath) &&
-			slices.Contains(list(at(router, "entryPoints")), readyPoint) {
-			return true
+// statics checks what static configuration there is and keeps what it says.
+func (r *Report) statics(documents []*document) *facts {
+	f := &facts{plugins: map[string]bool{}, points: map[string][]*yaml.Node{}, resolvers: map[string]bool{}}
+	gateways := map[*document]bool{}
+	for _, d := range documents {
+		if d.kind == staticKind {
+			gateways[d] = f.learn(d.root)
 		}
-	}
-	return false
-}
-
-// plugins returns the raw configuration of every middleware that is ours.
-func plugins(tree map[string]any) (configs map[string]any, problems []string) {
-	configs = map[string]any{}
-	middlewares, _ := at(tree, "http", "middlewares").(map[string]any)
-	for _, name := range slices.Sorted(maps.Keys(middlewares)) {
-		uses, isPlugin := at(middlewares[name], "plugin").(map[string]any)
-		config, ours := uses[PluginName]
-		switch {
-		case !isPlugin || !ours:
-		case len(uses) > 1:
-			problems = append(problems, fmt.Sprintf("middleware %q: names %d plugins; Traefik takes one a middleware", name, len(uses)))
-		default:
-			configs[name] = config
-		}
-	}
-	return configs, problems
-}
-
-// at walks down nested maps by key, whose case Traefik ignores.
-func at(tree any, path ...string) any {
-	for _, key := range path {
-		branch, ok := tree.(map[string]any)
-		if !ok {
-			return nil
-		}
-		tree = nil
-		for name, value := range branch {
-			if strings.EqualFold(name, key) {
-				tree = value
+		if d.kind == composeKind {
+			for _, flags := range d.flags {
+				f.learn(flags)
 			}
 		}
 	}
-	return tree
+	for _, d := range documents {
+		if d.kind != staticKind {
+			continue
+		}
+		if !gateways[d] && d.found { // a balancer's, say
+			r.Skipped = append(r.Skipped, d.name+": no gateway's static configuration, since it does not register the plugin")
+			continue
+		}
+		r.Files = append(r.Files, d.name)
+		r.fields(d, d.root, d.schema, "")
+		tree, _ := plain(d.root).(map[string]any)
+		open, weak := Openings(tree)
+		for _, text := range open {
+			r.error(d, locate(d.root, before(text, ":")), "%s", text)
+		}
+		for _, text := range weak {
+			r.warn(d, locate(d.root, before(text, ":")), "%s", text)
+		}
+	}
+	if len(f.plugins) == 0 {
+		f.plugins[PluginName] = true
+	}
+	return f
 }
 
-// decode takes one middleware's configuration through both decoders of Traefik
-// and returns what the plugin says of the result.
-func decode(raw any) []string {
-	config := plugin.CreateConfig()
-	flat, err := flatten(raw)
-	if err != nil {
-		return []string{err.Error()}
+// learn reads one static configuration; true where it registers the plugin.
+func (f *facts) learn(root *yaml.Node) bool {
+	registers := false
+	for _, section := range []string{"plugins", "localPlugins"} {
+		for name, v := range pairs(dig(root, "experimental", section)) {
+			if value(dig(v, "moduleName")) == module {
+				f.plugins[name.Value] = true
+				registers = true
+			}
+		}
 	}
-	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		DecodeHook:       mapstructure.StringToSliceHookFunc(","),
-		WeaklyTypedInput: true,
-		Result:           config,
-	})
-	if err != nil {
-		return []string{err.Error()}
+	for name, point := range pairs(dig(root, "entryPoints")) {
+		f.known = true
+		f.points[name.Value] = append(f.points[name.Value], words(dig(point, "http", "middlewares"))...)
 	}
-	if err := decoder.Decode(flat); err != nil {
-		return []string{fmt.Sprintf("Traefik cannot decode it, so the routes that use it are not installed: %v", err)}
+	for name := range pairs(dig(root, "certificatesResolvers")) {
+		f.resolvers[name.Value] = true
 	}
-	return config.Problems()
+	if syntax := value(dig(root, "core", "defaultRuleSyntax")); syntax != "" {
+		f.syntax = syntax
+	}
+	return registers
 }
 
-// flatten gives the configuration the shape that the file provider gives it:
-// scalars become strings, and `[]` and `{}` become "". The provider's own
-// decoder does it, on a file that holds nothing else, since it refuses fields
-// that its target lacks.
-func flatten(raw any) (map[string]any, error) {
-	content, err := yaml.Marshal(map[string]any{"plugin": map[string]any{PluginName: raw}})
-	if err != nil {
-		return nil, err
-	}
-	var holder struct {
-		Plugin map[string]map[string]any `yaml:"plugin" file:"allowEmpty"`
-	}
-	if err := file.DecodeContent(string(content), ".yaml", &holder); err != nil {
-		return nil, err
-	}
-	return holder.Plugin[PluginName], nil
+// point finds an entry point; its name's case matters to Traefik.
+func (f *facts) point(name string) bool {
+	_, there := f.points[name]
+	return there || !f.known || name == "traefik" // which Traefik makes itself
 }
+
+func keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -40,12 +40,12 @@ func (s *Stack) configure(context.Context) error {
 		}
 		s.shipped = true
 	}
-	report, err := check.Dynamic(s.options.Dynamic, s.getenv)
+	report, err := check.Check(check.Options{Names: []string{s.options.Dynamic}, Here: true, Getenv: s.getenv})
 	if err != nil {
 		return err
 	}
-	if len(report.Problems) > 0 {
-		return fmt.Errorf("%s has errors:\n  %s", s.options.Dynamic, strings.Join(report.Problems, "\n  "))
+	if problems := report.Errors(); len(problems) > 0 {
+		return fmt.Errorf("%s has errors:\n  %s", s.options.Dynamic, strings.Join(problems, "\n  "))
 	}
 	s.ready.Wiring = s.options.Wiring
 	s.asked = check.ReadyPath
