@@ -2,6 +2,7 @@ package authsvc
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"log/slog"
 	"os"
@@ -126,6 +127,9 @@ func TestBadKeysStopTheStart(t *testing.T) {
 		want   string
 	}{
 		"sample secret":   {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "1"), "your-256-bit-secret-your-256-bit")}, "sample text"},
+		"listed secret":   {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "8"), "07ee344d-8eb4-455f-8cc3-f641406e8820\n")}, "public list"},
+		"words":           {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "9"), "iwillneverforgetthedayiwenttothezoo")}, "low entropy"},
+		"listed in a set": {IssuerConfig{Algorithms: []string{"HS256"}, JWKSFile: writeFile(t, filepath.Join(dir, "10"), `{"keys":[{"kty":"oct","k":"`+base64.RawURLEncoding.EncodeToString([]byte("07ee344d-8eb4-455f-8cc3-f641406e8820"))+`"}]}`)}, "public list"},
 		"short secret":    {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "2"), "short")}, "at least 32"},
 		"empty secret":    {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "3"), "\n")}, "at least 32"},
 		"repeated":        {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "4"), strings.Repeat("abcdefghijkl", 4))}, "repeats itself"},

@@ -6,6 +6,9 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -174,6 +177,18 @@ func TestWeakness(t *testing.T) {
 		"your-256-bit-secret-your-256-bit-secret":   true,
 		"this is my SuperSecret key for the tokens": true,
 		"correct horse battery changeme staple zyx": true,
+		// of the public list, in text and decoded
+		"this is the extremely secret secret":  true,
+		"07ee344d-8eb4-455f-8cc3-f641406e8820": true,
+		"Kb24t0LDVPoen8jmGXBWdCJTUapSqz1s":     true,
+		// of no list, but words and rows of keys all the same
+		"MyLongAndSecureApplicationKey4711!":             true,
+		"iwillneverforgetthedayiwenttothezoo":            true,
+		"correct horse battery staple and some more":     true,
+		"qwertyuiopasdfghjklzxcvbnm,./1234567890":        true,
+		"00112233445566778899aabbccddeeff":               true,
+		"123e4567-e89b-12d3-a456-426614174000-12d3-a456": false,
+		"hQ2v9LxW4kPz7TnB1mYcR8dJf5GsA3uE6oVi0pKtXbN=":   false,
 	} {
 		keys, err := SecretKeySet([]byte(secret))
 		if err != nil {
@@ -195,6 +210,28 @@ func TestWeakness(t *testing.T) {
 		}
 		if keys.Keys()[0].Weakness() == "" {
 			t.Errorf("a key of the RFCs is not known: %s", example.JWK)
+		}
+	}
+}
+
+// Random secrets of every spelling are taken, always.
+func TestRandomSecretsAreTaken(t *testing.T) {
+	for spelling, make := range map[string]func([]byte) string{
+		"bytes": func(b []byte) string { return string(b) }, "hex": hex.EncodeToString,
+		"base64": base64.StdEncoding.EncodeToString, "base64url": base64.RawURLEncoding.EncodeToString, "base32": base32.StdEncoding.EncodeToString,
+		"half as many, in hex": func(b []byte) string { return hex.EncodeToString(b[:16]) },
+	} {
+		random := [32]byte{}
+		for range 5_000 {
+			_, _ = rand.Read(random[:])
+			secret := make(random[:])
+			if weakness := (Key{material: []byte(secret)}).Weakness(); weakness != "" {
+				// hex of 16 bytes has fewer than 12 different digits now and then
+				if spelling == "half as many, in hex" && strings.Contains(weakness, "different bytes") {
+					continue
+				}
+				t.Errorf("%s: %q: %s", spelling, secret, weakness)
+			}
 		}
 	}
 }

@@ -2,10 +2,13 @@ package token
 
 import (
 	"crypto/rsa"
+	"crypto/sha256"
+	_ "embed" // knownsecrets.bin
 	"errors"
 	"fmt"
 	"math/big"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -66,21 +69,98 @@ func (k Key) Weakness() string {
 	if !symmetric {
 		return ""
 	}
+	const remedy = "; make one with: openssl rand -base64 48"
+	if knownSecret(secret) {
+		return "it stands in a public list of secrets that attackers try (github.com/wallarm/jwt-secrets)" + remedy
+	}
 	distinct := slices.Clone(secret)
 	slices.Sort(distinct)
 	if n := len(slices.Compact(distinct)); n < 12 {
-		return fmt.Sprintf("only %d different bytes; make one with: openssl rand -base64 48", n)
+		return fmt.Sprintf("only %d different bytes%s", n, remedy)
 	}
 	if period(secret) <= len(secret)/2 {
-		return "it repeats itself; make one with: openssl rand -base64 48"
+		return "it repeats itself" + remedy
 	}
-	lower := strings.ToLower(string(secret))
+	lower := lowerASCII(secret)
 	for _, sample := range sampleSecrets {
 		if strings.Contains(lower, sample) {
-			return fmt.Sprintf("it contains the sample text %q; make one with: openssl rand -base64 48", sample)
+			return fmt.Sprintf("it contains the sample text %q%s", sample, remedy)
 		}
 	}
+	least := leastSurprising
+	if strings.Trim(lower, "0123456789abcdef") == "" {
+		least = leastSurprisingHex
+	}
+	if share := surprising(lower); share < least {
+		return fmt.Sprintf("of low entropy: it reads like words, rows of keys or repetition (%.0f%% of its bytes do not follow from those before; of a random secret about 80%% do not); passwords are no keys (RFC 8725 section 3.5)%s", 100*share, remedy)
+	}
 	return ""
+}
+
+// leastSurprising is below what random secrets reach, in base64, base32 or as
+// bytes, and above what words do. In hex, whose sixteen digits are neighbours
+// often, 32 random ones may come down to 40%; no words can be written in it.
+const (
+	leastSurprising    = 0.45
+	leastSurprisingHex = 0.25
+)
+
+// surprising is the share of bytes that do not follow from those before them:
+// the same or the neighbouring byte, a pair of letters that words are full of,
+// a neighbour on the keyboard, or three that have stood there before.
+func surprising(lower string) float64 {
+	expected := 0
+	for i := 1; i < len(lower); i++ {
+		step := int(lower[i]) - int(lower[i-1])
+		pair := lower[i-1 : i+1]
+		if step >= -1 && step <= 1 || strings.Contains(commonPairs+keyboardRows, pair) && !strings.Contains(pair, " ") ||
+			i > 2 && strings.Contains(lower[:i], lower[i-2:i+1]) {
+			expected++
+		}
+	}
+	return 1 - float64(expected)/float64(len(lower)-1)
+}
+
+const (
+	commonPairs = "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi ri ro ic " +
+		"ne ea ra ce li ch ll be ma si om ur us ss ec cr et ke ey wo rd pa ss pr ex sa tr lo un su ge ow wh ho wi no ta il so ac tt oo ee ai ie ct "
+	keyboardRows = "qwertyuiop asdfghjkl zxcvbnm"
+)
+
+// knownSecrets are SecretHash of each published secret, sorted.
+//
+//go:embed knownsecrets.bin
+var knownSecrets string
+
+// secretHash is long enough that a random secret is not among some thousand by
+// chance, and too short to be of use for finding the secret.
+const secretHash = 6
+
+// SecretHash is how a secret stands in knownsecrets.bin: the first bytes of its
+// SHA-256.
+func SecretHash(secret []byte) []byte {
+	sum := sha256.Sum256(secret)
+	return sum[:secretHash]
+}
+
+func knownSecret(secret []byte) bool {
+	hash := string(SecretHash(secret))
+	_, found := sort.Find(len(knownSecrets)/secretHash, func(i int) int {
+		return strings.Compare(hash, knownSecrets[i*secretHash:(i+1)*secretHash])
+	})
+	return found
+}
+
+// lowerASCII keeps every other byte as it is, in its place: random bytes are
+// not UTF-8.
+func lowerASCII(secret []byte) string {
+	lower := slices.Clone(secret)
+	for i, c := range lower {
+		if 'A' <= c && c <= 'Z' {
+			lower[i] = c | 0x20
+		}
+	}
+	return string(lower)
 }
 
 // period is the length of the shortest prefix whose repetition is the secret.
