@@ -165,6 +165,11 @@ limits: [{name: l%d, key: user, limit: 2, window: 1h, tierHeader: X-User-Roles, 
 				}
 			}
 		}
+		for _, l := range b.redis.Gateways(b.prefix)[0].Limits { // authsvc has to know the order too
+			if l.Name == "l10" && !slices.Equal(l.Ranked, []string{"trial", "team", "pro", "free"}) {
+				t.Errorf("the heartbeat names the tiers in the order %q", l.Ranked)
+			}
+		}
 	})
 }
 

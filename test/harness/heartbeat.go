@@ -37,6 +37,7 @@ type Gateway struct {
 		Limit      int64            `json:"limit"`
 		Cost       int64            `json:"cost"`
 		Tiers      map[string]int64 `json:"tiers"`
+		Ranked     []string         `json:"ranked"`
 		IPv6Subnet int              `json:"ipv6_subnet"`
 	} `json:"limits"`
 }
