@@ -3,6 +3,7 @@ package authsvc
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -129,4 +130,26 @@ func BenchmarkVerify(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkForgedAtTheBound is what refusing a forged token costs that is as
+// large as tokens.maxBytes lets it be: by default, as much as the shipped entry
+// point takes, and at most.
+func BenchmarkForgedAtTheBound(b *testing.B) {
+	redis := redistest.Start(b)
+	for _, maxBytes := range []int{token.MaxSize, 32 << 10, maxTokenBytes} {
+		c := testConfig(b, redis.Addr)
+		c.Tokens.MaxBytes = maxBytes
+		r := open(b, c)
+		head, rest, _ := strings.Cut(issueWithoutRedis(b, r), ".")
+		signature := rest[strings.IndexByte(rest, '.'):]
+		forged := head + "." + strings.Repeat("A", (maxBytes-1-len(head)-len(signature))/4*4) + signature
+		b.Run(fmt.Sprint(maxBytes, " bytes"), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := r.verifier.verify(b.Context(), forged, time.Now()); !errors.Is(err, token.ErrSignature) {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
