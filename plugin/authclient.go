@@ -103,7 +103,7 @@ func (c *authClient) greet(address *authAddress) {
 			address.trouble.met(c.clock(), "panic", fmt.Sprint("asking "+address.url.String()+" at start panicked: ", p))
 		}
 	}()
-	for {
+	for complained := false; ; complained = true {
 		ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 		answer, err := c.askAt(ctx, 1, address.url, nil, "")
 		cancel()
@@ -111,7 +111,9 @@ func (c *authClient) greet(address *authAddress) {
 			return
 		}
 		if wrong := c.wrong(answer, err); wrong == nil {
-			address.trouble.over(c.clock(), c.again(address))
+			if complained { // else what requests with a credential have met meanwhile stands
+				address.trouble.over(c.clock(), c.again(address))
+			}
 			return
 		} else if err == nil && answer.status < 500 {
 			if !wrong.withCredential {
