@@ -78,6 +78,7 @@ var classes = []class{
 	{name: "request smuggling", source: "CWE-444, CVE-2025-22871, RFC 9112 2.2, 5.2, 6.1, 6.3, 7.1", sample: 160, least: 300, alive: 10, run: smuggling},
 	{name: "HTTP/2 written as HTTP/1.1", source: "CWE-444, CWE-113, RFC 9113 8.1.1, 8.2, 8.3, 10.3, RFC 8441", sample: 300, least: 300, alive: 10, run: downgrading},
 	{name: bypassClass, source: "DESIGN 9, OWASP API4:2023", sample: 120, least: 150, run: bypassing},
+	{name: "permits refunded", source: "refunds_test.go names each; CWE-799", sample: 14, least: 90, run: refunding},
 	{name: "addresses by PROXY protocol", source: "RULES 31, RFC 4291 2.5.5, RFC 6177, CWE-348", least: 40, run: proxied, where: balanced},
 	{name: "what services take", source: "OWASP API1, API2, API3, API4, API7:2023, CWE-204, CWE-208, CWE-613, CWE-918, RFC 6750, RFC 7009, RFC 9700", sample: 60, least: 500, run: serving, where: once},
 	{name: "a writer of Redis with an account", source: "RULES 1, 26, CWE-345", least: len(rewrites) + len(falseEntries) + 1, run: writingRedis, where: once},

@@ -26,6 +26,8 @@ func bypassRoutes(wiring string) (routers, middlewares string) {
 		{name: "user", key: "key: user", user: true},
 		{name: "tier", key: "key: user, tierHeader: X-User-Plan, tiers: {pro: 6}", user: true},
 		{name: "header", key: `key: "header:X-Client", onMissingKey: deny`},
+		{name: "refund", key: `key: "header:X-Client", onMissingKey: deny, refundStatus: ["5xx"]`},
+		{name: "guess", key: `key: "header:X-Client", onMissingKey: deny, countStatus: [401]`},
 		{name: "small", key: `key: "header:X-Client", onMissingKey: deny`, extra: "maxKeys: 100"},
 		{name: "proxied", key: "key: ip", extra: "ipStrategy: {depth: 1}\n          trustedProxies: [192.0.2.0/24]"},
 		{name: "global", key: "key: global"},

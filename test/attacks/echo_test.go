@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // caseHeader names a request, so that what arrives can be told apart.
@@ -44,13 +45,25 @@ func startEcho(t *testing.T) *echo {
 }
 
 func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.Contains(r.RequestURI, "?impatient") {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	}
 	size, err := io.Copy(io.Discard, r.Body)
 	id := r.Header.Get(caseHeader)
 	e.mu.Lock()
 	e.byID[id] = append(e.byID[id], seen{r.Method, r.RequestURI, r.Host, r.Header.Clone(), r.Trailer.Clone(), int(size)})
 	e.serve++
 	e.mu.Unlock()
-	if err != nil {
+	switch {
+	case strings.Contains(r.RequestURI, "?impatient"):
+		http.Error(w, "the body did not come", http.StatusInternalServerError)
+		return
+	case strings.Contains(r.RequestURI, "?slow"):
+		select {
+		case <-r.Context().Done():
+		case <-time.After(time.Second):
+		}
+	case err != nil, strings.Contains(r.RequestURI, "?dies"):
 		panic(http.ErrAbortHandler)
 	}
 	// The name goes back, so that a client notices when it reads another's answer.
