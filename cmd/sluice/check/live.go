@@ -311,8 +311,8 @@ func tryFacts(ctx context.Context, client redis.UniversalClient, o *redis.Univer
 		doubt("its settings cannot be read (%v): see yourself that maxmemory-policy is noeviction and that min-replicas-to-write is met, or grant +info +config|get", err)
 	}
 	version := facts["redis_version"]
-	if major, err := strconv.Atoi(before(version, ".")); err == nil && major < 7 {
-		wrong("is version %s; Sluice needs Redis 7.0 or newer", version)
+	if major, err := strconv.Atoi(before(version, ".")); err == nil && major < 5 {
+		wrong("is version %s; before 5.0 a script may not write once it has read the time, and every counter does", version)
 	}
 	if facts["role"] == "slave" || facts["role"] == "replica" {
 		wrong("is a replica, which takes no writes; name the master, or the Sentinels and masterName")
@@ -405,13 +405,13 @@ func (t *trial) authsvc(ctx context.Context) {
 		pattern  string
 		commands []try
 	}{
-		{tokens, "~" + p + ":tok:*", []try{{"SET", tokens, "x", "NX", "GET", "PXAT", 1}, {"GET", tokens}}},
+		{tokens, "~" + p + ":tok:*", []try{{"SET", tokens, "x", "NX", "PX", 1}, {"GET", tokens}}},
 		{users, "~" + p + ":usr:*", []try{{"SET", users, "1", "PX", 1}, {"GET", users}}},
-		{sessions, "~" + p + ":ref:*", []try{{"HSET", sessions, "a", "b"}, {"HGETALL", sessions}, {"HMGET", sessions, "a"}, {"HDEL", sessions, "a"}, {"DEL", sessions}, {"PEXPIRE", sessions, 1}}},
+		{sessions, "~" + p + ":ref:*", []try{{"HSET", sessions, "a", "b"}, {"HGETALL", sessions}, {"HGET", sessions, "a"}, {"HMGET", sessions, "a"}, {"HDEL", sessions, "a"}, {"DEL", sessions}, {"PEXPIRE", sessions, 1}, {"PEXPIREAT", sessions, 1}}},
 		{keys, "~" + p + ":key:*", []try{{"SET", keys, "x", "EX", 60}}},
 		{events, "~" + p + ":evt", []try{{"HGET", events, "epoch"}, {"HSET", events, "seq", 0}, {"HINCRBY", events, "seq", 1}}},
 		{events, "&" + channel, []try{{"PUBLISH", channel, ""}}},
-		{gateways, "~" + p + ":gw:*", []try{{"ZREMRANGEBYSCORE", gateways, "-inf", "0"}, {"ZRANGEBYSCORE", gateways, 0, "+inf"}, {"GET", gateways}}},
+		{gateways, "~" + p + ":gw:*", []try{{"ZREMRANGEBYSCORE", gateways, "-inf", "0"}, {"ZRANGEBYSCORE", gateways, 0, "+inf"}, {"GET", gateways}, {"GETRANGE", gateways, 0, 1}}},
 		{limits, "~" + p + ":lim:*", []try{{"TIME"}, {"GET", limits}, {"SET", limits, "0", "PX", 1}, {"EVAL", "return 1", 1, limits}, {"EVALSHA", strings.Repeat("0", 40), 1, limits}}},
 	} {
 		t.discarded(ctx, n.key, n.pattern, n.commands)
