@@ -151,7 +151,7 @@ func both(checks ...func([]string) error) func([]string) error {
 
 func ascii(args []string) error {
 	if i := strings.IndexFunc(args[0], func(c rune) bool { return c > unicode.MaxASCII }); i >= 0 {
-		return fmt.Errorf("%q is not ASCII; write the punycode of it, xn--...", args[0])
+		return fmt.Errorf("%q is not ASCII; write its punycode, which begins with xn--", args[0])
 	}
 	return nil
 }
