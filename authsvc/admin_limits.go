@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -104,9 +105,12 @@ func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
 	return limits, key, nil
 }
 
-// distinct are the limits of the gateways, each name and window once.
+// distinct are the limits of the living gateways, each name and window once.
 func distinct(gateways []store.Gateway) (all []store.Limit) {
 	for _, gateway := range gateways {
+		if gateway.Stale {
+			continue
+		}
 		for _, limit := range gateway.Limits {
 			known := slices.ContainsFunc(all, func(l store.Limit) bool { return l.Name == limit.Name && l.WindowMS == limit.WindowMS })
 			if limit.WindowMS > 0 && !known {
@@ -131,16 +135,22 @@ func pathParam(c echo.Context, name string) (string, error) {
 	return text, nil
 }
 
-// getGateways is GET /v1/gateways: the heartbeats as the gateways wrote them.
+// getGateways is GET /v1/gateways: the heartbeats as the gateways wrote them, with
+// when that was. One that has been silent since is stale: stopped, or refused by
+// Redis, and then it decides alone.
 func (s *Service) getGateways(c echo.Context) error {
 	s.target(c, "gateways")
 	gateways, err := s.store.Gateways(c.Request().Context())
 	if err != nil {
 		return err
 	}
-	raw := make([]json.RawMessage, len(gateways))
+	beats := make([]map[string]json.RawMessage, len(gateways))
 	for i, gateway := range gateways {
-		raw[i] = gateway.Raw
+		if err := json.Unmarshal(gateway.Raw, &beats[i]); err != nil {
+			return err
+		}
+		beats[i]["stale"] = strconv.AppendBool(nil, gateway.Stale)
+		beats[i]["last_seen"] = strconv.AppendInt(nil, gateway.LastSeen, 10) // unix ms
 	}
-	return c.JSON(http.StatusOK, map[string]any{"gateways": raw})
+	return c.JSON(http.StatusOK, map[string]any{"gateways": beats})
 }

@@ -2,13 +2,18 @@ package authsvc
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
@@ -19,7 +24,9 @@ func TestGatewaysAndLimits(t *testing.T) {
 	client := redis.Client()
 	defer client.Close()
 	beat(t, client, "0123456789abcdef")
-	if a := r.call("GET", "/v1/gateways", ""); a.status != 200 || a.body != `{"gateways":[`+beatJSON("0123456789abcdef")+"]}\n" {
+	lastSeen := client.ZScore(context.Background(), "sluice:gw:live", "0123456789abcdef").Val()
+	whole := strings.TrimSuffix(beatJSON("0123456789abcdef"), "}") + fmt.Sprintf(`,"stale":false,"last_seen":%.0f}`, lastSeen)
+	if a := r.call("GET", "/v1/gateways", ""); a.status != 200 || !sameJSON(t, a.body, `{"gateways":[`+whole+"]}") {
 		t.Errorf("gateways: %s", a.body)
 	}
 	// u1 has used something; what others lack cannot be reset.
@@ -193,5 +200,82 @@ func TestAdminInterfaceIsClosed(t *testing.T) {
 	request.Header.Set("Authorization", "Bearer "+r.AdminToken())
 	if a := r.do(request); a.status != 404 {
 		t.Errorf("admin interface on the public listener: %d", a.status)
+	}
+}
+
+func sameJSON(t *testing.T, a, b string) bool {
+	t.Helper()
+	var x, y any
+	if err := errors.Join(json.Unmarshal([]byte(a), &x), json.Unmarshal([]byte(b), &y)); err != nil {
+		t.Fatal(err)
+	}
+	return reflect.DeepEqual(x, y)
+}
+
+// A gateway that Redis refuses cannot tell of it: it is shown by what it told
+// last, as stale, and its limits are not taken for living ones. So is one that
+// says itself that it decides alone.
+func TestGatewaysThatDecideAlone(t *testing.T) {
+	r, server := start(t)
+	client := server.Client()
+	defer client.Close()
+	ctx := t.Context()
+	now := time.Now()
+	for instance, gateway := range map[string]struct {
+		silent time.Duration
+		alone  string
+	}{
+		"living": {silent: time.Second},
+		"cutoff": {silent: time.Minute},
+		"ended":  {silent: 11 * time.Minute},
+		"alone":  {alone: `,"alone":{"since":1795480825874,"kind":"noperm","reply":"redis: not permitted: NOPERM no permissions"}}`},
+	} {
+		text := beatJSON(instance)
+		if gateway.alone != "" {
+			text = strings.TrimSuffix(text, "}") + gateway.alone
+		}
+		err := errors.Join(
+			client.ZAdd(ctx, "sluice:gw:live", redis.Z{Member: instance, Score: float64(now.Add(-gateway.silent).UnixMilli())}).Err(),
+			client.Set(ctx, "sluice:gw:"+instance, text, 0).Err())
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var list struct {
+		Gateways []struct {
+			Instance string
+			Stale    bool
+			LastSeen int64 `json:"last_seen"`
+			Alone    *struct{ Kind, Reply string }
+		}
+	}
+	if err := json.Unmarshal([]byte(r.call("GET", "/v1/gateways", "").body), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Gateways) != 3 || list.Gateways[2].Instance != "cutoff" {
+		t.Fatalf("want the living before the cut off: %+v", list)
+	}
+	for _, g := range list.Gateways {
+		if g.Stale != (g.Instance == "cutoff") || (g.Alone != nil) != (g.Instance == "alone") || now.UnixMilli()-g.LastSeen > 60_000 {
+			t.Errorf("%+v", g)
+		}
+	}
+	request, _ := http.NewRequest("GET", r.inner+"/metrics", nil)
+	body := r.do(request).body
+	for _, line := range []string{
+		`sluice_gateway_up{instance="living",version="1.2"} 1`,
+		`sluice_gateway_up{instance="cutoff",version="1.2"} 0`,
+		`sluice_gateway_alone{instance="living"} 0`,
+		`sluice_gateway_alone{instance="alone"} 1`,
+	} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	if err := client.ZRem(ctx, "sluice:gw:live", "living", "alone").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if a := r.call("GET", "/v1/limits/per-user/global", ""); a.status != 404 {
+		t.Errorf("a limit that no living gateway has: %d %s", a.status, a.body)
 	}
 }

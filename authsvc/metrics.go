@@ -118,7 +118,7 @@ func (c issuerCollector) Collect(out chan<- prometheus.Metric) {
 type gatewayCollector struct{ service *Service }
 
 var (
-	gatewayUp = prometheus.NewDesc("sluice_gateway_up", "1 for every living gateway.", []string{"instance", "version"}, nil)
+	gatewayUp = prometheus.NewDesc("sluice_gateway_up", "1 for every living gateway, 0 for one that has been silent for up to ten minutes: stopped, or refused by Redis.", []string{"instance", "version"}, nil)
 
 	gatewayDenied = prometheus.NewDesc("sluice_gateway_denied_total", "Requests denied, by limit.", []string{"instance", "limit"}, nil)
 	gatewayErrors = prometheus.NewDesc("sluice_gateway_redis_errors_total", "Failed Redis calls, by kind.", []string{"instance", "kind"}, nil)
@@ -130,6 +130,7 @@ var (
 		{"allowed_total", "Requests allowed.", prometheus.CounterValue},
 		{"degraded_total", "Requests decided without Redis.", prometheus.CounterValue},
 		{"redis_calls_total", "Calls to Redis.", prometheus.CounterValue},
+		{"alone", "1 while the gateway decides limits without Redis, as far as it could tell.", prometheus.GaugeValue},
 		{"breaker_open", "1 while the gateway holds Redis to be away; while it lasts, no heartbeat says so.", prometheus.GaugeValue},
 		{"breaker_opened_total", "How often the gateway took Redis to be away.", prometheus.CounterValue},
 		{"decision_hits_total", "Auth decisions served from the cache.", prometheus.CounterValue},
@@ -162,9 +163,9 @@ func (g *gatewayCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, gateway := range gateways {
 		c := gateway.Counters
-		out <- prometheus.MustNewConstMetric(gatewayUp, prometheus.GaugeValue, 1, gateway.Instance, gateway.Version)
+		out <- prometheus.MustNewConstMetric(gatewayUp, prometheus.GaugeValue, number(!gateway.Stale), gateway.Instance, gateway.Version)
 		for i, value := range []float64{
-			c.Allowed, c.Degraded, c.RedisCalls, c.BreakerOpen, c.BreakerOpened, c.DecisionHits,
+			c.Allowed, c.Degraded, c.RedisCalls, number(gateway.Alone != nil), c.BreakerOpen, c.BreakerOpened, c.DecisionHits,
 			c.DecisionMisses, c.AuthErrors, c.EventsLost, c.Keys,
 		} {
 			out <- prometheus.MustNewConstMetric(gatewayDescs[i], gatewayFigures[i].kind, value, gateway.Instance)

@@ -14,7 +14,7 @@ import (
 func TestForgettingManyAnswersOfOneUser(t *testing.T) {
 	const many = 100_000
 	kept := func(capacity int, user func(i int) string) *decisions {
-		stream := newEventStream(func() int64 { return 0 })
+		stream := newEventStream(func() int64 { return 0 }, "events")
 		d := newDecisions(&authSettings{cacheSize: capacity}, "X-User-Id", nil, stream, func() int64 { return 0 })
 		for i := range many {
 			answer := &decision{key: sha256.Sum256([]byte(strconv.Itoa(i))), names: []string{userName(user(i)), tokenName(strconv.Itoa(i)), sessionName(user(i))}}

@@ -19,7 +19,8 @@ import (
 // be black-holed without any error, and Redis drops a slow subscriber
 // (RULES 8). What was kept before a loss is checked again.
 type eventStream struct {
-	clock func() int64
+	clock   func() int64
+	channel string
 
 	// state is even while the stream is whole and odd while it is lost; it
 	// grows with each change, so equal even states mean that nothing was
@@ -31,13 +32,16 @@ type eventStream struct {
 	epoch    string
 	seq      int64
 	heard    int64 // monotonic ns of the last event
+	silent   bool  // and it was said that none came since
 	recent   []revocation
 	first    int64 // position of recent[0]
 	handlers []func(name string)
 
-	stop        chan struct{}
-	done        sync.WaitGroup
-	unsubscribe func()
+	once sync.Once // guards the start
+	log  func(level, message string)
+	stop chan struct{}
+	done sync.WaitGroup
+	end  func() // of the subscription; nil before the start
 }
 
 // revocation is an event of the last keepRevocations.
@@ -65,27 +69,34 @@ func tokenName(id string) string   { return "token " + id }
 func userName(id string) string    { return "user " + id }
 func sessionName(id string) string { return "session " + id }
 
-func newEventStream(clock func() int64) *eventStream {
-	s := &eventStream{clock: clock, stop: make(chan struct{})}
+func newEventStream(clock func() int64, channel string) *eventStream {
+	s := &eventStream{clock: clock, channel: channel, stop: make(chan struct{})}
 	s.state.Store(1)
 	return s
 }
 
-// follow subscribes; close ends it.
-func (s *eventStream) follow(client *redis.Client, channel string, log func(level, message string)) {
-	s.unsubscribe = client.Subscribe(channel, s.message, s.lose)
-	s.done.Add(1)
-	go s.watch(log)
+// follow subscribes, once: whoever keeps no decisions needs no right to listen.
+// close ends it.
+func (s *eventStream) follow(client *redis.Client, log func(level, message string)) {
+	s.once.Do(func() {
+		s.log = log
+		s.end = client.Subscribe(s.channel, s.message, s.lose)
+		s.done.Add(1)
+		go s.watch()
+	})
 }
 
 func (s *eventStream) close() {
-	s.unsubscribe()
+	if s.end == nil {
+		return
+	}
+	s.end()
 	close(s.stop)
 	s.done.Wait()
 }
 
 // watch notices silence.
-func (s *eventStream) watch(log func(level, message string)) {
+func (s *eventStream) watch() {
 	defer s.done.Done()
 	ticker := time.NewTicker(250 * time.Millisecond)
 	defer ticker.Stop()
@@ -94,11 +105,14 @@ func (s *eventStream) watch(log func(level, message string)) {
 			return
 		}
 		s.mu.Lock()
-		silent := s.clock()-s.heard > longestSilence
+		news := s.clock()-s.heard > longestSilence && !s.silent
+		if news {
+			s.silent = true
+			s.loseLocked()
+		}
 		s.mu.Unlock()
-		if silent && !s.lost() {
-			s.lose()
-			log("warn", "no revocation events for 1.5 s: cached decisions are checked again at next use")
+		if news {
+			s.log("warn", "no events from authsvc on "+s.channel+" for 1.5 s: what is known of a token is checked again at each use")
 		}
 	}
 }
@@ -150,8 +164,12 @@ func (s *eventStream) message(payload string) {
 	if s.lost() {
 		s.state.Add(1)
 	}
-	handlers := s.handlers
+	handlers, again := s.handlers, s.silent
+	s.silent = false
 	s.mu.Unlock()
+	if again {
+		s.log("info", "events from authsvc come again: what is known of a token holds until it is revoked")
+	}
 	if name != "" {
 		for _, handle := range handlers {
 			handle(name)

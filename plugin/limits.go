@@ -77,9 +77,6 @@ func (rule *limitRule) counts(o outcome) bool {
 	return rule.refund == nil || o.own || !rule.refund.has(o.status)
 }
 
-// maxLimit is the largest limit over a window whose arithmetic is exact.
-func maxLimit(span time.Duration) int64 { return (window.MaxProduct - 1) / window.Span(span) }
-
 // needsIdentity tells whether a limit's key or number comes from what the auth
 // step says.
 func needsIdentity(rule *limitRule, auth *authSettings) bool {
@@ -110,7 +107,7 @@ const unlimited = "unlimited"
 // ownLimit is the limit that the auth service names: a whole number, also as
 // programs write it that know no other kind (1000000.0, 1e+06), or unlimited.
 func ownLimit(rule *limitRule, values []string) (int64, bool) {
-	text, most := strings.TrimSpace(strings.Join(values, ", ")), maxLimit(rule.window)
+	text, most := strings.TrimSpace(strings.Join(values, ", ")), window.MaxLimit
 	if text == "" {
 		return 0, false
 	}

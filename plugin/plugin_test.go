@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/limit"
+	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
 // No header makes the client's address choose itself: whatever X-Forwarded-For
@@ -119,7 +120,7 @@ func FuzzConfig(f *testing.F) {
 			return
 		}
 		for _, rule := range s.limits {
-			if rule.limit < 1 || rule.cost < 1 || rule.cost > rule.limit || rule.window < time.Second || rule.limit > maxLimit(rule.window) {
+			if rule.limit < 1 || rule.cost < 1 || rule.cost > rule.limit || rule.window < time.Second || rule.limit > window.MaxLimit {
 				t.Fatalf("accepted %+v", rule)
 			}
 		}
@@ -175,7 +176,7 @@ func TestCacheLife(t *testing.T) {
 // The event stream trusts itself only while nothing can have been missed.
 func TestEventStreamState(t *testing.T) {
 	now := int64(0)
-	s := newEventStream(func() int64 { return now })
+	s := newEventStream(func() int64 { return now }, "events")
 	var revoked []string
 	s.onRevoke(func(name string) { revoked = append(revoked, name) })
 	send := func(epoch string, seq int, kind, id string) {
@@ -217,7 +218,7 @@ func TestEventStreamState(t *testing.T) {
 // A revocation that overtakes an answer keeps it out of the cache (RULES 8).
 func TestRevokedSince(t *testing.T) {
 	now := int64(0)
-	s := newEventStream(func() int64 { return now })
+	s := newEventStream(func() int64 { return now }, "events")
 	revoke := func(id string) {
 		s.message(fmt.Sprintf(`{"epoch":"e","seq":%d,"type":"user","id":%q}`, s.seq+1, id))
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"sync"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
 // Version of the plugin, in its heartbeat.
@@ -18,6 +20,8 @@ type heartbeat struct {
 	Started  int64        `json:"started"` // unix ms
 	Counters counters     `json:"counters"`
 	Limits   []definition `json:"limits"`
+
+	Alone *limit.Trouble `json:"alone,omitempty"` // why limits are decided without Redis now
 }
 
 type counters struct {
@@ -140,7 +144,11 @@ func (a *account) report() string {
 	beat := heartbeat{Instance: process, Version: Version, Started: startedAt.UnixMilli(), Counters: newCounters(), Limits: []definition{}}
 	beat.Counters.add(&a.closed)
 	for e := a.open.Front(); e != nil; e = e.Next() {
-		c := e.Value.(*backend).counters()
+		b := e.Value.(*backend)
+		c := b.counters()
+		if alone := b.engine.Trouble(); alone != nil {
+			beat.Alone = alone
+		}
 		beat.Counters.add(&c)
 		beat.Counters.Keys += c.Keys
 		if c.BreakerOpen > 0 {

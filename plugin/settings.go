@@ -480,8 +480,8 @@ func (p *reader) limits(c *Config, s *settings) []*limitRule {
 		rule := &limitRule{
 			name:        strings.TrimSpace(l.Name),
 			window:      p.duration(path+"window", l.Window, 0, shortestWindow, longestWindow),
-			limit:       p.integer(path+"limit", l.Limit, 0, 1, window.MaxProduct/1e6),
-			cost:        p.integer(path+"cost", l.Cost, 1, 1, window.MaxProduct/1e6),
+			limit:       p.integer(path+"limit", l.Limit, 0, 1, window.MaxLimit),
+			cost:        p.integer(path+"cost", l.Cost, 1, 1, window.MaxLimit),
 			tierHeader:  p.header(path+"tierHeader", l.TierHeader, ""),
 			limitHeader: p.header(path+"limitHeader", l.LimitHeader, ""),
 			onMissing:   p.choice(path+"onMissingKey", l.OnMissingKey, missingIP, missingDeny, missingSkip),
@@ -559,7 +559,7 @@ func (p *reader) tiers(path string, l *Limit, rule *limitRule) {
 			} else if strings.TrimSpace(tiers[name]) == "" {
 				p.missing(path+"tiers."+name, "write the tier's limit")
 			} else {
-				rule.tiers[name] = p.integer(path+"tiers."+name, tiers[name], 1, 1, window.MaxProduct/1e6)
+				rule.tiers[name] = p.integer(path+"tiers."+name, tiers[name], 1, 1, window.MaxLimit)
 				rule.ranked = append(rule.ranked, name)
 			}
 		}
@@ -578,23 +578,16 @@ func rank(names []string, limits map[string]int64) {
 	sort.SliceStable(names, func(i, j int) bool { return limits[names[i]] > limits[names[j]] })
 }
 
-// capacity checks what ties limit, window and cost together.
+// capacity checks what ties limits and cost together.
 func (p *reader) capacity(path string, l *Limit, rule *limitRule) {
 	if rule.limit == 0 || rule.window == 0 {
 		return // reported already
 	}
-	largest, smallest := rule.limit, rule.limit
+	smallest := rule.limit
 	for _, n := range rule.tiers {
-		if n > largest {
-			largest = n
-		}
 		if n < smallest {
 			smallest = n
 		}
-	}
-	if most := maxLimit(rule.window); largest > most {
-		p.add(path+"limit", strconv.FormatInt(largest, 10),
-			fmt.Sprintf("limits and tiers over %s are at most %d, so that the arithmetic is exact", rule.window, most))
 	}
 	if rule.cost > smallest {
 		p.add(path+"cost", l.Cost, fmt.Sprintf("must not exceed the limit or a tier (%d), or no such request would ever pass", smallest))

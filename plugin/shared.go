@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"os"
 	"strconv"
 	"sync"
@@ -74,15 +73,6 @@ func newIdentity(host string, err error) string {
 	return string(name) + "-" + hex.EncodeToString(b[:])
 }
 
-// logLine writes to the streams that Traefik logs a plugin's output from.
-func logLine(level, message string) {
-	to := os.Stderr
-	if level == "info" {
-		to = os.Stdout
-	}
-	fmt.Fprintf(to, "sluice: %s: %s\n", level, message)
-}
-
 // registry shares what equal configuration needs once.
 type registry struct {
 	mu      sync.Mutex
@@ -111,6 +101,14 @@ func (r *registry) hold(ctx context.Context, id string, open func() (value inter
 	e.held++
 	context.AfterFunc(ctx, func() { r.release(id, e) })
 	return e.value
+}
+
+// inUse tells whether somebody holds what id names.
+func (r *registry) inUse(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.entries[id]
+	return e != nil && e.holders > 0
 }
 
 func (r *registry) release(id string, e *entry) {
@@ -143,6 +141,7 @@ type backend struct {
 	engine   *limit.Engine
 	stream   *eventStream
 	account  *account
+	log      func(level, message string)
 	allowed  atomic.Int64 // requests that passed every limit, but for decisions.passed
 
 	mu        sync.Mutex
@@ -162,17 +161,21 @@ func holdBackend(ctx context.Context, s *redisSettings) *backend {
 }
 
 func openBackend(s *redisSettings) *backend {
-	b := &backend{identity: unique(s.identity), account: accountOf(s.keyPrefix), stream: newEventStream(clock)}
+	b := &backend{identity: unique(s.identity), account: accountOf(s.keyPrefix), stream: newEventStream(clock, s.keyPrefix+":events")}
+	b.log = func(level, message string) {
+		if backends.inUse(s.identity) { // a configuration that was replaced has nothing to say until it closes
+			logLine(level, message)
+		}
+	}
 	config := s.client
-	config.Log = logLine
+	config.Log = b.log
 	b.client = redis.New(config)
 	b.engine = limit.NewEngine(limit.Options{
 		Redis: b.client, Timeout: s.timeout, Instance: process, Prefix: s.keyPrefix,
-		Report: b.account.report, Clock: clock, Log: logLine,
+		Report: b.account.report, Clock: clock, Log: b.log,
 	})
 	b.engine.Start()
 	b.client.OnReady(b.engine.Ready)
-	b.stream.follow(b.client, s.keyPrefix+":events", logLine)
 	return b
 }
 
@@ -188,6 +191,7 @@ func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 	return deciders.hold(ctx, b.identity+"\n"+s.auth.identity, func() (interface{}, func()) {
 		d := newDecisions(s.auth, s.userHeader, newAuthClient(s.auth, s.userHeader, clock, logLine), b.stream, clock)
 		d.identity = unique(b.identity)
+		b.stream.follow(b.client, b.log)
 		b.mu.Lock()
 		b.decisions = append(b.decisions, d)
 		b.mu.Unlock()

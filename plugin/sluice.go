@@ -78,7 +78,9 @@ type gate struct {
 func New(ctx context.Context, next http.Handler, config *Config, name string) (http.Handler, error) {
 	s, problems := config.read()
 	if len(problems) > 0 {
-		logLine("error", "the middleware "+name+" is misconfigured and answers 503:\n  "+strings.Join(problems, "\n  "))
+		for _, problem := range problems {
+			logLine("error", "the middleware "+name+" is misconfigured and answers 503: "+problem)
+		}
 		return misconfigured{}, nil
 	}
 	g := &gate{

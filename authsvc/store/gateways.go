@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -15,8 +17,19 @@ type Gateway struct {
 	Started  int64           `json:"started"` // unix ms
 	Counters GatewayCounters `json:"counters"`
 	Limits   []Limit         `json:"limits"`
+	Alone    *Trouble        `json:"alone"` // nil: its limits are exact
+
+	Stale    bool  `json:"-"` // silent for longer than a living gateway ever is: stopped, or cut off from Redis
+	LastSeen int64 `json:"-"` // unix ms of Redis's clock
 
 	Raw json.RawMessage `json:"-"` // as the gateway wrote it
+}
+
+// Trouble is why a gateway decides without Redis.
+type Trouble struct {
+	Since int64  `json:"since"` // unix ms
+	Kind  string `json:"kind"`
+	Reply string `json:"reply"`
 }
 
 // GatewayCounters only grow, except breaker_open and keys.
@@ -42,32 +55,53 @@ const maxHeartbeat = 64 << 10
 // could write any number of heartbeats.
 const maxGateways = 256
 
-// alive lists the gateways that were heard of within 3 s of Redis's clock and
-// drops the others.
+// How long a gateway lives without a heartbeat, and how long it is shown after
+// that: one that Redis refuses cannot tell of it.
+const (
+	livesFor = 3 * time.Second
+	shownFor = 10 * time.Minute
+)
+
+// seen lists the gateways that were heard of and drops those of long ago.
 //
 //	KEYS[1] <prefix>:gw:live
-//	ARGV[1] how many at most
-//	reply   instance ids, the longest silent first: those of a liar's future come last
-var alive = redis.NewScript(`
+//	ARGV    1 how many at most   2 how long one lives (ms)   3 how long it is shown (ms)
+//	reply   Redis's time (ms), then of each its id and last heartbeat (ms): the
+//	        living first, and of them the longest silent, so that those of a
+//	        liar's future come last; then the others, the latest first
+var seen = redis.NewScript(`
 local t = redis.call('TIME')
-local oldest = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) - 3000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. oldest)
-return redis.call('ZRANGEBYSCORE', KEYS[1], oldest, '+inf', 'LIMIT', 0, ARGV[1])
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local oldest = string.format('%.0f', now - ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - ARGV[3]))
+local reply = redis.call('ZRANGEBYSCORE', KEYS[1], oldest, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+local stale = redis.call('ZREVRANGEBYSCORE', KEYS[1], '(' .. oldest, '-inf', 'WITHSCORES', 'LIMIT', 0, ARGV[1] - #reply / 2)
+table.insert(reply, 1, string.format('%.0f', now))
+for _, word in ipairs(stale) do reply[#reply + 1] = word end
+return reply
 `)
 
-// Gateways returns the heartbeats of all living gateways, in the order of
-// their last sign of life.
+// Gateways returns the heartbeats of all gateways: of the living in the order of
+// their last sign of life, and then those that the others told last.
 func (s *Store) Gateways(ctx context.Context) ([]Gateway, error) {
-	var instances []string
+	var reply []string
 	err := s.call(ctx, func(ctx context.Context) (err error) {
-		instances, err = texts(alive.Run(ctx, s.redis, []string{s.liveKey()}, maxGateways).Result())
-		if len(instances) > maxGateways {
-			err = unexpected(instances, "the living gateways")
+		reply, err = texts(seen.Run(ctx, s.redis, []string{s.liveKey()}, maxGateways, livesFor.Milliseconds(), shownFor.Milliseconds()).Result())
+		if err == nil && (len(reply)%2 == 0 || len(reply) > 2*maxGateways+1) {
+			err = unexpected(reply, "the gateways")
 		}
 		return err
 	})
-	if err != nil || len(instances) == 0 {
+	if err != nil || len(reply) < 3 {
 		return nil, err
+	}
+	now, _ := strconv.ParseInt(reply[0], 10, 64)
+	instances := make([]string, 0, len(reply)/2)
+	lastSeen := make([]int64, 0, len(reply)/2)
+	for i := 1; i < len(reply); i += 2 {
+		at, _ := strconv.ParseFloat(reply[i+1], 64) // a score of anybody's; at worst the gateway is stale
+		instances = append(instances, reply[i])
+		lastSeen = append(lastSeen, int64(at))
 	}
 	beats := make([]*redis.StringCmd, len(instances))
 	err = s.call(ctx, func(ctx context.Context) error {
@@ -90,6 +124,8 @@ func (s *Store) Gateways(ctx context.Context) ([]Gateway, error) {
 			continue
 		}
 		gateway.Raw = raw
+		gateway.LastSeen = lastSeen[i]
+		gateway.Stale = now-gateway.LastSeen > livesFor.Milliseconds()
 		gateways = append(gateways, gateway)
 	}
 	return gateways, nil

@@ -124,7 +124,8 @@ func TestGateways(t *testing.T) {
 		score           float64
 	}{
 		{"alive", beat("alive"), now},
-		{"dead", beat("dead"), now - 60_000},
+		{"silent for a while", beat("silent for a while"), now - 60_000},
+		{"dead", beat("dead"), now - 660_000},
 		{"silent", "", now},
 		{"garbage", "{", now},
 		{"liar", beat("another"), now},
@@ -136,10 +137,10 @@ func TestGateways(t *testing.T) {
 		}
 	}
 	gateways, err := s.Gateways(ctx)
-	if err != nil || len(gateways) != 1 || gateways[0].Instance != "alive" || gateways[0].Counters.Allowed != 3 || string(gateways[0].Raw) != beat("alive") {
+	if err != nil || len(gateways) != 2 || !gateways[1].Stale || gateways[0].Stale || gateways[0].Instance != "alive" || gateways[0].Counters.Allowed != 3 || string(gateways[0].Raw) != beat("alive") {
 		t.Errorf("%+v %v", gateways, err)
 	}
-	if n := client.ZCard(ctx, "t:gw:live").Val(); n != 5 {
+	if n := client.ZCard(ctx, "t:gw:live").Val(); n != 6 {
 		t.Errorf("%d members left, want the dead one pruned", n)
 	}
 }

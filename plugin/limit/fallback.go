@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"math/bits"
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/window"
@@ -130,5 +131,10 @@ func part(usage, share, limit int64) int64 {
 	if share >= limit {
 		return usage
 	}
-	return (usage*share + limit - 1) / limit
+	high, low := bits.Mul64(uint64(usage), uint64(share)) // the product of two large ones is no int64
+	quotient, remainder := bits.Div64(high, low, uint64(limit))
+	if remainder > 0 {
+		quotient++
+	}
+	return int64(quotient)
 }

@@ -131,9 +131,15 @@ type Engine struct {
 	// offset is Redis's clock minus this process's monotonic one, in
 	// microseconds, as of the last reply: the fallback's windows are Redis's.
 	offset atomic.Int64
+	leapt  atomic.Int64 // the same as of the last reply that was far from it
 	doubt  atomic.Int64 // how far off it may be, ns: how long that reply was under way
 
 	Degraded atomic.Int64 // answers given without Redis
+
+	exact   *standing    // the limits
+	visible *standing    // this gateway, by the others
+	counted atomic.Bool  // Redis has counted a request of ours
+	failing atomic.Value // *bucket: of the key that Redis failed to count last
 
 	mu       sync.Mutex
 	limiters sync.Map         // limiterID -> *Limiter; written under mu
@@ -180,6 +186,8 @@ func NewEngine(o Options) *Engine {
 	e.offset.Store(time.Now().UnixMicro() - o.Clock()/1000)
 	e.doubt.Store(math.MaxInt64)
 	e.presence = newPresence(e, o.Instance, o.Report)
+	e.exact = newStanding(o.Log, "Redis does not count the limits", "Redis counts again: the limits are exact again", e.alone)
+	e.visible = newStanding(o.Log, "Redis does not take this gateway's heartbeat", "Redis takes this gateway's heartbeats again", e.unseen)
 	e.sweeper.wake = make(chan struct{}, 1)
 	return e
 }
@@ -384,17 +392,34 @@ func (e *Engine) reserve(p *Policy, asks []Ask, answers []Answer, now int64) {
 	}
 }
 
+// Times that Redis's clock can tell, in microseconds.
+const (
+	earliest = int64(978307200e6)  // 2001
+	latest   = int64(4102444800e6) // 2100
+	nearby   = int64(3600e6)       // a clock is believed to have leapt further only once two replies agree
+)
+
 // tellTime learns Redis's clock from a reply to what was sent at the given
-// instant. One that took longer than replies may, and longer than the one last
-// believed, tells less than is known.
-func (e *Engine) tellTime(micros, sent int64) {
-	doubt := e.clock() - sent
-	if doubt > e.timeout && doubt > e.doubt.Load() {
-		return
+// instant, and reports whether it makes sense. One that took longer than replies
+// may, and longer than the one last believed, tells less than is known.
+func (e *Engine) tellTime(micros, sent int64) bool {
+	if micros < earliest || micros > latest {
+		return false
 	}
-	e.doubt.Store(doubt)
-	e.offset.Store(micros - sent/1000)
+	offset := micros - sent/1000
+	doubt := e.clock() - sent
+	known := e.doubt.Load() < math.MaxInt64
+	if known && !near(offset, e.offset.Load()) && !near(offset, e.leapt.Swap(offset)) {
+		return false
+	}
+	if doubt <= e.timeout || doubt <= e.doubt.Load() {
+		e.doubt.Store(doubt)
+		e.offset.Store(offset)
+	}
+	return true
 }
+
+func near(a, b int64) bool { return a-b < nearby && b-a < nearby }
 
 // Now is the engine's clock, in monotonic nanoseconds.
 func (e *Engine) Now() int64 { return e.clock() }

@@ -14,24 +14,28 @@ import (
 const (
 	beatEvery   = time.Second
 	liveFor     = 3 * time.Second  // without a heartbeat an instance counts as gone after this
-	reportLives = 10 * time.Second // of the heartbeat's JSON
+	keptFor     = 10 * time.Minute // and authsvc can show for so long what it told last
 	rememberFor = int64(30e9)      // ns: the fallback divides by the most instances seen in this time
 )
 
 // beatScript notes this instance as live on Redis's clock and answers who is.
 //
-//	KEYS[1]  the set of live instances, scored by their last heartbeat (ms)
-//	ARGV     1 this instance   2 how long an instance lives (ms)
-//	reply    Redis's time (us), 1 if this instance was known, then all live ones
+//	KEYS[1]  the set of instances, scored by their last heartbeat (ms)
+//	ARGV     1 this instance   2 how long an instance lives (ms)   3 how long it is kept after that (ms)
+//	reply    Redis's time (us), 1 if this instance was alive, then all that are
 const beatScript = `
 local time = redis.call('TIME')
 local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local oldest = ms - tonumber(ARGV[2])
+local last = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], string.format('%.0f', ms), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', ms - tonumber(ARGV[2])))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local reply = {string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])), known and '1' or '0'}
-for _, instance in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do reply[#reply + 1] = instance end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', ms - tonumber(ARGV[3])))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+local reply = {string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])), last and tonumber(last) >= oldest and '1' or '0'}
+local all = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+for i = 1, #all, 2 do
+  if tonumber(all[i + 1]) >= oldest then reply[#reply + 1] = all[i] end
+end
 return reply
 `
 
@@ -74,14 +78,7 @@ func (p *presence) instances() int64 { return p.live.Load() }
 // that Redis was heard, since a Redis that stalls makes all heartbeats stale,
 // and never below atLeast.
 func (p *presence) share(limit, atLeast int64) int64 {
-	p.mu.Lock()
-	most := attendance{count: 1, rank: 1} // never heard: nobody vouches for the remainder
-	for _, a := range p.history {
-		if a.count >= most.count {
-			most = a
-		}
-	}
-	p.mu.Unlock()
+	most := p.most()
 	n := later(most.count, atLeast)
 	share := limit / n
 	if most.rank < limit%n {
@@ -90,15 +87,37 @@ func (p *presence) share(limit, atLeast int64) int64 {
 	return share
 }
 
+// most is the heartbeat that saw most instances.
+func (p *presence) most() attendance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	most := attendance{count: 1, rank: 1} // never heard: nobody vouches for the remainder
+	for _, a := range p.history {
+		if a.count >= most.count {
+			most = a
+		}
+	}
+	return most
+}
+
 // beat sends a heartbeat each second, and at once when Redis is back.
 func (p *presence) beat() {
+	e := p.engine
+	began := e.clock()
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
 	for {
-		if p.engine.redis.Healthy() {
-			p.send()
+		now := e.clock()
+		if e.redis.Healthy() {
+			p.send(now)
+		} else if now-began >= int64(beatEvery) { // the first connection takes a moment
+			why := e.visible.trouble() // what opened the breaker, if it was a heartbeat's
+			if why == nil {
+				why = &unconnected
+			}
+			e.exact.persists(why, now)
 		}
-		if wait.First(ticker.C, p.ready, p.engine.stop) == 2 {
+		if wait.First(ticker.C, p.ready, e.stop) == 2 {
 			return
 		}
 	}
@@ -111,25 +130,41 @@ func (e *Engine) Ready() {
 	e.sweeper.nudge()
 }
 
-func (p *presence) send() {
+// send tells Redis that this instance lives, and tries what the limits need for
+// as long as nobody knows it to work.
+func (p *presence) send(now int64) {
 	e := p.engine
-	sent := e.clock()
-	live := &redis.Call{
+	calls := []*redis.Call{{
 		Key: liveKey(e.prefix), Script: beatLua,
-		Args: []string{p.instance, strconv.FormatInt(int64(liveFor/time.Millisecond), 10)},
+		Args: []string{p.instance, milliseconds(liveFor), milliseconds(keptFor)},
 		Done: func(reply redis.Reply, err error) {
-			if err == nil { // else the client has counted and logged it
-				p.heard(words(reply), sent)
+			if err == nil {
+				err = p.heard(reply, now)
 			}
+			e.beaten(err, now)
 		},
-	}
-	report := &redis.Call{
+	}, {
 		Key: heartbeatKey(e.prefix, p.instance), Name: "SET",
-		Args: []string{p.report(), "PX", strconv.FormatInt(int64(reportLives/time.Millisecond), 10)},
-		Done: func(redis.Reply, error) {},
+		Args: []string{p.report(), "PX", milliseconds(keptFor)},
+		Done: func(_ redis.Reply, err error) { e.beaten(err, now) },
+	}}
+	if !e.counted.Load() || e.Trouble() != nil {
+		calls = append(calls, e.rehearse(now)...)
 	}
-	e.redis.Send(live, report)
+	e.redis.Send(calls...)
 }
+
+// beaten notes what became of a heartbeat.
+func (e *Engine) beaten(err error, sent int64) {
+	if err != nil {
+		e.counted.Store(false) // the next heartbeat tries
+		e.visible.failed(err, e.clock())
+	} else {
+		e.visible.served(sent)
+	}
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Millisecond), 10) }
 
 // words are the reply's elements; nil where one is not a string.
 func words(reply redis.Reply) []string {
@@ -146,17 +181,20 @@ func words(reply redis.Reply) []string {
 	return all
 }
 
-func (p *presence) heard(fields []string, sent int64) {
+// heard takes the reply to a heartbeat.
+func (p *presence) heard(reply redis.Reply, sent int64) error {
+	fields := words(reply)
 	if len(fields) < 3 {
-		return
+		return errReply
 	}
-	if micros, err := strconv.ParseInt(fields[0], 10, 64); err == nil {
-		p.engine.tellTime(micros, sent)
-	}
-	known := fields[1] == "1"
+	micros, err := strconv.ParseInt(fields[0], 10, 64)
 	instances := append([]string(nil), fields[2:]...)
 	sort.Strings(instances)
 	now := attendance{at: sent, count: int64(len(instances)), rank: int64(sort.SearchStrings(instances, p.instance))}
+	if err != nil || now.rank == now.count || instances[now.rank] != p.instance || !p.engine.tellTime(micros, sent) {
+		return errReply
+	}
+	known := fields[1] == "1"
 	p.live.Store(now.count)
 
 	p.mu.Lock()
@@ -176,6 +214,7 @@ func (p *presence) heard(fields []string, sent int64) {
 	if p.answered.Swap(true) && !known {
 		p.engine.restore(sent)
 	}
+	return nil
 }
 
 // restore has every bucket whose counts still matter tell Redis about them.

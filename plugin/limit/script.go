@@ -1,7 +1,7 @@
 package limit
 
 import (
-	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
@@ -10,7 +10,12 @@ import (
 
 var script = redis.NewScript(window.Script)
 
-var errReply = errors.New("the limit script's reply is not what this version expects")
+var errLate = fmt.Errorf("%w: no reply within redis.timeout", redis.ErrTimeout)
+
+var (
+	errReply = fmt.Errorf("%w: the reply is not what this version's script answers", redis.ErrProtocol)
+	errSense = fmt.Errorf("%w: the numbers of the reply make no sense", redis.ErrProtocol)
+)
 
 // waiter is a request that waits for a call's answer.
 type waiter struct {
@@ -29,6 +34,7 @@ type waiter struct {
 type flight struct {
 	limit, cost int64
 	need        int64
+	ask         window.Ask
 	waiters     []*waiter
 	sent        int64 // monotonic ns, taken before the call is handed over
 	owed        window.Settlement
@@ -84,7 +90,7 @@ func (b *bucket) launchLocked(now int64) *redis.Call {
 		Need: f.need, Extra: extra, Instances: instances,
 		Seen: b.seen, Owed: b.owed,
 	}
-	f.owed, f.index = b.owed, b.seen.Index
+	f.ask, f.owed, f.index = ask, b.owed, b.seen.Index
 	b.flight = f
 	// From here on what was spent alone is known rather than owed, so that a
 	// failing call loses no knowledge of it and never reports it twice.
@@ -101,25 +107,31 @@ func (b *bucket) launchLocked(now int64) *redis.Call {
 
 // landed takes a call's reply.
 func (e *Engine) landed(b *bucket, f *flight, reply redis.Reply, err error) {
-	grant, err := parse(reply, err)
+	grant, err := e.parse(reply, err, f.ask, f.sent)
 	now := e.clock()
 	b.mu.Lock()
 	b.flight = nil
 	if err != nil {
 		e.crashedLocked(b, f, err, now)
 	} else {
-		e.tellTime(grant.Now, f.sent)
 		b.learnLocked(f, grant)
 		e.distributeLocked(b, f, grant, now)
 	}
 	next := e.nextLocked(b, now)
 	b.mu.Unlock()
+	if err != nil {
+		e.fails(b, err, now)
+	} else if grant.Need+grant.Extra > 0 {
+		e.wrote(f.sent)
+	}
 	if next != nil {
 		e.redis.Send(next)
 	}
 }
 
-func parse(reply redis.Reply, err error) (window.Grant, error) {
+// parse reads a reply to ask. What makes no sense is an error, as if Redis were
+// away: a server that has lost its mind does not decide (and may have counted).
+func (e *Engine) parse(reply redis.Reply, err error, ask window.Ask, sent int64) (window.Grant, error) {
 	if err != nil {
 		return window.Grant{}, err
 	}
@@ -130,6 +142,9 @@ func parse(reply redis.Reply, err error) (window.Grant, error) {
 	grant, ok := window.ParseGrant(numbers)
 	if !ok {
 		return window.Grant{}, errReply
+	}
+	if !grant.Answers(ask) || !e.tellTime(grant.Now, sent) {
+		return window.Grant{}, fmt.Errorf("%w: %v", errSense, numbers)
 	}
 	return grant, nil
 }
@@ -276,6 +291,7 @@ func (e *Engine) crashedLocked(b *bucket, f *flight, err error, now int64) {
 // under way: its reply may still bring what it was asked for.
 func (e *Engine) timedOut(b *bucket, f *flight) {
 	now := e.clock()
+	e.fails(b, errLate, now)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.flight != f {

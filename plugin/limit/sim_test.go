@@ -118,7 +118,9 @@ func (w *world) stored(key string) window.Counts {
 func (w *world) allStored() map[string]window.Counts {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return maps.Clone(w.counters)
+	counters := maps.Clone(w.counters)
+	maps.DeleteFunc(counters, func(key string, _ window.Counts) bool { return strings.Contains(key, ":"+rehearsalName+":") })
+	return counters
 }
 
 // reset puts counts of another generation in a key's place, in the window that

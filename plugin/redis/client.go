@@ -56,7 +56,8 @@ type Config struct {
 	ClientName  string
 
 	// Log hears of trouble: level is "error", "warn" or "info". It is called
-	// from background goroutines, at most once a second for each kind.
+	// from background goroutines, for each kind at once and then at most once a
+	// minute while it lasts.
 	Log func(level, message string)
 }
 

@@ -91,13 +91,43 @@ func (c *Client) greet(l *link) error {
 		return err
 	}
 	if first := replies[0]; first.kind == kindError {
-		if !strings.HasPrefix(first.text, "ERR") && !strings.HasPrefix(first.text, "NOPROTO") || faultOf(first.text).away {
+		if !knowsNoHello(first.text, password != "") {
 			return replyError(first.text)
 		}
 		return c.greetOld(l, password)
 	}
-	l.replica = roleOf(replies[0]) == "replica"
+	l.replica = textOf(replies[0], "role") == "replica"
+	if err := tooOld(textOf(replies[0], "version")); err != nil {
+		return err
+	}
 	return ready(l, replies[1:])
+}
+
+// knowsNoHello tells whether the answer to HELLO leaves hope for the handshake
+// that every server and proxy knows: HELLO is unknown or forbidden, or a proxy
+// wants AUTH by itself before anything else.
+func knowsNoHello(text string, password bool) bool {
+	switch f := faultOf(text); f.word {
+	case "noauth":
+		return password
+	case "noperm":
+		return true
+	default:
+		return !f.away && (strings.HasPrefix(text, "ERR") || strings.HasPrefix(text, "NOPROTO"))
+	}
+}
+
+// oldestVersion is the first Redis whose scripts may read the clock and write.
+const oldestVersion = 5
+
+// tooOld refuses a server that is too old; one that does not tell its version,
+// or in another way than Redis, may be as it likes.
+func tooOld(version string) error {
+	major, err := strconv.Atoi(strings.SplitN(version, ".", 2)[0])
+	if err != nil || major >= oldestVersion {
+		return nil
+	}
+	return fmt.Errorf("%w: this is Redis %s, and the limits need %d.0 or newer, whose scripts may both read the clock and write", errTooOld, clip(version, maxQuote), oldestVersion)
 }
 
 // greetOld is the handshake before Redis 6.
@@ -117,12 +147,15 @@ func (c *Client) greetOld(l *link, password string) error {
 	if c.config.ClientName != "" {
 		commands = append(commands, []string{"CLIENT", "SETNAME", c.config.ClientName})
 	}
-	commands = append(commands, []string{"ROLE"}, []string{"PING"})
+	commands = append(commands, []string{"INFO", "server"}, []string{"ROLE"}, []string{"PING"})
 	replies, err := l.ask(commands...)
 	if err != nil {
 		return err
 	}
-	// CLIENT and ROLE may be forbidden to us; a master is assumed then.
+	if err := tooOld(versionIn(replies[len(replies)-3].text)); err != nil {
+		return err
+	}
+	// CLIENT, INFO and ROLE may be forbidden to us; a master is assumed then.
 	if role, err := replies[len(replies)-2].Array(); err == nil && len(role) > 0 {
 		l.replica = role[0].text == "slave"
 	}
@@ -149,14 +182,24 @@ func ready(l *link, replies []Reply) error {
 	return l.raw.SetDeadline(time.Time{})
 }
 
-// roleOf reads the role in HELLO's reply.
-func roleOf(hello Reply) string {
+// textOf reads a field of HELLO's reply.
+func textOf(hello Reply, field string) string {
 	for i := 0; i+1 < len(hello.list); i += 2 {
-		if hello.list[i].text == "role" {
+		if hello.list[i].text == field {
 			return hello.list[i+1].text
 		}
 	}
 	return ""
+}
+
+// versionIn reads the version in INFO's reply.
+func versionIn(info string) string {
+	const field = "redis_version:"
+	at := strings.Index(info, field)
+	if at < 0 {
+		return ""
+	}
+	return strings.TrimSpace(strings.SplitN(info[at+len(field):], "\n", 2)[0])
 }
 
 // ask sends commands in one write and reads as many replies.

@@ -17,6 +17,8 @@ var (
 	ErrProtocol = errors.New("redis: protocol error")  // the reply is not RESP, or not of the type that was asked for
 	ErrOversize = errors.New("redis: oversized reply") // longer, wider or deeper than the bounds in resp.go
 	ErrClosed   = errors.New("redis: client closed")
+
+	errTooOld = errors.New("redis: too old")
 )
 
 // A fault is one way for Redis, or the way to it, to fail.
@@ -52,6 +54,7 @@ var faults = []fault{
 	{"ask", "ASK", errors.New("redis: slot being moved"), false, true},
 	{"noscript", "NOSCRIPT", errors.New("redis: script unknown"), false, true},
 	{"script", "", errors.New("redis: script failed"), false, false},
+	{"version", "", errTooOld, true, true},
 	{"refused", "", errors.New("redis: connection refused"), true, true},
 	{"reset", "", errors.New("redis: connection reset"), true, false},
 	{"eof", "", errors.New("redis: connection closed by the server"), true, false},
@@ -154,7 +157,7 @@ func faultOf(text string) *fault {
 	return &other
 }
 
-const maxQuote = 200 // bytes of a reply that an error repeats
+const maxQuote = 300 // bytes of a reply that an error repeats
 
 // replyError is the Go error of an error reply.
 func replyError(text string) error {

@@ -18,7 +18,7 @@ type fake struct {
 
 	mu      sync.Mutex
 	answer  func(s *session, words []string) string // raw bytes; for what the handshake does not ask
-	greet   func(s *session, words []string) string // HELLO, AUTH, SELECT, CLIENT, ROLE and PING; nil: all is well
+	greet   func(s *session, words []string) string // HELLO, AUTH, SELECT, CLIENT, INFO, ROLE and PING; nil: all is well
 	open    map[net.Conn]bool
 	stopped bool
 }
@@ -82,7 +82,7 @@ func (f *fake) talk(s *session) {
 		f.mu.Unlock()
 		var raw string
 		switch words[0] {
-		case "HELLO", "AUTH", "SELECT", "CLIENT", "ROLE", "PING":
+		case "HELLO", "AUTH", "SELECT", "CLIENT", "INFO", "ROLE", "PING":
 			if greet != nil {
 				raw = greet(s, words)
 			} else {

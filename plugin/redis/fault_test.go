@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -514,9 +515,122 @@ func TestOldHandshake(t *testing.T) {
 	healthy(t, client)
 	client.Close()
 	got := strings.Join(seen[3:], ", ") // after HELLO, SELECT and PING
-	if want := "AUTH secret, SELECT 3, CLIENT SETNAME sluice, ROLE, PING"; got != want {
+	if want := "AUTH secret, SELECT 3, CLIENT SETNAME sluice, INFO server, ROLE, PING"; got != want {
 		t.Errorf("got %s", got)
 	}
+}
+
+// A proxy that answers HELLO with NOAUTH wants AUTH by itself first; a user who
+// may not say HELLO, or not CLIENT, is served all the same.
+func TestHelloRefused(t *testing.T) {
+	for _, refusal := range []string{
+		"-NOAUTH Authentication required.\r\n",
+		"-NOAUTH HELLO must be called with the client already authenticated\r\n",
+		"-NOPERM this user has no permissions to run the 'hello' command\r\n",
+		"-ERR unknown command 'HELLO'\r\n",
+	} {
+		t.Run(strings.TrimSpace(refusal), func(t *testing.T) {
+			f := startFake(t, well)
+			f.welcomeWith(func(s *session, words []string) string {
+				switch words[0] {
+				case "HELLO":
+					return refusal
+				case "AUTH":
+					if strings.Join(words, " ") != "AUTH app secret" {
+						return "-WRONGPASS\r\n"
+					}
+				case "CLIENT":
+					return "-NOPERM this user has no permissions to run the 'client|setname' command\r\n"
+				}
+				return welcome(s, words)
+			})
+			client := open(t, Config{Addresses: []string{f.address()}, Username: "app", ClientName: "sluice",
+				Password: func() (string, error) { return "secret", nil }})
+			healthy(t, client)
+			if o := do(t, client, &Call{Name: "X"}); o.err != nil {
+				t.Error(o.err)
+			}
+		})
+	}
+}
+
+// A Redis whose scripts cannot do what the limits need is refused with the
+// version that could, however it tells its own.
+func TestTooOld(t *testing.T) {
+	for _, c := range []struct {
+		name, hello, info, version string
+	}{
+		{"3.2", "-ERR unknown command 'HELLO'\r\n", "# Server\r\nredis_version:3.2.12\r\nos:x", "3.2.12"},
+		{"4.0", "-ERR unknown command 'HELLO'\r\n", "# Server\r\nredis_version:4.0.14\r\n", "4.0.14"},
+		{"4 by HELLO", "%2\r\n+version\r\n+4.9.0\r\n+role\r\n+master\r\n", "", "4.9.0"},
+		{"5.0", "-ERR unknown command 'HELLO'\r\n", "# Server\r\nredis_version:5.0.0\r\n", ""},
+		{"not Redis", "%2\r\n+version\r\n+df-v1.2\r\n+role\r\n+master\r\n", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := startFake(t, well)
+			f.welcomeWith(func(s *session, words []string) string {
+				switch words[0] {
+				case "HELLO":
+					return c.hello
+				case "INFO":
+					return fmt.Sprintf("$%d\r\n%s\r\n", len(c.info), c.info)
+				}
+				return welcome(s, words)
+			})
+			var lines syncLines
+			client := New(Config{Addresses: []string{f.address()}, Log: lines.add})
+			defer client.Close()
+			if c.version == "" {
+				healthy(t, client)
+				return
+			}
+			want := "this is Redis " + c.version + ", and the limits need 5.0 or newer"
+			eventually(t, 5*time.Second, want, func() bool { return strings.Contains(lines.text(), want) })
+			if client.Healthy() || client.Stats().Errors["version"] == 0 {
+				t.Error("it is used all the same")
+			}
+		})
+	}
+}
+
+// syncLines keeps what is logged.
+type syncLines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *syncLines) add(level, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, level+": "+message)
+}
+
+func (l *syncLines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.all, "\n")
+}
+
+// A server that cannot be reached is in the log at once, and not once a second;
+// after a connection the same trouble is news.
+func TestTroubleIsWrittenOnce(t *testing.T) {
+	f := startFake(t, well)
+	f.welcomeWith(always("-WRONGPASS invalid username-password pair\r\n"))
+	var lines syncLines
+	client := New(Config{Addresses: []string{f.address()}, Log: lines.add})
+	defer client.Close()
+	told := func(n int) func() bool {
+		return func() bool { return strings.Count(lines.text(), "error: cannot connect: ") == n }
+	}
+	eventually(t, 5*time.Second, "seven attempts", func() bool { return client.Stats().Errors["wrongpass"] >= 7 })
+	if !told(1)() {
+		t.Errorf("seven attempts made:\n%s", lines.text())
+	}
+	f.welcomeWith(nil)
+	healthy(t, client)
+	f.welcomeWith(always("-WRONGPASS invalid username-password pair\r\n"))
+	f.drop()
+	eventually(t, 5*time.Second, "the new trouble is written", told(2))
 }
 
 // A server that does not know a script whose source it was just sent serves
@@ -624,7 +738,7 @@ func TestCloseEndsPendingCalls(t *testing.T) {
 	}
 }
 
-// One line a second and kind, however much goes wrong.
+// However much goes wrong, at most one line a second and kind.
 func TestLogIsBounded(t *testing.T) {
 	var lines atomic.Int64
 	f := startFake(t, always("-OOM\r\n"))

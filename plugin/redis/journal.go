@@ -17,8 +17,10 @@ type Stats struct {
 	BreakerOpened int64 // how often the client ceased to be healthy
 }
 
-// A journal counts what happens and lets the operator know, at most one line a
-// second and kind.
+// A journal counts what happens and lets the operator know: of each kind at
+// once, then at most one line a minute for as long as nothing gets better. A
+// connection that was made is better; of what comes after it at most one line a
+// second is written.
 type journal struct {
 	write func(level, message string) // nil: nobody listens
 	calls atomic.Int64
@@ -29,7 +31,13 @@ type journal struct {
 	errors     map[string]int64
 	reconnects int64
 	lines      map[string]*line
+	better     time.Time // the last connection was made
 }
+
+const (
+	restateAfter = time.Minute
+	shortestRest = time.Second
+)
 
 // A line is one kind of message and when it was last written.
 type line struct {
@@ -56,11 +64,12 @@ func (j *journal) connected(address string, again bool) {
 	if again {
 		j.reconnects++
 	}
+	j.better = time.Now()
 	j.mu.Unlock()
 	j.log("info", "connected", "connected to "+address)
 }
 
-// log writes a line unless one of its kind has been written within a second.
+// log writes a line unless one of its kind is news still.
 func (j *journal) log(level, kind, message string) {
 	if j.write == nil {
 		return
@@ -72,7 +81,7 @@ func (j *journal) log(level, kind, message string) {
 		l = &line{}
 		j.lines[level+kind] = l
 	}
-	if now.Sub(l.at) < time.Second {
+	if age := now.Sub(l.at); age < shortestRest || age < restateAfter && l.at.After(j.better) {
 		l.skipped++
 		j.mu.Unlock()
 		return

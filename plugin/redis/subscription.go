@@ -90,7 +90,7 @@ func (s *subscription) failed(err error) {
 	}
 	s.attempt++
 	s.client.journal.failed(err)
-	s.client.journal.log("warn", "subscription", "subscription to "+s.channel+": "+err.Error())
+	s.client.journal.log("error", "subscription "+Kind(err), "cannot listen to "+s.channel+": "+err.Error())
 }
 
 // address is that of the node the calls of this channel's slot go to, so that

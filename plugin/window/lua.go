@@ -52,7 +52,7 @@ local stored = counts(0, 0, 0, 0, 0, 0)
 local value = redis.call('GET', KEYS[1])
 if value then
   stored = counts(string.match(value, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$'))
-  if not stored.generation then return redis.error_reply('SLUICE value of ' .. KEYS[1] .. ' is not six integers') end
+  if not stored.generation then return redis.error_reply('SLUICE a counter is not six integers') end
 end
 stored = rebased(stored)
 local seen = rebased(counts(ask[7], ask[8], ask[9], ask[10], ask[11], ask[12]))
@@ -89,9 +89,12 @@ if c.generation == seen.generation then
   keep('previousReturned', c.previousReturned + math.min(previousReturned, c.previousGranted - c.previousReturned))
 end
 
-local elapsed = now - base * window
-local free = limit * window - (c.previousGranted - c.previousReturned) * (window - elapsed)
-local room = math.floor(free / window) - (c.granted - c.returned)
+local previous = c.previousGranted - c.previousReturned
+local unit = math.floor(math.max(limit, previous) * window / 4503599627370496) + 1
+local units = math.floor((window + unit - 1) / unit)
+local elapsed = math.floor((now - base * window) / unit)
+local free = limit * units - previous * (units - elapsed)
+local room = math.floor(free / units) - (c.granted - c.returned)
 local needGranted, extraGranted = 0, 0
 if room > 0 then
   needGranted = math.floor(math.min(need, room) / cost) * cost

@@ -9,10 +9,16 @@
 //
 //	previous*(W-elapsed) + (current+cost)*W <= limit*W
 //
-// in whole microseconds. There is no division in the comparison and no sum
-// above 2^53 while limit*W < MaxProduct, so Lua's doubles and Go's int64 give
-// the same answer on every architecture (a float formula may be fused into one
-// multiply-add on arm64 and rounded differently there: RULES 36).
+// in whole units of time. There is no division in the comparison and no sum
+// above 2^53, so Lua's doubles and Go's int64 give the same answer on every
+// architecture (a float formula may be fused into one multiply-add on arm64 and
+// rounded differently there: RULES 36).
+//
+// The unit is the microsecond for as long as the products allow, which is up to
+// 1,737 permits a month or 75 million a minute. Above that it is as many
+// microseconds as bring them under MaxProduct: 576 ms for a billion permits a
+// month. Time is rounded so that the previous window never weighs less than it
+// should: the limit still holds, and a permit comes free at most a unit late.
 //
 // The rule stands here twice: Decide in Go, which the fallback uses while Redis
 // is away, and Script in Lua (lua.go), which is the arbiter while it is there.
@@ -21,10 +27,23 @@ package window
 
 import "time"
 
-// MaxProduct bounds limit * window (in microseconds). Below it every
+// MaxProduct bounds permits * window, in units of time. Below it every
 // intermediate sum stays exact in a float64, and quotients round to the right
 // integer.
-const MaxProduct = int64(1) << 51
+const MaxProduct = int64(1) << 52
+
+// MaxLimit is the largest limit: a window still has 4,503 units then.
+const MaxLimit = int64(1e12)
+
+// MaxCount is more than any counter can come to.
+const MaxCount = int64(1) << 52
+
+// Unit is the unit of time, in microseconds, in which the rule weighs so many
+// permits over a window. Both twins round the product to a float64 first, which
+// is no matter: it is far from MaxProduct or needs no unit but one.
+func Unit(permits, window int64) int64 {
+	return int64(float64(permits)*float64(window)/float64(MaxProduct)) + 1
+}
 
 // Counts is what is known of one key: permits granted and given back, in the
 // window with the given index and in the one before.
@@ -139,18 +158,44 @@ func Decide(stored Counts, ask Ask, now int64) (grant Grant, changed bool) {
 	}
 	changed = merged != kept
 
-	room := Room(merged, w, ask.Limit, now)
-	if room > 0 {
-		grant.Need = smallest(ask.Need, room) / ask.Cost * ask.Cost
-		if grant.Need == ask.Need && ask.Extra > 0 {
-			spare := (room - grant.Need) / (2 * ask.Instances)
-			grant.Extra = smallest(ask.Extra, spare) / ask.Cost * ask.Cost
-		}
-	}
+	grant.Need, grant.Extra = reserve(merged, ask, now)
 	merged.Granted += grant.Need + grant.Extra
 	grant.Counts = merged
 	grant.Now = now
 	return grant, changed || grant.Need+grant.Extra > 0
+}
+
+// reserve is what the rule grants of ask beside what c has in use.
+func reserve(c Counts, ask Ask, now int64) (need, extra int64) {
+	room := Room(c, ask.Window, ask.Limit, now)
+	if room <= 0 {
+		return 0, 0
+	}
+	need = smallest(ask.Need, room) / ask.Cost * ask.Cost
+	if need == ask.Need && ask.Extra > 0 {
+		spare := (room - need) / (2 * ask.Instances)
+		extra = smallest(ask.Extra, spare) / ask.Cost * ask.Cost
+	}
+	return need, extra
+}
+
+// Answers tells whether the grant makes sense as an answer to ask: its counts
+// could be those of a key and forget nothing that ask brought along, and it is
+// what the rule gives beside them. Whoever answers otherwise, in the right shape
+// or not, is not the script.
+func (g Grant) Answers(ask Ask) bool {
+	c := g.Counts
+	if c.Granted > MaxCount || c.PreviousGranted > MaxCount || c.Generation < ask.Seen.Generation || c.Generation > MaxCount ||
+		c.Returned < 0 || c.Returned > c.Granted || c.PreviousReturned < 0 || c.PreviousReturned > c.PreviousGranted ||
+		g.Now < 0 || g.Now/ask.Window != c.Index || g.Need < 0 || g.Extra < 0 || g.Need > ask.Need || g.Extra > ask.Extra {
+		return false
+	}
+	if c.Generation == ask.Seen.Generation && c.Index == ask.Seen.Index && (c.Granted < ask.Seen.Granted || c.Returned < ask.Seen.Returned) {
+		return false
+	}
+	c.Granted -= g.Need + g.Extra
+	need, extra := reserve(c, ask, g.Now)
+	return g.Need == need && g.Extra == extra
 }
 
 // rebase takes counts that lie more than one window ahead of the clock, as a
@@ -190,12 +235,14 @@ func settle(c Counts, owed Settlement) Counts {
 // Room is the number of permits the rule has left under limit at the given
 // time, which lies in window c.Index; never below zero.
 func Room(c Counts, window, limit, now int64) int64 {
-	elapsed := now - c.Index*window
-	free := limit*window - c.Previous()*(window-elapsed)
+	unit := Unit(largest(limit, c.Previous()), window)
+	units := (window + unit - 1) / unit
+	elapsed := (now - c.Index*window) / unit
+	free := limit*units - c.Previous()*(units-elapsed)
 	if free <= 0 {
 		return 0
 	}
-	return largest(0, free/window-c.Current())
+	return largest(0, free/units-c.Current())
 }
 
 // FreeAt is the first instant (unix microseconds) at which the rule would
@@ -219,7 +266,9 @@ func FreeAt(c Counts, window, limit, cost, now int64) int64 {
 	if used <= free {
 		return start
 	}
-	return start + window - free*window/used
+	unit := Unit(largest(limit, used), window)
+	units := (window + unit - 1) / unit
+	return smallest(start+window, start+(units-free*units/used)*unit)
 }
 
 // Span is a duration in whole microseconds, as the rule counts.

@@ -1,6 +1,7 @@
 package window
 
 import (
+	"math/big"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -50,13 +51,14 @@ func TestRule(t *testing.T) {
 }
 
 // FreeAt is the first instant: the rule admits there and not a microsecond
-// before.
+// before. So it is for limits that are weighed in microseconds and for a billion
+// a month.
 func TestFreeAtIsFirst(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := rapid.Int64Range(1e6, 1e9).Draw(t, "window")
-		limit := rapid.Int64Range(1, 1000).Draw(t, "limit")
+		w := rapid.OneOf(rapid.Int64Range(1e6, 1e9), rapid.Int64Range(1e9, 31*86400e6)).Draw(t, "window")
+		limit := rapid.OneOf(rapid.Int64Range(1, 1000), rapid.Int64Range(1, MaxLimit)).Draw(t, "limit")
 		cost := rapid.Int64Range(1, limit).Draw(t, "cost")
-		index := rapid.Int64Range(1, 1e6).Draw(t, "index")
+		index := rapid.Int64Range(1, 1e3).Draw(t, "index")
 		c := Counts{
 			Index:           index,
 			Granted:         rapid.Int64Range(0, 2*limit).Draw(t, "current"),
@@ -72,6 +74,69 @@ func TestFreeAtIsFirst(t *testing.T) {
 			t.Fatalf("admits already at %d", free-1-now)
 		}
 	})
+}
+
+// However large the limit, the rule never admits what exact arithmetic would
+// refuse, and is stricter by at most what fades in a unit of time.
+func TestRoomAgainstExactArithmetic(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := rapid.SampledFrom([]int64{1e6, 60e6, 3600e6, 30 * 86400e6, 31 * 86400e6}).Draw(t, "window")
+		limit := rapid.OneOf(rapid.Int64Range(1, 1e6), rapid.Int64Range(1, MaxLimit)).Draw(t, "limit")
+		c := Counts{Index: 7, Granted: rapid.Int64Range(0, limit).Draw(t, "current"), PreviousGranted: rapid.Int64Range(0, 2*limit).Draw(t, "previous")}
+		elapsed := rapid.Int64Range(0, w-1).Draw(t, "elapsed")
+		exact := func(elapsed int64) *big.Int { // limit - current - previous*(w-elapsed)/w, in permits, rounded down
+			if elapsed < 0 {
+				elapsed = 0
+			}
+			free := new(big.Int).Mul(big.NewInt(limit-c.Granted), big.NewInt(w))
+			free.Sub(free, new(big.Int).Mul(big.NewInt(c.PreviousGranted), big.NewInt(w-elapsed)))
+			free.Div(free, big.NewInt(w))
+			if free.Sign() < 0 {
+				return new(big.Int)
+			}
+			return free
+		}
+		unit := Unit(largest(limit, c.PreviousGranted), w)
+		room := big.NewInt(Room(c, w, limit, c.Index*w+elapsed))
+		if room.Cmp(exact(elapsed)) > 0 || room.Cmp(exact(elapsed-2*unit)) < 0 {
+			t.Fatalf("room %v, exact %v, two units of %d us before %v", room, exact(elapsed), unit, exact(elapsed-2*unit))
+		}
+		if limit <= 75_000_000 && w <= 60e6 && c.PreviousGranted <= 75_000_000 && (unit != 1 || room.Cmp(exact(elapsed)) != 0) {
+			t.Fatalf("%d over %d us is not weighed in microseconds", limit, w)
+		}
+	})
+}
+
+// What is no answer to the question is known as such.
+func TestAnswersThatMakeNoSense(t *testing.T) {
+	ask := Ask{Window: minute, Limit: 60, Cost: 2, Need: 4, Extra: 10, Instances: 2, Seen: Counts{Generation: 1, Index: 1000, Granted: 20, Returned: 4, PreviousGranted: 8}}
+	good, _ := Decide(Counts{}, ask, 1000*minute+5)
+	if !good.Answers(ask) {
+		t.Fatalf("%+v makes no sense", good)
+	}
+	for name, spoil := range map[string]func(g *Grant){
+		"more than was needed":       func(g *Grant) { g.Need = 6 },
+		"no whole request":           func(g *Grant) { g.Need = 3 },
+		"more than was wanted":       func(g *Grant) { g.Extra = 1000 },
+		"less than there is room":    func(g *Grant) { g.Need, g.Extra = 0, 0 },
+		"negative":                   func(g *Grant) { g.Need = -2 },
+		"counts below zero":          func(g *Grant) { g.Counts.PreviousReturned = -1 },
+		"returned what never was":    func(g *Grant) { g.Counts.Returned = g.Counts.Granted + 1 },
+		"beyond any counter":         func(g *Grant) { g.Counts.Granted = 1 << 62 },
+		"granted over the limit":     func(g *Grant) { g.Counts.Granted = 1000 },
+		"forgot what it was told":    func(g *Grant) { g.Counts.Granted = 10 },
+		"an older generation":        func(g *Grant) { g.Counts.Generation = 0 },
+		"the window of another time": func(g *Grant) { g.Now += minute },
+		"another window":             func(g *Grant) { g.Counts.Index++ },
+		"before all time":            func(g *Grant) { g.Now, g.Counts.Index = -minute, -1 },
+		"zeros":                      func(g *Grant) { *g = Grant{} },
+	} {
+		g := good
+		spoil(&g)
+		if g.Answers(ask) {
+			t.Errorf("%s: %+v is believed", name, g)
+		}
+	}
 }
 
 // Returns never make room that was not there, and never go below zero.

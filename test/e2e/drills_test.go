@@ -656,7 +656,8 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 // last heartbeat.
 func (d *drilled) degraded() map[string]int64 {
 	all := map[string]int64{}
-	instances, err := d.redis.Client.ZRange(d.ctx, prefix+":gw:live", 0, -1).Result()
+	oldest := fmt.Sprint(d.redis.Now().Add(-3 * time.Second).UnixMilli()) // who is silent for longer is kept, but does not live
+	instances, err := d.redis.Client.ZRangeByScore(d.ctx, prefix+":gw:live", &redis.ZRangeBy{Min: oldest, Max: "+inf"}).Result()
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,11 +181,17 @@ func (b *bed) live() {
 	})
 }
 
-// beats are the live gateways and when they were heard last.
+// beats are the live gateways and when they were heard last. Who was silent for
+// three seconds is kept for a while, but does not live.
 func (b *bed) beats() ([]redis.Z, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return b.anyone().ZRangeWithScores(ctx, prefix+":gw:live", 0, -1).Result()
+	all, err := b.anyone().ZRangeWithScores(ctx, prefix+":gw:live", 0, -1).Result()
+	newest := 0.0
+	for _, beat := range all {
+		newest = max(newest, beat.Score)
+	}
+	return slices.DeleteFunc(all, func(beat redis.Z) bool { return newest-beat.Score > 3000 }), err
 }
 
 // anyone answers plain reads, whatever the topology.

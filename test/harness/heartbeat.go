@@ -40,6 +40,11 @@ type Gateway struct {
 		Ranked     []string         `json:"ranked"`
 		IPv6Subnet int              `json:"ipv6_subnet"`
 	} `json:"limits"`
+	Alone *struct {
+		Since int64  `json:"since"`
+		Kind  string `json:"kind"`
+		Reply string `json:"reply"`
+	} `json:"alone"`
 }
 
 // AwaitGateways waits until this many gateways live under the prefix: each has
@@ -109,8 +114,11 @@ func (r *Redis) DegradedNone(prefix string) {
 	}
 }
 
+// beats are the last heartbeats of those who live: who was silent for three
+// seconds is kept for a while, but does not.
 func (r *Redis) beats(prefix string) ([]redis.Z, error) {
-	return r.Client.ZRangeWithScores(context.Background(), prefix+":gw:live", 0, -1).Result()
+	oldest := r.Now().Add(-3 * time.Second).UnixMilli()
+	return r.Client.ZRangeByScoreWithScores(context.Background(), prefix+":gw:live", &redis.ZRangeBy{Min: fmt.Sprint(oldest), Max: "+inf"}).Result()
 }
 
 // Events speaks as authsvc does on `<prefix>:events`: a tick each half second,

@@ -118,6 +118,9 @@ func (r *Redis) Kill() {
 	_ = os.Remove(filepath.Join(r.dir, "dump.rdb"))
 }
 
+// Dir is where a server of our own would write to disk.
+func (r *Redis) Dir() string { return r.dir }
+
 // Freeze lets a server of our own hang: connections stay open, nothing is answered.
 func (r *Redis) Freeze() { r.signal(syscall.SIGSTOP) }
 

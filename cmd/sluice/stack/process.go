@@ -172,7 +172,7 @@ func isError(line []byte) bool {
 	if bytes.HasPrefix(line, []byte("{")) {
 		return false
 	}
-	for _, mark := range []string{" ERR ", " FTL ", "sluice: error: ", "panic: ", "fatal error: "} {
+	for _, mark := range []string{" ERR ", " FTL ", "panic: ", "fatal error: "} {
 		if bytes.Contains(line, []byte(mark)) {
 			return true
 		}

@@ -1,0 +1,262 @@
+package forms_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-gateway/sluice/test/forms"
+	"github.com/sluice-gateway/sluice/test/harness"
+)
+
+// pluginLog has what the process writes to standard error go to a file for as long
+// as the test runs, and returns the plugin's lines so far.
+func pluginLog(t *testing.T) func() []string {
+	t.Helper()
+	if harness.Race {
+		t.Skip("standard error is changed under the goroutines of other tests")
+	}
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	real := os.Stderr
+	os.Stderr = file
+	lines := func() []string {
+		content, err := os.ReadFile(file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(strings.TrimSpace(string(content)), "\n")
+	}
+	t.Cleanup(func() {
+		os.Stderr = real
+		if t.Failed() {
+			t.Log(strings.Join(lines(), "\n"))
+		}
+		_ = file.Close()
+	})
+	return lines
+}
+
+// matching are the lines that an expression fits.
+func matching(lines []string, expression string) []string {
+	var found []string
+	for _, line := range lines {
+		if regexp.MustCompile(expression).MatchString(line) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// refusals are ways in which a Redis that answers keeps gateways from counting
+// together.
+var refusals = []struct {
+	name        string
+	spoil, mend string // commands, separated by ';'
+	words       string // of Redis, in the log
+	beats       bool   // the heartbeats get through all the same
+}{
+	{name: "no right to the limits' keys", words: "NOPERM.*key", beats: true,
+		spoil: "ACL SETUSER app resetkeys ~PREFIX:gw:*", mend: "ACL SETUSER app ~PREFIX:*"},
+	{name: "no right to any key", words: "NOPERM.*key",
+		spoil: "ACL SETUSER app resetkeys ~sluice:*", mend: "ACL SETUSER app ~PREFIX:*"},
+	{name: "EVALSHA is forbidden", words: "NOPERM.*evalsha",
+		spoil: "ACL SETUSER app -evalsha", mend: "ACL SETUSER app +evalsha"},
+	{name: "memory is full", words: "OOM command not allowed",
+		spoil: "CONFIG SET maxmemory-policy noeviction maxmemory 1", mend: "CONFIG SET maxmemory 0"},
+	{name: "too few replicas", words: "NOREPLICAS",
+		spoil: "CONFIG SET min-replicas-to-write 1", mend: "CONFIG SET min-replicas-to-write 0"},
+	{name: "the last dump failed", words: "MISCONF",
+		spoil: "CONFIG SET save 3600\\ 1; GONE; BGSAVE", mend: "CONFIG SET stop-writes-on-bgsave-error no"},
+	{name: "demoted", words: "READONLY|no usable connection",
+		spoil: "REPLICAOF 127.0.0.1 1", mend: "REPLICAOF NO ONE"},
+	{name: "the counter's key holds something else", words: "WRONGTYPE", beats: true,
+		spoil: "DEL PREFIX:lim:1:all:3600000:{g}; LPUSH PREFIX:lim:1:all:3600000:{g} x", mend: "DEL PREFIX:lim:1:all:3600000:{g}"},
+	{name: "gone", words: "no usable connection", spoil: "KILL", mend: "START"},
+}
+
+// TestRedisRefuses: two gateways, one of each form, share a limit until Redis
+// refuses. Each says so at once and once, in Redis's own words and with what it
+// means, and that the limits are exact again when they are.
+func TestRedisRefuses(t *testing.T) {
+	for _, r := range refusals {
+		t.Run(r.name, func(t *testing.T) {
+			lines := pluginLog(t)
+			b := newBed(t, forms.Compiled{})
+			ctx := context.Background()
+			run := func(commands string) {
+				t.Helper()
+				for _, command := range strings.Split(strings.ReplaceAll(commands, "PREFIX", b.prefix), ";") {
+					switch command = strings.TrimSpace(command); command {
+					case "KILL":
+						b.redis.Kill()
+						continue
+					case "START":
+						b.redis.Start()
+						b.redis.Client.Do(ctx, "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all")
+						continue
+					case "GONE":
+						if err := os.RemoveAll(b.redis.Dir()); err != nil {
+							t.Fatal(err)
+						}
+						continue
+					}
+					var words []any
+					for _, word := range strings.Fields(strings.ReplaceAll(command, "\\ ", "\x00")) {
+						words = append(words, strings.ReplaceAll(word, "\x00", " "))
+					}
+					if err := b.redis.Client.Do(ctx, words...).Err(); err != nil {
+						t.Fatalf("%s: %v", command, err)
+					}
+				}
+			}
+			run("ACL SETUSER app reset on >secret ~PREFIX:* &* +@all")
+			config := forms.FromFile(t, fmt.Sprintf(`
+redis: {addresses: [%q], keyPrefix: %s, username: app, password: secret, timeout: 2s}
+limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr, b.prefix))
+			gates := []http.Handler{forms.Compiled{}.New(t, config, b.up), forms.Interpreted{}.New(t, config, b.up)}
+			b.redis.AwaitGateways(b.prefix, 2)
+			b.redis.Gateways(b.prefix) // each has heard of the other
+			b.redis.RoomIn(hour, time.Minute)
+			admitted := func() int {
+				return strings.Count(statuses(gates[0], 4)+" "+statuses(gates[1], 4), "200")
+			}
+			if n := admitted(); n != 4 {
+				t.Fatalf("%d admitted while all is well", n)
+			}
+
+			run(r.spoil)
+			refused := `ERR sluice: Redis does not count the limits: .*(` + r.words + `).* Since \S+Z this gateway decides alone by its share, 1/2 of each limit$`
+			harness.Eventually(t, 15*time.Second, "both gateways say that they are refused", func() error {
+				for _, gate := range gates { // who asks learns of it
+					ask(gate, from(fmt.Sprintf("198.51.100.%d:1", time.Now().UnixNano()%200)))
+				}
+				if n := len(matching(lines(), refused)); n != 2 {
+					return fmt.Errorf("%d lines of %s", n, refused)
+				}
+				return nil
+			})
+			if r.beats {
+				for _, gateway := range b.redis.Gateways(b.prefix) {
+					if gateway.Alone == nil || !regexp.MustCompile(r.words).MatchString(gateway.Alone.Reply) {
+						t.Errorf("the heartbeat says %+v", gateway.Alone)
+					}
+				}
+			}
+			time.Sleep(4 * time.Second) // not a state, but the time in which nothing may be said again
+			if n := len(matching(lines(), refused)); n != 2 {
+				t.Errorf("it was said %d times", n)
+			}
+			if again := matching(lines(), "exact again"); len(again) > 0 {
+				t.Errorf("exact again, it says: %s", again)
+			}
+
+			run(r.mend)
+			harness.Eventually(t, 20*time.Second, "both gateways say that it is over", func() error {
+				for _, gate := range gates {
+					ask(gate)
+				}
+				if n := len(matching(lines(), `INF sluice: Redis counts again: the limits are exact again`)); n != 2 {
+					return fmt.Errorf("%d lines", n)
+				}
+				return nil
+			})
+			for _, gateway := range b.redis.Gateways(b.prefix) {
+				if gateway.Alone != nil {
+					t.Errorf("the heartbeat still says %+v", gateway.Alone)
+				}
+			}
+			for _, line := range lines() {
+				if strings.Contains(line, "{g}") {
+					t.Errorf("a key in the log: %s", line)
+				}
+			}
+		})
+	}
+}
+
+// TestRefusedFromTheStart: nobody has asked yet, and the log says already that
+// the user of Redis may not touch the keys.
+func TestRefusedFromTheStart(t *testing.T) {
+	lines := pluginLog(t)
+	b := newBed(t, forms.Compiled{})
+	if err := b.redis.Client.Do(context.Background(), "ACL", "SETUSER", "app", "reset", "on", ">secret", "~sluice:*", "&*", "+@all").Err(); err != nil {
+		t.Fatal(err)
+	}
+	config := forms.FromFile(t, fmt.Sprintf(`
+redis: {addresses: [%q], keyPrefix: shop, username: app, password: secret}
+limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr))
+	forms.Compiled{}.New(t, config, b.up)
+	forms.Interpreted{}.New(t, config, b.up)
+	for _, want := range []string{
+		`ERR sluice: Redis does not count the limits: redis: not permitted: NOPERM .*the whole of each limit, for it has heard of no other gateway`,
+		`ERR sluice: Redis does not take this gateway's heartbeat: redis: not permitted: NOPERM`,
+	} {
+		harness.Eventually(t, 10*time.Second, want, func() error {
+			if n := len(matching(lines(), want)); n != 2 {
+				return fmt.Errorf("%d lines", n)
+			}
+			return nil
+		})
+	}
+}
+
+// TestMayNotListen: a user of Redis without the channel is told so once, and in
+// vain only where somebody needs it.
+func TestMayNotListen(t *testing.T) {
+	lines := pluginLog(t)
+	b := newBed(t, forms.Compiled{})
+	if err := b.redis.Client.Do(context.Background(), "ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "+@all").Err(); err != nil {
+		t.Fatal(err)
+	}
+	open := func(auth string) {
+		forms.Compiled{}.New(t, forms.FromFile(t, b.fill(fmt.Sprintf(`
+redis: {addresses: [%q], keyPrefix: %s, username: app, password: secret}
+limits: [{name: all, key: global, limit: 4, window: 1h}]
+%s`, b.redis.Addr, b.prefix, auth))), b.up)
+	}
+	open("")
+	b.connected()
+	b.redis.Gateways(b.prefix)
+	const refused = `ERR sluice: cannot listen to \S+:events: redis: not permitted: NOPERM`
+	if told := matching(lines(), "events|NOPERM"); len(told) > 0 {
+		t.Errorf("a limiter needs no events: %s", told)
+	}
+	open("auth: {addresses: [AUTH]}")
+	harness.Eventually(t, 10*time.Second, refused, func() error {
+		if len(matching(lines(), refused)) != 1 {
+			return errors.New("not said")
+		}
+		return nil
+	})
+	b.redis.Gateways(b.prefix) // two seconds and more
+	if told := matching(lines(), refused); len(told) != 1 {
+		t.Errorf("said %d times", len(told))
+	}
+}
+
+// TestLinesOfTheLog: each has time and level, and stands alone.
+func TestLinesOfTheLog(t *testing.T) {
+	lines := pluginLog(t)
+	for _, form := range forms.All {
+		form.New(t, map[string]any{"limits": []any{map[string]any{"name": "Bad Name", "key": "who", "limit": "0"}}}, http.NotFoundHandler())
+	}
+	told := lines()
+	if len(told) < 8 {
+		t.Errorf("few lines: %q", told)
+	}
+	for _, line := range told {
+		if !regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S+ ERR sluice: the middleware \S+ is misconfigured and answers 503: `).MatchString(line) {
+			t.Errorf("%q", line)
+		}
+	}
+}
