@@ -101,7 +101,7 @@ func permitted(rule *limitRule, h http.Header) int64 {
 	return rule.limit
 }
 
-// unlimited in a limit header is the most that the window can count.
+// unlimited in a limit header is the most that a limit can be.
 const unlimited = "unlimited"
 
 // ownLimit is the limit that the auth service names: a whole number, also as
@@ -123,7 +123,7 @@ func ownLimit(rule *limitRule, values []string) (int64, bool) {
 		return 0, false
 	}
 	if n > float64(most) {
-		rule.oddities.beyond.say(rule, text, "more than a window of "+rule.window.String()+" can count: "+strconv.FormatInt(most, 10)+" holds instead")
+		rule.oddities.beyond.say(rule, text, "more than a limit can be: "+strconv.FormatInt(most, 10)+" holds instead")
 		return most, true
 	}
 	return int64(n), true
