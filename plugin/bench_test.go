@@ -17,7 +17,7 @@ func BenchmarkGate(b *testing.B) {
 	for _, bench := range []struct{ name, yaml string }{
 		{"limits", `limits: [{name: a, key: ip, limit: 30000000, window: 60s}]`},
 		{"auth and limits", `{auth: {addresses: ["AUTH"]}, limits: [{name: b, key: user, limit: 30000000, window: 60s}]}`},
-		{"three limits", `{auth: {addresses: ["AUTH"]}, limits: [{name: bad-token, key: ip, limit: 30000000, window: 60s, countStatus: [401]}, {name: per-user, key: user, limit: 30000000, window: 60s, tierHeader: X-User-Plan, tiers: {pro: 1000}}, {name: burst, key: user, limit: 1000000, window: 1s}]}`},
+		{"three limits", `{auth: {addresses: ["AUTH"]}, limits: [{name: bad-token, key: ip, limit: 30000000, window: 60s, countStatus: [401], countFrom: gate}, {name: per-user, key: user, limit: 30000000, window: 60s, tierHeader: X-User-Plan, tiers: {pro: 1000}}, {name: burst, key: user, limit: 1000000, window: 1s}]}`},
 		{"denied", `limits: [{name: d, key: ip, limit: 1, window: 744h}]`},
 	} {
 		b.Run(bench.name, func(b *testing.B) {

@@ -100,6 +100,7 @@ type Limit struct {
 	OnMissingKey string              `json:"onMissingKey,omitempty"` // ip | deny | skip
 	CountStatus  []string            `json:"countStatus,omitempty"`  // all; else only such answers count
 	RefundStatus []string            `json:"refundStatus,omitempty"` // none; such answers give the permit back
+	CountFrom    string              `json:"countFrom,omitempty"`    // gate | service: whose answers the two are about; anybody's
 
 	Unknown map[string]interface{} `mapstructure:",remain" json:"-"`
 }

@@ -47,6 +47,18 @@ func (g *gate) identify(r *http.Request) (visitor, *refusal) {
 	return visitor{user: d.user, limited: d.limited, decision: d}, nil
 }
 
+// mustJudge tells whether the gate has to find out about the request's credential.
+func (g *gate) mustJudge(r *http.Request) bool {
+	credentials := r.Header["Authorization"]
+	switch len(credentials) {
+	case 0:
+		return !g.auth.optional
+	case 1:
+		return remembered(g.decisions, credentials[0], clock()) == nil
+	}
+	return true
+}
+
 // vouchedUser is the user that forwardAuth has just written (classic wiring).
 // Without trustUserHeader nobody vouches for the header, which is gone already.
 func (g *gate) vouchedUser(h http.Header) (visitor, *refusal) {

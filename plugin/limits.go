@@ -29,6 +29,16 @@ const (
 	missingSkip = "skip"
 )
 
+// Whose answer count and refund speak of, where that is not anybody's: the gate's,
+// when it judges the credential, or the service's. What counts the gate's answers
+// alone is asked only where the gate has to judge, and comes back at once where it
+// finds the credential good.
+const (
+	anyAnswers      = ""
+	gatesAnswers    = "gate"
+	servicesAnswers = "service"
+)
+
 // limitRule is one configured limit.
 type limitRule struct {
 	name        string
@@ -44,6 +54,7 @@ type limitRule struct {
 	onMissing   string
 	count       *statusSet // nil: every answer counts
 	refund      *statusSet // nil: no answer gives the permit back
+	countFrom   string     // whose answer that is, one of the three above
 
 	position   int // in the configuration, which orders the RateLimit headers
 	limiter    *limit.Limiter
@@ -316,6 +327,40 @@ func (t *toll) giveBack() {
 	for _, h := range t.holds {
 		h.held.Settle(false)
 	}
+}
+
+// settleByGate lets the gate's own refusal decide.
+func settleByGate(holds []hold, status int) {
+	for _, h := range holds {
+		h.held.Settle(h.rule.countFrom != servicesAnswers && h.rule.counts(outcome{status: status}))
+	}
+}
+
+// acquit is the end of the limits that count the gate's answers alone: the
+// credential is good. Nothing of them is left in the toll.
+func (t *toll) acquit() {
+	holds := t.holds
+	t.holds = nil
+	for _, h := range holds {
+		if h.rule.countFrom == gatesAnswers {
+			h.held.Settle(false)
+		} else {
+			t.holds = append(t.holds, h)
+		}
+	}
+	n := 0
+	for i, rule := range t.rules {
+		if rule.countFrom == gatesAnswers {
+			continue
+		}
+		t.rules[n] = rule
+		t.asks[n] = t.asks[i]
+		t.answers[n] = t.answers[i]
+		n++
+	}
+	t.rules = t.rules[:n]
+	t.asks = t.asks[:n]
+	t.answers = t.answers[:n]
 }
 
 // settle lets what became of the request decide which permits count.

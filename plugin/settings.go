@@ -476,7 +476,7 @@ func (p *reader) limits(c *Config, s *settings) []*limitRule {
 	for i := range c.Limits {
 		l := &c.Limits[i]
 		path := "limits[" + strconv.Itoa(i) + "]."
-		p.unknown(path, l.Unknown, "name, key, limit, window, cost, tierHeader, tiers, limitHeader, onMissingKey, countStatus, refundStatus")
+		p.unknown(path, l.Unknown, "name, key, limit, window, cost, tierHeader, tiers, limitHeader, onMissingKey, countStatus, refundStatus, countFrom")
 		rule := &limitRule{
 			name:        strings.TrimSpace(l.Name),
 			window:      p.duration(path+"window", l.Window, 0, shortestWindow, longestWindow),
@@ -487,6 +487,9 @@ func (p *reader) limits(c *Config, s *settings) []*limitRule {
 			onMissing:   p.choice(path+"onMissingKey", l.OnMissingKey, missingIP, missingDeny, missingSkip),
 			count:       p.statuses(path+"countStatus", l.CountStatus),
 			refund:      p.statuses(path+"refundStatus", l.RefundStatus),
+		}
+		if strings.TrimSpace(l.CountFrom) != anyAnswers {
+			rule.countFrom = p.choice(path+"countFrom", l.CountFrom, gatesAnswers, servicesAnswers)
 		}
 		if !limitName.MatchString(rule.name) {
 			p.add(path+"name", l.Name, "write 1 to 32 of a-z, 0-9 and -; it is part of the Redis key")
@@ -506,11 +509,25 @@ func (p *reader) limits(c *Config, s *settings) []*limitRule {
 		p.limitKey(path, l, rule, s)
 		p.tiers(path, l, rule)
 		p.capacity(path, l, rule)
+		p.countFrom(path+"countFrom", rule, s)
 		p.vouched(path+"tierHeader", rule.tierHeader, s)
 		p.vouched(path+"limitHeader", rule.limitHeader, s)
 		rules = append(rules, rule)
 	}
 	return rules
+}
+
+// countFrom refuses answers that nobody gives, or that are given too early.
+func (p *reader) countFrom(path string, rule *limitRule, s *settings) {
+	switch {
+	case rule.countFrom == anyAnswers:
+	case rule.count == nil && rule.refund == nil:
+		p.add(path, rule.countFrom, "says whose answers countStatus and refundStatus are about: write one of them too")
+	case rule.countFrom == gatesAnswers && s.auth == nil:
+		p.add(path, rule.countFrom, "without auth the gate judges nobody: configure auth, or leave this out where forwardAuth answers")
+	case rule.countFrom == gatesAnswers && needsIdentity(rule, s.auth):
+		p.add(path, rule.countFrom, "the gate answers before it is known who asks: write key: ip or global, no tierHeader and no limitHeader")
+	}
 }
 
 func (p *reader) limitKey(path string, l *Limit, rule *limitRule, s *settings) {

@@ -52,8 +52,9 @@ type gate struct {
 	backend      *backend
 	engine       *limit.Engine
 	policy       limit.Policy
-	rules        []*limitRule // every limit, in configured order
-	clientLimits []*limitRule // those that need no identity
+	rules        []*limitRule // in configured order, those that are asked whoever comes
+	clientLimits []*limitRule // of them those that need no identity
+	doubtLimits  []*limitRule // clientLimits, and those that count the gate's judgement alone
 	userLimits   []*limitRule // those that do: by user, or by what else the auth step says
 	exemptIPs    []netip.Prefix
 	exemptUsers  map[string]bool
@@ -107,7 +108,6 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		g.passed = &g.decisions.passed
 		g.events = &g.backend.stream.state
 	}
-	g.rules = s.limits
 	for i, rule := range s.limits {
 		rule.position = i
 		rule.awaited = rule.count != nil || rule.refund != nil
@@ -116,10 +116,16 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		rule.policy = rule.describe(rule.limit)
 		rule.denial = denialHead(rule)
 		rule.quoted = `"` + rule.name + `";r=`
+		if rule.countFrom == gatesAnswers {
+			g.doubtLimits = append(g.doubtLimits, rule)
+			continue
+		}
+		g.rules = append(g.rules, rule)
 		if rule.identified {
 			g.userLimits = append(g.userLimits, rule)
 		} else {
 			g.clientLimits = append(g.clientLimits, rule)
+			g.doubtLimits = append(g.doubtLimits, rule)
 		}
 	}
 	g.plain = g.auth == nil && len(g.rules) == 0 && !g.trustUserHeader
@@ -207,16 +213,23 @@ func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Hea
 // admit asks who it is and whether they may.
 func (g *gate) admit(t *toll, r *http.Request) *refusal {
 	exempt := len(g.exemptIPs) > 0 && within(g.exemptIPs, g.address.address(r))
-	if len(g.clientLimits) > 0 && !exempt {
-		if no := t.demand(g.clientLimits, r, ""); no != nil {
+	limits := g.clientLimits
+	if len(g.doubtLimits) > len(limits) && g.mustJudge(r) {
+		limits = g.doubtLimits
+	}
+	if len(limits) > 0 && !exempt {
+		if no := t.demand(limits, r, ""); no != nil {
 			return no
 		}
 	}
 	who, no := g.identify(r)
 	t.who = who.decision
 	if no != nil {
-		settle(t.holds, outcome{status: no.status})
+		settleByGate(t.holds, no.status)
 		return no
+	}
+	if len(limits) > len(g.clientLimits) {
+		t.acquit()
 	}
 	if len(g.userLimits) > 0 && !exempt && !g.exemptUsers[who.user] {
 		if no := t.demand(g.userLimits, r, who.limited); no != nil {

@@ -46,7 +46,7 @@ func TestSteadyIsThePipeline(t *testing.T) {
 		"by plan":          `{auth: {addresses: [AUTH]}, limits: [{name: a, key: "header:X-User-Plan", limit: 12, window: 744h}, {name: b, key: user, limit: 14, window: 744h}]}`,
 		"address, tiers":   `{auth: {addresses: [AUTH]}, limits: [{name: a, key: ip, limit: 5, window: 744h, tierHeader: X-User-Plan, tiers: {pro: 30}}, {name: b, key: ip, limit: 24, window: 740h}]}`,
 		"never steady":     `{auth: {addresses: [AUTH]}, limits: [{name: a, key: global, limit: 12, window: 744h}, {name: b, key: user, limit: 7, window: 744h}]}`,
-		"as shipped":       `{auth: {addresses: [AUTH]}, limits: [{name: bad-token, key: ip, limit: 5, window: 744h, countStatus: [401]}, {name: a, key: user, limit: 12, window: 744h, tierHeader: X-User-Plan, tiers: {pro: 30}}, {name: b, key: user, limit: 20, window: 740h}]}`,
+		"as shipped":       `{auth: {addresses: [AUTH]}, limits: [{name: bad-token, key: ip, limit: 5, window: 744h, countStatus: [401], countFrom: gate}, {name: a, key: user, limit: 12, window: 744h, tierHeader: X-User-Plan, tiers: {pro: 30}}, {name: b, key: user, limit: 20, window: 740h}]}`,
 		"optional":         `{auth: {addresses: [AUTH], optional: true}, limits: [{name: a, key: user, limit: 5, window: 744h}]}`,
 		"what answers say": `{auth: {addresses: [AUTH]}, limits: [{name: a, key: user, limit: 5, window: 744h, refundStatus: ["5xx"]}]}`,
 	} {

@@ -22,7 +22,7 @@ func BenchmarkHotPath(b *testing.B) {
 			{"limits", "limits: [{name: a, key: ip, limit: 30000000, window: 60s}]"},
 			{"auth", auth},
 			{"auth and limits", auth + "limits: [{name: b, key: user, limit: 30000000, window: 60s}]"},
-			{"shipped limits", auth + "limits: [{name: bad-token, key: ip, limit: 30000000, window: 60s, countStatus: [401]}, {name: per-user, key: user, limit: 30000000, window: 60s, tierHeader: X-User-Plan, tiers: {pro: 1000}}, {name: burst, key: user, limit: 1000000, window: 1s}]"},
+			{"shipped limits", auth + "limits: [{name: bad-token, key: ip, limit: 30000000, window: 60s, countStatus: [401], countFrom: gate}, {name: per-user, key: user, limit: 30000000, window: 60s, tierHeader: X-User-Plan, tiers: {pro: 1000}}, {name: burst, key: user, limit: 1000000, window: 1s}]"},
 			{"denied", "limits: [{name: d, key: ip, limit: 1, window: 744h}]"},
 		} {
 			b.Run(form.String()+"/"+c.name, func(b *testing.B) {
@@ -43,6 +43,37 @@ func BenchmarkHotPath(b *testing.B) {
 	})
 }
 
+// BenchmarkColdPath is what a request costs whose key, or whose token and key, nobody
+// has seen before. "new token and key" includes the auth service of the harness.
+func BenchmarkColdPath(b *testing.B) {
+	for _, form := range forms.All {
+		for _, c := range []struct {
+			name, config string
+			newcomer     func(r *http.Request, n int)
+		}{
+			{"new key", "limits: [{name: a, key: ip, limit: 100, window: 60s}]", func(r *http.Request, n int) {
+				r.RemoteAddr = fmt.Sprintf("%d.%d.%d.9:51234", 20+n>>16&63, n>>8&255, n&255)
+			}},
+			{"new token and key", "auth: {addresses: [AUTH]}\nlimits: [{name: b, key: header:X-Key, limit: 100, window: 60s}]", func(r *http.Request, n int) {
+				r.Header["Authorization"] = []string{fmt.Sprint("Bearer ", n)}
+				r.Header["X-Key"] = []string{fmt.Sprint(n)}
+			}},
+		} {
+			b.Run(form.String()+"/"+c.name, func(b *testing.B) {
+				gate := benchGate(b, form, c.config)
+				n := 0
+				b.ReportAllocs()
+				for b.Loop() {
+					r := hotRequest()
+					n++
+					c.newcomer(r, n)
+					gate.ServeHTTP(nowhere{http.Header{}}, r)
+				}
+			})
+		}
+	}
+}
+
 func benchGate(b *testing.B, form forms.Form, config string) http.Handler {
 	redis := harness.StartRedis(b)
 	prefix := fmt.Sprintf("bench%d", beds.Add(1))
@@ -59,7 +90,7 @@ func benchGate(b *testing.B, form forms.Form, config string) http.Handler {
 	if auth, ok := fields["auth"].(map[string]any); ok {
 		auth["addresses"] = authsvc.URL
 	}
-	gate := form.New(b, fields, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "x"); w.WriteHeader(200) }))
+	gate := form.New(b, fields, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	if fields["limits"] != nil || fields["auth"] != nil {
 		redis.AwaitGateways(prefix, 1)
 		go func() {

@@ -113,6 +113,14 @@ limits:
 `, []string{"redis.addresses", "redis.timeout", "redis.db", "userHeader", "ipStrategy.depth", "ipStrategy.ipv6Subnet", "trustedProxies", "minInstances", "onRedisFailure", "dryRun", "maxKeys",
 			"limits[0].name", "limits[0].limit", "limits[0].window", "limits[1].key", "limits[1].limit", "limits[1].window", "limits[1].onMissingKey", "limits[1].countStatus", "limits[1].refundStatus",
 			"limits[2].name", "limits[2].cost", "limits[3].limit", "limits[3].window"}},
+		{"answers that nobody gives, or gives too early", `
+redis: {addresses: ["127.0.0.1:1"]}
+auth: {addresses: ["http://127.0.0.1:1"]}
+limits:
+- {name: a, key: ip, limit: 1, window: 1h, countStatus: [401], countFrom: door}
+- {name: b, key: ip, limit: 1, window: 1h, countFrom: gate}
+- {name: c, key: user, limit: 1, window: 1h, countStatus: [401], countFrom: gate}`, []string{"limits[0].countFrom", "limits[1].countFrom", "limits[2].countFrom"}},
+		{"the gate's answers where it judges nobody", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: ip, limit: 10, window: 1h, countStatus: [401], countFrom: gate}]}`, []string{"limits[0].countFrom"}},
 		{"a cost of zero is no cost", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: ip, limit: 1, window: 1h, cost: 0}]}`, []string{"limits[0].cost"}},
 		{"a tier whose limit is below the cost", `{redis: {addresses: ["127.0.0.1:1"]}, auth: {addresses: ["http://127.0.0.1:1"]}, limits: [{name: l, key: user, limit: 10, window: 1h, cost: 5, tierHeader: X-User-Plan, tiers: {mini: 4}}]}`, []string{"limits[0].cost"}},
 		{"beyond exact arithmetic (RULES 36)", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: ip, limit: 1000000, window: 720h}]}`, []string{"limits[0].limit"}},

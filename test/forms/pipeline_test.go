@@ -170,6 +170,50 @@ limits:
 	})
 }
 
+// TestCountFrom: whose answers count. What counts the gate's alone concerns nobody
+// whom the gate knows.
+func TestCountFrom(t *testing.T) {
+	both(t, func(t *testing.T, b *bed) {
+		b.redis.RoomIn(hour, 30*time.Second)
+		gate := b.gate(`
+redis: REDIS
+auth: {addresses: ["AUTH"]}
+limits:
+- {name: guesses, key: ip, limit: 2, window: 1h, countStatus: [401], countFrom: gate}
+- {name: logins, key: ip, limit: 2, window: 1h, countStatus: [401], countFrom: service}
+- {name: all, key: global, limit: 1000, window: 1h}`)
+		const bad = "Bearer bad"
+		if got := statuses(gate, 1, as("ann")); got != "200" {
+			t.Fatalf("a stranger with a good token: %s", got)
+		}
+		// The service's 401 is none of the gate's, and the gate's none of the service's.
+		if got := statuses(gate, 2, with("Authorization", bad)); got != "401 401" {
+			t.Fatalf("two guesses: %s", got)
+		}
+		w := ask(gate, with("Authorization", bad))
+		if p := readProblem(t, w); w.Code != 429 || p.Limit != "guesses" {
+			t.Fatalf("the third guess: %d %+v", w.Code, p)
+		}
+		if w := ask(gate, as("bob")); w.Code != 429 {
+			t.Errorf("a stranger behind an address without guesses: %d, though the gate would have to judge him", w.Code)
+		}
+		// Who is known is not refused for his neighbours' guesses, nor told of them.
+		for range 5 {
+			w = ask(gate, as("ann"))
+			if policy := w.Header().Get("RateLimit-Policy"); w.Code != 200 || strings.Contains(policy, "guesses") || !strings.Contains(policy, "logins") {
+				t.Fatalf("a known token: %d, RateLimit-Policy: %s", w.Code, policy)
+			}
+		}
+		if got := statuses(gate, 2, as("ann"), path("/status/401")); got != "401 401" {
+			t.Fatalf("the service's own 401: %s", got)
+		}
+		w = ask(gate, as("ann"))
+		if p := readProblem(t, w); w.Code != 429 || p.Limit != "logins" {
+			t.Errorf("after two 401 of the service: %d %+v", w.Code, p)
+		}
+	})
+}
+
 // TestRefusalGivesBackEarlierPermits is I7 over the two groups: what a later
 // limit refuses costs the earlier ones nothing.
 func TestRefusalGivesBackEarlierPermits(t *testing.T) {
