@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/sluice-gateway/sluice/authsvc/store"
+	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
 // applied is the limit as gateways apply it to a user whose token became these
@@ -29,7 +30,7 @@ func applied(l store.Limit, headers map[string]string, known bool) (limit store.
 		return l, "the plain limit: no token of this user is known, so what he has instead is not" + tiersOf(l)
 	}
 	if text := canonical[textproto.CanonicalMIMEHeaderKey(l.LimitHeader)]; l.LimitHeader != "" && text != "" {
-		if n, ok := ownLimit(text, l.WindowMS); ok {
+		if n, ok := ownLimit(text); ok {
 			l.Limit = n
 			return l, fmt.Sprintf("%s: %s", l.LimitHeader, text)
 		}
@@ -47,8 +48,8 @@ func applied(l store.Limit, headers map[string]string, known bool) (limit store.
 
 // ownLimit reads a limit that a header carries: a whole number in any spelling,
 // or unlimited.
-func ownLimit(text string, windowMS int64) (int64, bool) {
-	most := math.MaxInt64 / (2000 * max(1, windowMS)) // what usage can multiply
+func ownLimit(text string) (int64, bool) {
+	const most = window.MaxLimit
 	text = strings.TrimSpace(text)
 	if strings.EqualFold(text, "unlimited") {
 		return most, true

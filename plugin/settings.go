@@ -59,7 +59,7 @@ type authSettings struct {
 // Longest and shortest spans accepted.
 const (
 	shortestWindow = time.Second
-	longestWindow  = 31 * 24 * time.Hour
+	longestWindow  = time.Duration(window.MaxWindow) * time.Microsecond
 	longestTimeout = 10 * time.Second
 )
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
 // Limit is a limit as a gateway's heartbeat defines it: only gateways know
@@ -38,7 +40,7 @@ type Usage struct {
 	Window     int64  `json:"window"`            // seconds
 	Used       int64  `json:"used"`              // permits, rounded up
 	Remaining  int64  `json:"remaining"`         // permits
-	RetryAfter int64  `json:"retry_after"`       // seconds until one request fits, rounded up; 0 now
+	RetryAfter int64  `json:"retry_after"`       // seconds until one request fits, rounded up; 0 now, -1 never
 	Because    string `json:"because,omitempty"` // why the limit is that one, where it is not the same for everybody
 }
 
@@ -128,75 +130,51 @@ func (s *Store) Usage(ctx context.Context, l Limit, key string) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	usage := parseWindow(value).usage(l, now)
-	usage.Key = key
-	return usage, nil
+	u := usage(l, parse(value), now)
+	u.Key = key
+	return u, nil
 }
 
-// window is the value of a limit's key: what was granted and returned in the
-// window with this index and in the one before.
-type window struct {
-	generation, index, current, previous int64
-}
-
-func parseWindow(value string) window {
+// parse reads the value of a limit's key; what is no such value counts nothing.
+func parse(value string) window.Counts {
 	var n [6]int64
 	fields := strings.Fields(value)
 	if len(fields) != len(n) {
-		return window{}
+		return window.Counts{}
 	}
 	for i, field := range fields {
 		var err error
-		if n[i], err = strconv.ParseInt(field, 10, 64); err != nil {
-			return window{}
+		if n[i], err = strconv.ParseInt(field, 10, 64); err != nil || n[i] < 0 || n[i] > window.MaxCount {
+			return window.Counts{}
 		}
 	}
-	return window{generation: n[0], index: n[1], current: max(0, n[2]-n[3]), previous: max(0, n[4]-n[5])}
+	return window.Counts{
+		Generation: n[0], Index: n[1],
+		Granted: n[2], Returned: min(n[2], n[3]), PreviousGranted: n[4], PreviousReturned: min(n[4], n[5]),
+	}
 }
 
-// usage applies `previous*(W-elapsed) + (current+cost)*W <= limit*W` in whole
-// microseconds, as the gateways' script does.
-func (w window) usage(l Limit, now time.Time) Usage {
-	width := max(1, l.WindowMS) * 1000
-	index, elapsed := now.UnixMicro()/width, now.UnixMicro()%width
-	switch w.index {
-	case index:
-	case index - 1:
-		w.previous, w.current = w.current, 0
-	case index + 1: // a clock that stepped back: the key's own time counts
-		elapsed = 0
-	default:
-		w.previous, w.current = 0, 0
+// usage is what the gateways' rule says of a key. A heartbeat may claim any
+// limit, and the rule is made for those that a gateway takes.
+func usage(l Limit, counts window.Counts, at time.Time) Usage {
+	width := min(max(1, l.WindowMS)*1000, window.MaxWindow)
+	limit, cost := min(max(0, l.Limit), window.MaxLimit), min(max(1, l.Cost), window.MaxLimit)
+	now := at.UnixMicro()
+	grant, _ := window.Decide(counts, window.Ask{Window: width, Limit: limit, Cost: 1, Instances: 1}, now) // for nobody
+	used := window.Used(grant.Counts, width, limit, grant.Now)
+	u := Usage{Name: l.Name, Limit: l.Limit, Window: l.WindowMS / 1000, Used: used, Remaining: max(0, limit-used)}
+	switch {
+	case cost > limit:
+		u.RetryAfter = never
+	case u.Remaining < cost:
+		wait := window.FreeAt(grant.Counts, width, limit, cost, grant.Now) - now
+		u.RetryAfter = max(1, (wait+999_999)/1_000_000)
 	}
-	spent := w.previous*(width-elapsed) + w.current*width
-	cost := max(1, l.Cost)
-	usage := Usage{
-		Name:      l.Name,
-		Limit:     l.Limit,
-		Window:    l.WindowMS / 1000,
-		Used:      (spent + width - 1) / width,
-		Remaining: max(0, (l.Limit*width-spent)/width),
-	}
-	if usage.Remaining < cost {
-		wait := w.freeAt(l.Limit-cost, width) - elapsed
-		usage.RetryAfter = max(1, (wait+999_999)/1_000_000)
-	}
-	return usage
+	return u
 }
 
-// freeAt is how far into the window (microseconds, perhaps beyond its end)
-// no more than room permits weigh.
-func (w window) freeAt(room, width int64) int64 {
-	if w.current <= room && w.previous > 0 {
-		// previous*(width-e) <= (room-current)*width
-		return width - (room-w.current)*width/w.previous
-	}
-	if w.current == 0 {
-		return width
-	}
-	// Only in the next window, where current is the previous one.
-	return 2*width - room*width/w.current
-}
+// never is the RetryAfter of a request that costs more than the limit.
+const never = -1
 
 // reset forgets what a key has spent.
 //

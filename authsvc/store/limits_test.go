@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sluice-gateway/sluice/internal/redistest"
+	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
 func TestLimitKeys(t *testing.T) {
@@ -40,37 +42,58 @@ func TestLimitKeys(t *testing.T) {
 	}
 }
 
-// The instant that usage names is the first at which the rule admits: found
-// here by trying every second.
-func TestRetryAfterIsTheFirstSecondThatAdmits(t *testing.T) {
+// What is shown of a key is what the gateways' rule says of it, for every limit
+// they take; the wait that is named is the shortest in whole seconds.
+func TestUsageIsWhatTheRuleSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := Limit{
-			Name: "l", WindowMS: 1000 * rapid.Int64Range(1, 120).Draw(t, "window"),
-			Limit: rapid.Int64Range(1, 1000).Draw(t, "limit"),
+			Name: "l", WindowMS: rapid.OneOf(rapid.Int64Range(1000, 120_000), rapid.Int64Range(1000, 31*86400_000)).Draw(t, "window"),
+			Limit: rapid.OneOf(rapid.Int64Range(1, 1000), rapid.Int64Range(1, window.MaxLimit)).Draw(t, "limit"),
 		}
 		l.Cost = rapid.Int64Range(1, l.Limit).Draw(t, "cost")
-		now := time.UnixMicro(rapid.Int64Range(1_800_000_000_000_000, 1_800_000_200_000_000).Draw(t, "now"))
-		w := window{
-			index:    now.UnixMicro()/(l.WindowMS*1000) - rapid.Int64Range(0, 2).Draw(t, "age"),
-			current:  rapid.Int64Range(0, l.Limit).Draw(t, "current"),
-			previous: rapid.Int64Range(0, l.Limit).Draw(t, "previous"),
+		width := l.WindowMS * 1000
+		now := rapid.Int64Range(1_800_000_000_000_000, 1_800_000_200_000_000).Draw(t, "now")
+		counts := window.Counts{
+			Index:           now/width - rapid.Int64Range(0, 2).Draw(t, "age"),
+			Granted:         rapid.Int64Range(0, l.Limit).Draw(t, "current"),
+			PreviousGranted: rapid.Int64Range(0, l.Limit).Draw(t, "previous"),
 		}
-		usage := w.usage(l, now)
-		if usage.Used < 0 || usage.Remaining < 0 || usage.Remaining > l.Limit {
-			t.Fatalf("%+v", usage)
+		// What a gateway would be granted of a request for everything.
+		admitted := func(at int64) int64 {
+			grant, _ := window.Decide(counts, window.Ask{Window: width, Limit: l.Limit, Cost: 1, Need: l.Limit, Instances: 1}, at)
+			return grant.Need
 		}
-		fits := func(after int64) bool {
-			return w.usage(l, now.Add(time.Duration(after)*time.Second)).Remaining >= l.Cost
+		u := usage(l, counts, time.UnixMicro(now))
+		if room := admitted(now); u.Remaining != room || max(0, u.Limit-u.Used) != room || u.Used < 0 {
+			t.Fatalf("%+v, and the rule admits %d", u, room)
 		}
-		for second := int64(0); second < usage.RetryAfter; second++ {
-			if fits(second) {
-				t.Fatalf("fits after %d s already, usage says %d: %+v", second, usage.RetryAfter, w)
-			}
+		if fits := admitted(now) >= l.Cost; fits != (u.RetryAfter == 0) {
+			t.Fatalf("%+v, and that it fits is %v", u, fits)
 		}
-		if !fits(usage.RetryAfter) {
-			t.Fatalf("does not fit after %d s: %+v %+v", usage.RetryAfter, w, usage)
+		if admitted(now+u.RetryAfter*1e6) < l.Cost {
+			t.Fatalf("%+v does not fit then", u)
+		}
+		if u.RetryAfter > 1 && admitted(now+(u.RetryAfter-1)*1e6) >= l.Cost {
+			t.Fatalf("%+v fits a second before", u)
 		}
 	})
+}
+
+// A heartbeat may say anything.
+func TestUsageOfAbsurdLimits(t *testing.T) {
+	absurd := []int64{math.MinInt64, -1, 0, 1, window.MaxLimit, math.MaxInt64}
+	for _, limit := range absurd {
+		for _, windowMS := range absurd {
+			for _, count := range absurd {
+				for _, cost := range absurd {
+					u := usage(Limit{Limit: limit, WindowMS: windowMS, Cost: cost}, parse(fmt.Sprintf("1 2 %d 0 %d 0", count, count)), time.UnixMilli(1_800_000_000_000))
+					if u.Used < 0 || u.Remaining < 0 || u.RetryAfter < -1 {
+						t.Errorf("limit %d window %d count %d cost %d: %+v", limit, windowMS, count, cost, u)
+					}
+				}
+			}
+		}
+	}
 }
 
 func TestUsageAndReset(t *testing.T) {
@@ -86,6 +109,11 @@ func TestUsageAndReset(t *testing.T) {
 	usage, err := s.Usage(ctx, l, "user:u1")
 	if err != nil || usage != (Usage{Name: "per-user", Key: "user:u1", Limit: 100, Window: 3600, Used: 42, Remaining: 58}) {
 		t.Errorf("%+v %v", usage, err)
+	}
+	month := Limit{Name: "month", Key: "user", WindowMS: 720 * 3600_000, Limit: 1e9, Cost: 1}
+	client.Set(ctx, "t:lim:1:month:2592000000:{uu1}", fmt.Sprintf("0 %d 999999999 0 0 0", time.Now().UnixMilli()/month.WindowMS), 0)
+	if usage, err := s.Usage(ctx, month, "user:u1"); err != nil || usage != (Usage{Name: "month", Key: "user:u1", Limit: 1e9, Window: 2592000, Used: 999999999, Remaining: 1}) {
+		t.Errorf("a billion a month: %+v %v", usage, err)
 	}
 	if err := s.Reset(ctx, l, "user:u1"); err != nil {
 		t.Fatal(err)

@@ -35,6 +35,9 @@ const MaxProduct = int64(1) << 52
 // MaxLimit is the largest limit: a window still has 4,503 units then.
 const MaxLimit = int64(1e12)
 
+// MaxWindow is the longest window, in microseconds.
+const MaxWindow = int64(31 * 86400e6)
+
 // MaxCount is more than any counter can come to.
 const MaxCount = int64(1) << 52
 
@@ -232,17 +235,20 @@ func settle(c Counts, owed Settlement) Counts {
 	return c
 }
 
-// Room is the number of permits the rule has left under limit at the given
-// time, which lies in window c.Index; never below zero.
-func Room(c Counts, window, limit, now int64) int64 {
+// Used is the number of permits that count against limit at the given time,
+// which lies in window c.Index: those of that window, and what the previous one
+// still weighs, rounded up.
+func Used(c Counts, window, limit, now int64) int64 {
 	unit := Unit(largest(limit, c.Previous()), window)
 	units := (window + unit - 1) / unit
 	elapsed := (now - c.Index*window) / unit
-	free := limit*units - c.Previous()*(units-elapsed)
-	if free <= 0 {
-		return 0
-	}
-	return largest(0, free/units-c.Current())
+	return c.Current() + (c.Previous()*(units-elapsed)+units-1)/units
+}
+
+// Room is the number of permits the rule has left under limit at the given
+// time, which lies in window c.Index; never below zero.
+func Room(c Counts, window, limit, now int64) int64 {
+	return largest(0, limit-Used(c, window, limit, now))
 }
 
 // FreeAt is the first instant (unix microseconds) at which the rule would

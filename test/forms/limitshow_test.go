@@ -53,6 +53,7 @@ func TestLimitShowAsksWhatGatewaysApply(t *testing.T) {
 redis: REDIS
 auth: {addresses: ["http://` + service.PublicAddr().String() + `/auth"], responseHeaders: [X-User-ID, X-User-Plan, X-User-Limit]}
 limits: [{name: per-plan, key: user, limit: 5, window: 1h, tierHeader: X-User-Plan, tiers: [{pro: 20}, {max: 10}], limitHeader: X-User-Limit}]`)
+		b.redis.Gateways(b.prefix) // the heartbeats tell of the limit
 		for i, tt := range []struct {
 			claims string
 			limit  int64
@@ -79,7 +80,6 @@ limits: [{name: per-plan, key: user, limit: 5, window: 1h, tierHeader: X-User-Pl
 				Limit, Used int64
 				Because     string
 			}
-			b.redis.AwaitGateways(b.prefix, 1)
 			admin("GET", "/v1/limits/per-plan/user:"+user, "", &shown)
 			if shown.Limit != tt.limit || shown.Because == "" || shown.Used == 0 {
 				t.Errorf("%s: shown %+v, applied %d", tt.claims, shown, tt.limit)
@@ -91,6 +91,23 @@ limits: [{name: per-plan, key: user, limit: 5, window: 1h, tierHeader: X-User-Pl
 			if len(explained.Limits) != 1 || explained.Limits[0].Limit != tt.limit {
 				t.Errorf("%s: explained %+v, applied %d", tt.claims, explained, tt.limit)
 			}
+		}
+
+		// A quota of a month, whose products are far above what 64 bits hold.
+		monthly := b.gate(`
+redis: REDIS
+limits: [{name: month, key: ip, limit: 1000000000, window: 720h}]`)
+		if w := ask(monthly); w.Code != http.StatusOK {
+			t.Errorf("a billion a month: %d", w.Code)
+		}
+		var month struct {
+			Limit, Used, Remaining, Window int64
+			RetryAfter                     int64 `json:"retry_after"`
+		}
+		b.redis.Gateways(b.prefix)
+		admin("GET", "/v1/limits/month/ip:203.0.113.7", "", &month)
+		if month.Limit != 1e9 || month.Window != 2592000 || month.Used < 1 || month.Used > 1000 || month.Remaining != 1e9-month.Used || month.RetryAfter != 0 {
+			t.Errorf("a billion a month: shown %+v", month)
 		}
 	})
 }
