@@ -115,8 +115,11 @@ func (w *answer) WriteHeader(status int) {
 	h := w.ResponseWriter.Header()
 	w.insist(h)
 	w.ResponseWriter.WriteHeader(status)
-	if w.body != nil && h["Content-Length"] == nil && w.body.state.Load() == bodyUnderWay {
-		w.Flush() // both sides may be talking, and the client waits for the head
+	// Both sides may be talking, and the client waits for the head. But a head with
+	// Grpc-Status is all of an answer, and has to end the stream itself: gRPC's
+	// Trailers-Only.
+	if w.body != nil && h["Content-Length"] == nil && h["Grpc-Status"] == nil && w.body.state.Load() == bodyUnderWay {
+		w.Flush()
 	}
 }
 
