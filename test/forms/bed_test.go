@@ -92,6 +92,9 @@ func startFakeAuth(t *testing.T) *fakeAuth {
 	a := &fakeAuth{}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header["Authorization"] == nil { // a gateway that has just started looks whether anybody is there
+			// On a connection that was used before, net/http asks again by itself if
+			// it is hung up on.
+			w.Header().Set("Connection", "close")
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}

@@ -34,8 +34,18 @@ func TestStatusesDecideWhatCounts(t *testing.T) {
 				b.t = t
 				gate := b.gate(fmt.Sprintf("redis: REDIS\nlimits: [{name: case-%d, key: ip, limit: 2, window: 1h, %s}]", i, tt.rule))
 				var got []string
-				for _, answer := range tt.answers {
-					got = append(got, fmt.Sprint(ask(gate, path(fmt.Sprintf("/status/%d", answer))).Code))
+				want := strings.Fields(tt.want)
+				for n, answer := range tt.answers {
+					// On a machine so busy that a lease ends between two requests, a
+					// permit that does not count is on its way to Redis for a moment.
+					harness.Eventually(t, 5*time.Second, fmt.Sprintf("request %d: after %s the gate denies no more", n, strings.Join(got, " ")), func() error {
+						code := fmt.Sprint(ask(gate, path(fmt.Sprintf("/status/%d", answer))).Code)
+						if code == "429" && want[n] != code {
+							return errors.New(code)
+						}
+						got = append(got, code)
+						return nil
+					})
 				}
 				if strings.Join(got, " ") != tt.want {
 					t.Errorf("%s, want %s", strings.Join(got, " "), tt.want)
