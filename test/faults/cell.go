@@ -404,7 +404,7 @@ func (b *bed) reported(o *Outcome, all []Record, warmed int) {
 			// Where nothing proves whether a call has run, a gateway tells what
 			// it knows, again, and Redis takes the larger number: of a key
 			// that others use meanwhile some may be lost that way.
-			if counters[key].used() < n && (key != hot || !o.Kind.Doubtful) {
+			if counters[key].used() < n && (key != hot || !o.Kind.doubtful(o.State)) {
 				missing++
 				example = fmt.Sprintf("%s: %d of %d", key, counters[key].used(), n)
 			}

@@ -22,6 +22,7 @@ type Kind struct {
 	Forgets  bool // Redis loses counts that no gateway knows in full
 	Serves   bool // Redis goes on granting meanwhile
 	Doubtful bool // calls fail in ways that prove nothing about their execution
+	Cuts     bool // connections are cut, and so are calls under way: those are doubtful too
 	Partial  bool // some calls are answered, so that a breaker takes heart again
 
 	Clocks []time.Duration // how far off each gateway's is, where the binary heeds it (clock_test.go)
@@ -29,6 +30,10 @@ type Kind struct {
 
 // grants tells whether Redis goes on granting all the time.
 func (k *Kind) grants() bool { return k.Serves && k.Over != overSentinel }
+
+// doubtful tells whether calls may end in ways that prove nothing about their
+// execution.
+func (k *Kind) doubtful(state State) bool { return k.Doubtful || k.Cuts && state == Under }
 
 // clock is how far off a gateway's is.
 func (k *Kind) clock(gateway int) time.Duration {
@@ -49,9 +54,9 @@ const (
 
 // Kinds are all faults of the campaign.
 var Kinds = []Kind{
-	{Name: "refused", How: "listener closed, connections reset", begin: func(b *bed) { b.doors(DoorClosed); b.cut(true) }, end: opened},
+	{Name: "refused", How: "listener closed, connections reset", begin: func(b *bed) { b.doors(DoorClosed); b.cut(true) }, end: opened, Cuts: true},
 	{Name: "SYN black hole", How: "backlog full; established connections silent", begin: func(b *bed) { b.begin(silence()); b.doors(DoorGone) }, end: opened},
-	{Name: "handshake silence", How: "connections cut; new ones silent", begin: func(b *bed) { b.begin(silence()); b.cut(false) }},
+	{Name: "handshake silence", How: "connections cut; new ones silent", begin: func(b *bed) { b.begin(silence()); b.cut(false) }, Cuts: true},
 	{Name: "established silence", How: "nothing forwarded, delivered afterwards", begin: func(b *bed) { b.begin(silence()) }},
 	{Name: "stopped server", How: "SIGSTOP", begin: func(b *bed) { b.stop() }, end: func(b *bed) { b.resume() }},
 	{Name: "slow", How: "each reply four timeouts late", begin: func(b *bed) { b.begin(slow(4 * b.timeout)) }, Doubtful: true, Partial: true},
@@ -73,7 +78,7 @@ var Kinds = []Kind{
 		b.do("CONFIG", "SET", "requirepass", "other")
 		b.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 		b.do("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
-	}, end: func(b *bed) { b.do("CONFIG", "SET", "requirepass", "") }},
+	}, end: func(b *bed) { b.do("CONFIG", "SET", "requirepass", "") }, Cuts: true},
 	{Name: "NOPERM", How: "ACL without scripts", begin: func(b *bed) { b.do("ACL", "SETUSER", "default", "-@scripting") }, end: func(b *bed) { b.do("ACL", "SETUSER", "default", "+@all") }},
 	{Name: "NOSCRIPT", How: "answered by the proxy, to EVAL too", begin: refusing("NOSCRIPT No matching script. Please use EVAL.", isScript)},
 	{Name: "MOVED", How: "answered by the proxy, to nowhere", begin: refusing("MOVED 1234 127.0.0.1:1", keyed)},
@@ -83,7 +88,7 @@ var Kinds = []Kind{
 		b.do("CONFIG", "SET", "maxclients", "1")
 		b.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 		b.do("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
-	}, end: func(b *bed) { b.do("CONFIG", "SET", "maxclients", "10000") }},
+	}, end: func(b *bed) { b.do("CONFIG", "SET", "maxclients", "10000") }, Cuts: true},
 	{Name: "garbage", How: "executed, reply falsified", begin: falsify("SSH-2.0-OpenSSH_9.2\r\n"), Hostile: true, Doubtful: true},
 	{Name: "$1000000000", How: "executed, reply falsified", begin: falsify("$1000000000\r\n"), Hostile: true, Doubtful: true},
 	{Name: "*100000000", How: "executed, reply falsified", begin: falsify("*100000000\r\n"), Hostile: true, Doubtful: true},
