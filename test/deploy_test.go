@@ -27,10 +27,19 @@ import (
 )
 
 // project loads compose.yaml as `docker compose` does, schema check included.
-func project(t *testing.T, files ...string) *types.Project {
+// Arguments with = are its environment, the others files of it.
+func project(t *testing.T, arguments ...string) *types.Project {
 	t.Helper()
-	options, err := cli.NewProjectOptions(files, cli.WithWorkingDirectory(".."), cli.WithProfiles([]string{"*"}), cli.WithDefaultProfiles("*"),
-		cli.WithEnv([]string{"SLUICE_DOMAIN=api.example.com", "SLUICE_ACME_EMAIL=ops@example.com", "SLUICE_CERTIFICATES=./certificates"}))
+	env := []string{"SLUICE_DOMAIN=api.example.com", "SLUICE_ACME_EMAIL=ops@example.com", "SLUICE_CERTIFICATES=./certificates"}
+	var files []string
+	for _, argument := range arguments {
+		if strings.Contains(argument, "=") {
+			env = append(env, argument)
+		} else {
+			files = append(files, argument)
+		}
+	}
+	options, err := cli.NewProjectOptions(files, cli.WithWorkingDirectory(".."), cli.WithProfiles([]string{"*"}), cli.WithDefaultProfiles("*"), cli.WithEnv(env))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +101,9 @@ func TestAdminListenerIsOpened(t *testing.T) {
 		}
 		for _, container := range set.Spec.Template.Spec.Containers {
 			for _, variable := range container.Env {
-				pod = append(pod, variable.Name+"="+variable.Value)
+				if variable.Value != "" { // else it is the setting of the kustomization
+					pod = append(pod, variable.Name+"="+variable.Value)
+				}
 			}
 		}
 	}

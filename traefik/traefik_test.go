@@ -190,7 +190,7 @@ func TestEnvironmentReachesTheConfiguration(t *testing.T) {
 	maps.Copy(env, map[string]string{
 		"SLUICE_REDIS_USERNAME": "gateway: {x}", "SLUICE_REDIS_PASSWORD": "pa\"ss'\n- {{ # <&>", "SLUICE_REDIS_TLS": "true",
 		"SLUICE_TLS_CERT": "/tls/cert.pem", "SLUICE_TLS_KEY": "/tls/key.pem", "SLUICE_REDIRECT_HTTP": "8443", "SLUICE_MIN_INSTANCES": "3",
-		"SLUICE_REDIS_PASSWORD_FILE": "/run/secrets/it's", "SLUICE_ACME": "http://acme:8080",
+		"SLUICE_REDIS_PASSWORD_FILE": "/run/secrets/it's", "SLUICE_ACME": "http://acme:8080", "SLUICE_KEY_PREFIX": "shop",
 	})
 	for _, file := range []string{"fast.yml", "classic.yml"} {
 		tree := render(t, file, env)
@@ -204,6 +204,8 @@ func TestEnvironmentReachesTheConfiguration(t *testing.T) {
 			{dig(t, gate, "redis", "password"), env["SLUICE_REDIS_PASSWORD"]},
 			{dig(t, gate, "redis", "passwordFile"), env["SLUICE_REDIS_PASSWORD_FILE"]},
 			{dig(t, gate, "redis", "tls", "enabled"), "true"},
+			{dig(t, gate, "redis", "keyPrefix"), "shop"},
+			{dig(t, render(t, file, environment), "http", "middlewares", "gate", "plugin", "sluice", "redis", "keyPrefix"), "sluice"},
 			{dig(t, gate, "minInstances"), "3"},
 			{dig(t, tree, "tls", "stores", "default", "defaultCertificate", "certFile"), "/tls/cert.pem"},
 			{dig(t, tree, "tls", "stores", "default", "defaultCertificate", "keyFile"), "/tls/key.pem"},

@@ -48,7 +48,7 @@ func upCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.Var(text(&options.Listen, "127.0.0.1:8080"), "listen", "`address` of HTTP; port 0 takes a free one")
 	flags.Var(text(&options.ListenTLS, "127.0.0.1:8443"), "listenTLS", "`address` of HTTPS, with a certificate of SLUICE_TLS_CERT and SLUICE_TLS_KEY or a self-signed one")
-	flags.Var(text(&options.Redis, ""), "redis", "`address` of a Redis, host:port, instead of the embedded one; SLUICE_REDIS_USERNAME, SLUICE_REDIS_PASSWORD and SLUICE_REDIS_TLS are honoured")
+	flags.Var(text(&options.Redis, ""), "redis", "`address` of a Redis, host:port, instead of the embedded one; SLUICE_REDIS_USERNAME, SLUICE_REDIS_PASSWORD, SLUICE_REDIS_TLS and SLUICE_KEY_PREFIX are honoured")
 	flags.Var(text(&options.Dynamic, ""), "dynamic", "`file` with your own routes instead of the shipped ones")
 	flags.Var(text(&options.ReadyFile, ""), "readyFile", "`file` to write addresses and tokens to once every part answers")
 	flags.BoolVar(&options.RedirectHTTP, "redirectHTTP", false, "answer HTTP with a redirect to HTTPS")

@@ -20,6 +20,7 @@ func (s *Stack) openIdentity(ctx context.Context) error {
 	config.Redis.Addresses = []string{s.ready.Redis}
 	config.Redis.Username = s.getenv("SLUICE_REDIS_USERNAME")
 	config.Redis.Password = s.getenv("SLUICE_REDIS_PASSWORD")
+	config.Redis.KeyPrefix = s.getenv("SLUICE_KEY_PREFIX")
 	config.Redis.TLS.Enabled, _ = strconv.ParseBool(s.getenv("SLUICE_REDIS_TLS"))
 
 	service := &authsvc.Service{Config: config, Log: s.log.With("service", "authsvc")}

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -64,7 +65,8 @@ func (r *embeddedRedis) close() error {
 }
 
 // openRedis starts the embedded Redis, or takes the one that is named with the
-// user, password and TLS that its environment variables tell (RULES 37).
+// user, password, TLS and key prefix that its environment variables tell (RULES
+// 37).
 func (s *Stack) openRedis(ctx context.Context) error {
 	options := &redis.Options{Addr: s.options.Redis, MaxRetries: -1, DialTimeout: 2 * time.Second, ContextTimeoutEnabled: true}
 	if s.options.Redis != "" {
@@ -82,16 +84,18 @@ func (s *Stack) openRedis(ctx context.Context) error {
 		options.Addr = embedded.Addr()
 	}
 	s.ready.Redis = options.Addr
+	prefix := cmp.Or(os.Getenv("SLUICE_KEY_PREFIX"), "sluice")
 	s.env = append(s.env,
 		"SLUICE_REDIS="+options.Addr, "SLUICE_REDIS_USERNAME="+options.Username, "SLUICE_REDIS_PASSWORD="+options.Password,
 		"SLUICE_REDIS_PASSWORD_FILE=", // whoever has set it means compose.yaml
-		"SLUICE_REDIS_TLS="+strconv.FormatBool(options.TLSConfig != nil))
+		"SLUICE_REDIS_TLS="+strconv.FormatBool(options.TLSConfig != nil),
+		"SLUICE_KEY_PREFIX="+prefix)
 
 	name := "--redis=" + options.Addr
 	if s.redis != nil {
 		name = "the embedded Redis at " + options.Addr
 	}
-	s.presence = presence{redis.NewClient(options), name}
+	s.presence = presence{redis.NewClient(options), name, prefix + ":gw:live"}
 	s.onClose(s.presence.client.Close)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -107,15 +111,13 @@ func (s *Stack) openRedis(ctx context.Context) error {
 type presence struct {
 	client *redis.Client
 	redis  string // which one, for errors
+	key    string // of the set
 }
 
-// liveGateways is that set, under the key prefix of the shipped routes.
-const liveGateways = "sluice:gw:live"
-
 func (p presence) members(ctx context.Context) ([]string, error) {
-	members, err := p.client.ZRange(ctx, liveGateways, 0, -1).Result()
+	members, err := p.client.ZRange(ctx, p.key, 0, -1).Result()
 	if err != nil {
-		return nil, fmt.Errorf("%s answers PING but not ZRANGE %s: %w; its own log, or `redis-cli` with the same user, tells why", p.redis, liveGateways, err)
+		return nil, fmt.Errorf("%s answers PING but not ZRANGE %s: %w; its own log, or `redis-cli` with the same user, tells why", p.redis, p.key, err)
 	}
 	return members, nil
 }

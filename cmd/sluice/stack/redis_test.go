@@ -79,10 +79,10 @@ func TestPresenceCountsNewcomersOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.close()
-	p := presence{redis.NewClient(&redis.Options{Addr: server.Addr()}), "the embedded Redis"}
+	p := presence{redis.NewClient(&redis.Options{Addr: server.Addr()}), "the embedded Redis", "shop:gw:live"}
 	defer p.client.Close()
 	add := func(member string) {
-		if err := p.client.ZAdd(t.Context(), liveGateways, redis.Z{Score: 1, Member: member}).Err(); err != nil {
+		if err := p.client.ZAdd(t.Context(), p.key, redis.Z{Score: 1, Member: member}).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
