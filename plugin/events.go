@@ -37,11 +37,12 @@ type eventStream struct {
 	first    int64 // position of recent[0]
 	handlers []func(name string)
 
-	once sync.Once // guards the start
-	log  func(level, message string)
-	stop chan struct{}
-	done sync.WaitGroup
-	end  func() // of the subscription; nil before the start
+	saying sync.Mutex // keeps the lines in the order of what they tell
+	once   sync.Once  // guards the start
+	log    func(level, message string)
+	stop   chan struct{}
+	done   sync.WaitGroup
+	end    func() // of the subscription; nil before the start
 }
 
 // revocation is an event of the last keepRevocations.
@@ -104,6 +105,7 @@ func (s *eventStream) watch() {
 		if wait.First(ticker.C, s.stop) == 1 {
 			return
 		}
+		s.saying.Lock()
 		s.mu.Lock()
 		news := s.clock()-s.heard > longestSilence && !s.silent
 		if news {
@@ -114,6 +116,7 @@ func (s *eventStream) watch() {
 		if news {
 			s.log("warn", "no events from authsvc on "+s.channel+" for 1.5 s: what is known of a token is checked again at each use")
 		}
+		s.saying.Unlock()
 	}
 }
 
@@ -168,7 +171,9 @@ func (s *eventStream) message(payload string) {
 	s.silent = false
 	s.mu.Unlock()
 	if again {
+		s.saying.Lock() // silent was set before its line was written
 		s.log("info", "events from authsvc come again: what is known of a token holds until it is revoked")
+		s.saying.Unlock()
 	}
 	if name != "" {
 		for _, handle := range handlers {

@@ -45,6 +45,15 @@ type redisSettings struct {
 	identity  string // equal for equal configuration: shared.go's key
 }
 
+// where names the Redis for the log, since a gateway may use several.
+func (s *redisSettings) where() string {
+	text := strings.Join(s.client.Addresses, ", ")
+	if s.client.Username != "" {
+		text += " as user " + s.client.Username
+	}
+	return text + ", keyPrefix " + s.keyPrefix
+}
+
 type authSettings struct {
 	addresses         []string
 	timeout           time.Duration

@@ -27,6 +27,7 @@ import (
 //	decisions  answers of authsvc             one an `auth` section and backend
 //	limiters   leases and denials             one a limit's name and window, and backend
 //	findings   what steady.go keeps           one a configuration, with the above
+//	mistakes   of which the log has been told one a middleware and configuration
 //
 // A handler holds what it uses for as long as the context that New was given:
 // Traefik cancels it when the next configuration takes over. What nobody holds
@@ -42,6 +43,7 @@ var (
 	opened    atomic.Int64 // backends and caches of decisions so far
 	idleFor   = 60 * time.Second
 	startedAt = time.Now()
+	mistakes  = &told{said: map[string]<-chan struct{}{}}
 
 	accountsMu sync.Mutex // protects accounts
 	accounts   = map[string]*account{}
@@ -171,7 +173,7 @@ func openBackend(s *redisSettings) *backend {
 	config.Log = b.log
 	b.client = redis.New(config)
 	b.engine = limit.NewEngine(limit.Options{
-		Redis: b.client, Timeout: s.timeout, Instance: process, Prefix: s.keyPrefix,
+		Redis: b.client, Timeout: s.timeout, Instance: process, Prefix: s.keyPrefix, Where: s.where(),
 		Report: b.account.report, Clock: clock, Log: b.log,
 	})
 	b.engine.Start()

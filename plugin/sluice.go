@@ -32,6 +32,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/sluice-gateway/sluice/plugin/limit"
@@ -79,9 +80,7 @@ type gate struct {
 func New(ctx context.Context, next http.Handler, config *Config, name string) (http.Handler, error) {
 	s, problems := config.read()
 	if len(problems) > 0 {
-		for _, problem := range problems {
-			logLine("error", "the middleware "+name+" is misconfigured and answers 503: "+problem)
-		}
+		mistakes.tell(ctx, name, problems)
 		return misconfigured{}, nil
 	}
 	g := &gate{
@@ -241,6 +240,38 @@ func (g *gate) admit(t *toll, r *http.Request) *refusal {
 		g.backend.allowed.Add(1)
 	}
 	return nil
+}
+
+// told remembers of which mistakes the log has been told.
+type told struct {
+	mu   sync.Mutex
+	said map[string]<-chan struct{} // by middleware: what ends when the configuration does
+}
+
+// tell writes a middleware's mistakes once a configuration: Traefik makes a
+// middleware for each router and entry point, all under one context.
+func (t *told) tell(ctx context.Context, name string, problems []string) {
+	id := name + "\n" + strings.Join(problems, "\n")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now, before := ctx.Done(), t.said[id]; now != nil {
+		if now == before {
+			return
+		}
+		t.said[id] = now
+		context.AfterFunc(ctx, func() { t.forget(id, now) })
+	}
+	for _, problem := range problems {
+		logLine("error", "the middleware "+name+" is misconfigured and answers 503: "+problem)
+	}
+}
+
+func (t *told) forget(id string, configuration <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.said[id] == configuration {
+		delete(t.said, id)
+	}
 }
 
 // misconfigured is the closed route.

@@ -74,7 +74,7 @@ func (t *trouble) over(now int64, message string) {
 		message += fmt.Sprintf(", in which it failed %d times more than was said", t.count)
 	}
 	t.since, t.count = 0, 0
-	t.log("warning", message) // what is only an info does not reach every log that the errors reach
+	t.log("info", message)
 }
 
 func rounded(ns int64) string { return time.Duration(ns).Round(time.Second / 10).String() }

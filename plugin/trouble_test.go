@@ -29,7 +29,7 @@ func TestTroubleIsSaidOnceAMinute(t *testing.T) {
 		"error: it is refused (60 times in the last 1m0s, 1m0s in all)",
 		"error: it is refused (60 times in the last 1m0s, 2m0s in all)",
 		"error: it is slow",
-		"warning: fine after 2m15s",
+		"info: fine after 2m15s",
 		"error: it is refused",
 	}
 	if strings.Join(lines, "\n") != strings.Join(want, "\n") {

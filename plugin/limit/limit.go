@@ -114,6 +114,7 @@ type Options struct {
 	Timeout  time.Duration // budget of one reply on the request path
 	Instance string        // identity of this process
 	Prefix   string        // of all Redis keys
+	Where    string        // the Redis, as the configuration names it
 	Report   func() string // the heartbeat's JSON
 	Clock    func() int64  // monotonic nanoseconds
 	Log      func(level, message string)
@@ -186,8 +187,8 @@ func NewEngine(o Options) *Engine {
 	e.offset.Store(time.Now().UnixMicro() - o.Clock()/1000)
 	e.doubt.Store(math.MaxInt64)
 	e.presence = newPresence(e, o.Instance, o.Report)
-	e.exact = newStanding(o.Log, "Redis does not count the limits", "Redis counts again: the limits are exact again", e.alone)
-	e.visible = newStanding(o.Log, "Redis does not take this gateway's heartbeat", "Redis takes this gateway's heartbeats again", e.unseen)
+	e.exact = newStanding(&o, "Redis does not count the limits", "Redis counts again: the limits are exact again", e.alone)
+	e.visible = newStanding(&o, "Redis does not take this gateway's heartbeat", "Redis takes this gateway's heartbeats again", e.unseen)
 	e.sweeper.wake = make(chan struct{}, 1)
 	return e
 }

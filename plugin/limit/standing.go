@@ -17,6 +17,7 @@ import (
 // at once, then once a minute while it lasts, and its end is written too.
 type standing struct {
 	what    string        // cannot be done
+	where   string        // which Redis it is
 	meaning func() string // what it means for the requests
 	again   string        // is so when it is over
 	log     func(level, message string)
@@ -42,8 +43,8 @@ type Trouble struct {
 	Reply string `json:"reply"`
 }
 
-func newStanding(log func(level, message string), what, again string, meaning func() string) *standing {
-	return &standing{what: what, again: again, meaning: meaning, log: log, written: map[string]int64{}}
+func newStanding(o *Options, what, again string, meaning func() string) *standing {
+	return &standing{what: what, where: o.Where, again: again, meaning: meaning, log: o.Log, written: map[string]int64{}}
 }
 
 // failed notes a failure. It may write, so no lock of the engine is held.
@@ -80,7 +81,11 @@ func (s *standing) note(kind, words string, now int64) string {
 	}
 	s.written[s.kind] = now
 	s.told = true
-	return s.what + ": " + s.words + ". Since " + instant(s.since) + " " + s.meaning()
+	where := ""
+	if s.where != "" {
+		where = " (" + s.where + "; `sluice check --live FILE` says what it lacks)"
+	}
+	return s.what + ": " + s.words + where + ". Since " + instant(s.since) + " " + s.meaning()
 }
 
 // served notes that what failed has been done by a call sent at the given

@@ -121,7 +121,7 @@ func TestLogSaysThatAuthAnswersAgain(t *testing.T) {
 					if asks {
 						statuses(gate, 1, as("ann"))
 					}
-					if len(said.lines("auth.addresses: http://"+address+"/auth answers again after ")) != 1 {
+					if len(said.lines(" INF sluice: auth.addresses: http://"+address+"/auth answers again after ")) != 1 {
 						return fmt.Errorf("the log: %q", said.lines("auth.addresses"))
 					}
 					return nil

@@ -198,7 +198,7 @@ limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr))
 	forms.Compiled{}.New(t, config, b.up)
 	forms.Interpreted{}.New(t, config, b.up)
 	for _, want := range []string{
-		`ERR sluice: Redis does not count the limits: redis: not permitted: NOPERM .*the whole of each limit, for it has heard of no other gateway`,
+		`ERR sluice: Redis does not count the limits: redis: not permitted: NOPERM .* \(` + b.redis.Addr + ` as user app, keyPrefix shop; .*the whole of each limit, for it has heard of no other gateway`,
 		`ERR sluice: Redis does not take this gateway's heartbeat: redis: not permitted: NOPERM`,
 	} {
 		harness.Eventually(t, 10*time.Second, want, func() error {

@@ -325,6 +325,16 @@ func TestFilesAreOneConfiguration(t *testing.T) {
 	}
 }
 
+// TestNothingIsNoConfiguration: a command that failed writes nothing into the pipe.
+func TestNothingIsNoConfiguration(t *testing.T) {
+	for _, content := range []string{"", " \n\n"} {
+		report, err := Check(Options{Names: []string{"-"}, Stdin: strings.NewReader(content), Getenv: os.Getenv})
+		if err != nil || len(report.Findings) != 1 || !strings.Contains(report.Findings[0].String(), "(standard input): error: is empty") {
+			t.Errorf("%q: %+v, %v", content, report, err)
+		}
+	}
+}
+
 func TestUnsetVariables(t *testing.T) {
 	report, err := Check(Options{Names: []string{"-"},
 		Stdin:  strings.NewReader(`http: {middlewares: {gate: {plugin: {sluice: {redis: {addresses: "{{ env "HERE" }}", password: "{{ env "GONE" }}"}}}}}}`),

@@ -130,6 +130,10 @@ func sniff(content []byte) (kind, []string) {
 // parse makes documents of one file.
 func (r *Report) parse(name string, content []byte, found bool, as kind, getenv func(string) string) []*document {
 	d := &document{name: name, path: name, kind: as, found: found, getenv: getenv}
+	if !found && len(bytes.TrimSpace(content)) == 0 {
+		r.error(d, 0, "is empty, so there is nothing to check; did the command that writes it fail?")
+		return []*document{d.empty()}
+	}
 	top := []string(nil)
 	if as == otherKind {
 		d.kind, top = sniff(content)
