@@ -132,7 +132,7 @@ type Engine struct {
 	// offset is Redis's clock minus this process's monotonic one, in
 	// microseconds, as of the last reply: the fallback's windows are Redis's.
 	offset atomic.Int64
-	leapt  atomic.Int64 // the same as of the last reply that was far from it
+	told   atomic.Int64 // the same as of the last reply, believed or not
 	doubt  atomic.Int64 // how far off it may be, ns: how long that reply was under way
 
 	Degraded atomic.Int64 // answers given without Redis
@@ -397,7 +397,7 @@ func (e *Engine) reserve(p *Policy, asks []Ask, answers []Answer, now int64) {
 const (
 	earliest = int64(978307200e6)  // 2001
 	latest   = int64(4102444800e6) // 2100
-	nearby   = int64(3600e6)       // a clock is believed to have leapt further only once two replies agree
+	nearby   = int64(3600e6)       // a clock is believed to have leapt further only once two replies in a row agree
 )
 
 // tellTime learns Redis's clock from a reply to what was sent at the given
@@ -409,8 +409,8 @@ func (e *Engine) tellTime(micros, sent int64) bool {
 	}
 	offset := micros - sent/1000
 	doubt := e.clock() - sent
-	known := e.doubt.Load() < math.MaxInt64
-	if known && !near(offset, e.offset.Load()) && !near(offset, e.leapt.Swap(offset)) {
+	known, last := e.doubt.Load() < math.MaxInt64, e.told.Swap(offset)
+	if known && !near(offset, e.offset.Load()) && !near(offset, last) {
 		return false
 	}
 	if doubt <= e.timeout || doubt <= e.doubt.Load() {

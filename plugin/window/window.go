@@ -193,10 +193,25 @@ func (g Grant) Answers(ask Ask) bool {
 		g.Now < 0 || g.Now/ask.Window != c.Index || g.Need < 0 || g.Extra < 0 || g.Need > ask.Need || g.Extra > ask.Extra {
 		return false
 	}
-	if c.Generation == ask.Seen.Generation && c.Index == ask.Seen.Index && (c.Granted < ask.Seen.Granted || c.Returned < ask.Seen.Returned) {
+	c.Granted -= g.Need + g.Extra // before the grant
+	if c.Generation == ask.Seen.Generation {
+		// What is granted comes on top of all that was seen and is owed: one who
+		// counts it once would grant it for ever.
+		granted, previous := ask.Seen.Granted+ask.Owed.Spent, ask.Seen.PreviousGranted+ask.Owed.PreviousSpent
+		switch c.Index - ask.Seen.Index {
+		case 0:
+			if c.Granted < granted || c.Returned < ask.Seen.Returned || c.PreviousGranted < previous || c.PreviousReturned < ask.Seen.PreviousReturned {
+				return false
+			}
+		case 1:
+			if c.PreviousGranted < granted || c.PreviousReturned < ask.Seen.Returned {
+				return false
+			}
+		}
+	}
+	if c.Granted < 0 {
 		return false
 	}
-	c.Granted -= g.Need + g.Extra
 	need, extra := reserve(c, ask, g.Now)
 	return g.Need == need && g.Extra == extra
 }
