@@ -157,7 +157,7 @@ func TestLeastOfRedisUsers(t *testing.T) {
 	redis := redistest.Start(t)
 	redis.Do("ACL", "SETUSER", "least", "reset", "on", ">the-password", "~sluice:*", "&sluice:events",
 		"+get", "+set", "+getrange", "+hget", "+hset", "+hmget", "+hgetall", "+hdel", "+hincrby", "+del", "+pexpire", "+pexpireat",
-		"+zremrangebyscore", "+zrangebyscore", "+multi", "+exec", "+eval", "+evalsha", "+time", "+publish", "+subscribe", "+auth")
+		"+zremrangebyscore", "+zrangebyscore", "+zrevrangebyscore", "+multi", "+exec", "+eval", "+evalsha", "+time", "+publish", "+subscribe", "+auth")
 	c := testConfig(t, redis.Addr)
 	c.Redis.Username, c.Redis.Password = "least", "the-password"
 	r := open(t, c)

@@ -51,7 +51,7 @@ func until(t *testing.T, what string, done func() bool) {
 }
 
 func TestProcessStopsWhenAsked(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // that of the plugin's request ids is as old as the process
 	p, _ := child(t, "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.01; done")
 	until(t, "it is up", func() bool { return strings.Contains(p.lastWords(), "up") })
 	if !p.running() {
@@ -71,7 +71,7 @@ func TestProcessStopsWhenAsked(t *testing.T) {
 }
 
 func TestProcessErrorsAreNoticedAndAccessLogsAreNot(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // that of the plugin's request ids is as old as the process
 	p, noticed := child(t, `
 echo '2026-01-01T00:00:00Z INF fine'
 echo '{"RequestPath":"/ ERR "}'
