@@ -124,31 +124,44 @@ func (v *verifier) verifyAnew(ctx context.Context, compact string, now time.Time
 	if err != nil {
 		return nil, err
 	}
-	payload, by, err := v.checkSignature(c)
+	claims, by, err := v.prove(c)
 	if err != nil && v.lookForKey(ctx, c) {
-		payload, by, err = v.checkSignature(c)
+		claims, by, err = v.prove(c)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if err := by.policy.Check(claims, c.Type, now); err != nil {
+		return nil, err
+	}
+	return v.identify(by, claims)
+}
+
+// prove finds the issuer that both signed a token and is named in it. Issuers
+// may share keys, as the tenants of one provider do, and fetch them at their
+// own times: what the key of one proves counts for another once that has it.
+func (v *verifier) prove(c *token.Compact) (*token.Claims, *issuer, error) {
+	payload, by, err := v.checkSignature(c)
+	if err != nil {
+		return nil, nil, err
 	}
 	claims, err := token.ParseClaims(payload)
 	if err != nil {
-		return nil, err
-	}
-	for _, issuer := range by {
-		if issuer.policy.Issuer != claims.Issuer {
-			continue
-		}
-		if err := issuer.policy.Check(claims, c.Type, now); err != nil {
-			return nil, err
-		}
-		return v.identify(issuer, claims)
+		return nil, nil, err
 	}
 	var names []string
 	for _, issuer := range by {
+		if issuer.policy.Issuer == claims.Issuer {
+			return claims, issuer, nil
+		}
 		names = append(names, fmt.Sprintf("%s (%s)", issuer.name, issuer.policy.Issuer))
 	}
-	return nil, fmt.Errorf("%w: the token names issuer %.200q, but the key that signed it is of %s; is issuers[].issuer spelt as the token does, to the last slash?",
+	for _, issuer := range v.issuers {
+		if _, ready := issuer.source.keys(); !ready && issuer.policy.Issuer == claims.Issuer {
+			return nil, nil, fmt.Errorf("%w: %s", errKeysPending, issuer.name)
+		}
+	}
+	return nil, nil, fmt.Errorf("%w: the token names issuer %.200q, but the key that signed it is of %s; is issuers[].issuer spelt as the token does, to the last slash?",
 		token.ErrClaims, claims.Issuer, strings.Join(names, ", "))
 }
 
@@ -245,7 +258,11 @@ func (v *verifier) identify(by *issuer, claims *token.Claims) (*identity, error)
 	}
 	// From here on nothing refuses the token any more: what cannot be a header
 	// is not handed on, and that is said.
-	if err := token.CheckHeaderText(who.session); err != nil {
+	err = token.CheckHeaderText(who.session)
+	if raw, _ := claims.Lookup("sid"); raw != nil && fmt.Sprintf("%T", raw) != "string" {
+		err = errors.New("not a string")
+	}
+	if err != nil {
 		who.session = ""
 		v.leftOut(by, "sid", headerSessionID, err)
 	}

@@ -1,6 +1,7 @@
 package authsvc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -144,9 +145,11 @@ type leftOutSaid map[string]bool
 func (said leftOutSaid) report(log *slog.Logger, set token.KeySet) leftOutSaid {
 	now := make(leftOutSaid)
 	for _, left := range set.LeftOut() {
-		now[left.String()] = true
+		// Some issuers list their keys in another order every time.
+		name := cmp.Or(left.ID, left.Place) + ": " + left.Reason
+		now[name] = true
 		switch {
-		case said[left.String()]:
+		case said[name]:
 		case left.Weak:
 			log.Error("weak key left out: it proves nothing, because others may sign with it; the issuer has to replace it",
 				"key", left.Place, "kid", left.ID, "reason", left.Reason)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +156,13 @@ func TestClaimsThatCannotBeHeaders(t *testing.T) {
 		}
 		if strings.Contains(r.logged(), "José") {
 			t.Error("the log holds a claim's value")
+		}
+		// Neither does an id of another type, where another claim names the user.
+		if a := r.wantStatus(issuer.token(map[string]any{"jti": 7, "sid": 7}), 200); a.header.Get("X-Session-Id") != "" {
+			t.Errorf("%s: the session is called %q", encoding, a.header.Get("X-Session-Id"))
+		}
+		if !strings.Contains(r.call("GET", "/metrics", "").body, `authsvc_claims_left_out_total{claim="sid",issuer="kc"} 2`) {
+			t.Errorf("%s: the metrics do not count claim sid", encoding)
 		}
 		// What becomes the user's id still refuses.
 		for _, sub := range []any{"José", " 42", strings.Repeat("x", maxUser), map[string]any{}} {
@@ -365,5 +373,54 @@ func TestBothIssuersAreNamed(t *testing.T) {
 		if !strings.Contains(f.logged(), want) {
 			t.Errorf("the log lacks %s:\n%s", want, f.logged())
 		}
+	}
+}
+
+// Two tenants of one provider are two issuers with one set of keys, each
+// fetched at its own time.
+func TestIssuersThatShareTheirKeys(t *testing.T) {
+	first, second := newForeign(t, "first", "ES256"), newForeign(t, "second", "ES256")
+	next := newForeign(t, "second", "ES256")
+	firstServer, secondServer := newJWKSServer(t, keySet(second)), newJWKSServer(t, "")
+	secondServer.set(500, "")
+	c := testConfig(t, redistest.Start(t).Addr)
+	c.Issuers = []IssuerConfig{first.config(), second.config()}
+	c.Issuers[0].JWKSURL, c.Issuers[1].JWKSURL = firstServer.URL, secondServer.URL
+	r := open(t, c)
+	// The first issuer vouches for the signature, and cannot speak for the
+	// second, of whose keys nothing is known yet.
+	r.wantStatus(second.token(nil), 503)
+	source := func(i int) *remoteKeys { return r.verifier.issuers[i].source.(*remoteKeys) }
+	secondServer.set(200, keySet(second))
+	if err := source(2).fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantStatus(second.token(nil), 200)
+	// After a rotation the one that was fetched sooner must not keep the other
+	// from being asked.
+	firstServer.set(200, keySet(next))
+	secondServer.set(200, keySet(next))
+	if err := source(1).fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wantStatus(next.token(nil), 200)
+}
+
+// A set that comes in another order every time is no news.
+func TestKeysLeftOutAreNamedOnceInAnyOrder(t *testing.T) {
+	log := new(lockedBuffer)
+	good := newForeign(t, "good", "ES256").jwk()
+	unusable := []string{`{"kty":"OKP","crv":"Ed448","kid":"a"}`, `{"kty":"EC","crv":"secp256k1","kid":"b"}`}
+	var said leftOutSaid
+	for range 3 {
+		set, err := token.ParseKeySet([]byte(`{"keys":[` + strings.Join(unusable, ",") + `,` + good + `]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = said.report(slog.New(slog.NewJSONHandler(log, nil)), set)
+		slices.Reverse(unusable)
+	}
+	if got := strings.Count(log.String(), "key left out"); got != 2 {
+		t.Errorf("%d lines, want one for each of 2 keys:\n%s", got, log.String())
 	}
 }

@@ -39,8 +39,10 @@ type Claims struct {
 	all map[string]any
 }
 
-// ParseClaims reads a verified payload. Every claim it knows has one type;
-// `"exp":"0"`, `"exp":1e308` and `"aud":7` are malformed, not "absent".
+// ParseClaims reads a verified payload. What decides whether the token counts
+// has one type: `"exp":"0"`, `"exp":1e308` and `"aud":7` are malformed, not
+// "absent". An id of another type is none; whether the user's is there, the
+// caller sees.
 func ParseClaims(payload []byte) (*Claims, error) {
 	object, err := parseObject(payload)
 	if err != nil {
@@ -58,7 +60,7 @@ func ParseClaims(payload []byte) (*Claims, error) {
 			continue
 		}
 		text, ok := value.(string)
-		if !ok {
+		if !ok && name == "iss" {
 			return nil, fmt.Errorf("%w: %q is not a string", ErrClaims, name)
 		}
 		*into = text

@@ -145,8 +145,6 @@ func ParseKeySet(jwks []byte) (KeySet, error) {
 		return KeySet{}, fmt.Errorf("key set: %w", err)
 	case raw == nil:
 		return KeySet{}, errors.New(`key set: no array "keys"`)
-	case len(raw) > maxKeys:
-		return KeySet{}, fmt.Errorf("key set: %d keys, at most %d", len(raw), maxKeys)
 	}
 	var set KeySet
 	for i, jwk := range raw {
@@ -160,6 +158,9 @@ func ParseKeySet(jwks []byte) (KeySet, error) {
 			key.place = place
 			set.keys = append(set.keys, key)
 		}
+	}
+	if n := len(set.keys) + len(set.leftOut); n > maxKeys {
+		return KeySet{}, fmt.Errorf("key set: %d keys for signatures, at most %d", n, maxKeys)
 	}
 	set.leaveOutPublished()
 	set.untangle()
@@ -263,10 +264,11 @@ func parseJWK(raw json.RawMessage) (Key, error) {
 	if _, err := parseObject(raw); err != nil {
 		return Key{}, err
 	}
-	if err := json.Unmarshal(raw, &jwk); err != nil {
-		return Key{}, err
-	}
+	err := json.Unmarshal(raw, &jwk)
 	named := Key{ID: jwk.KID, algorithms: []string{string(jwk.ALG)}}
+	if err != nil {
+		return named, err
+	}
 	if jwk.USE != "" && jwk.USE != jwkset.UseSig {
 		return named, errNotForSignatures
 	}

@@ -100,6 +100,7 @@ func TestParseKeySetRefuses(t *testing.T) {
 		"members not known yet": with("exp", 17),
 		"a secret beside it":    `{"keys":[{"kty":"oct","k":"` + b64(make([]byte, 64)) + `"},` + string(ec) + `]}`,
 		"twice the same":        `{"keys":[` + string(ec) + `,` + string(ec) + `]}`,
+		"many of no concern":    `{"keys":[` + strings.Repeat(`{"kty":"RSA","use":"enc"},`, maxKeys) + string(ec) + `]}`,
 		"malformed ones":        `{"keys":[7,{"kty":"EC"},{"kty":"EC","kty":"OKP"},{"kty":"EC","crv":"P-256","x":"A=","y":""},` + string(ec) + `]}`,
 	} {
 		if keys, err := ParseKeySet([]byte(set)); err != nil || keys.Len() != 1 || keys.Keys()[0].Symmetric() {
@@ -187,6 +188,9 @@ func TestWeakness(t *testing.T) {
 		"correct horse battery staple and some more":     true,
 		"qwertyuiopasdfghjklzxcvbnm,./1234567890":        true,
 		"00112233445566778899aabbccddeeff":               true,
+		"TheQuickBrownFoxJumpsOverTheLazyDog":            true,
+		"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9":           true, // the header of the tokens that it signs
+		"f47ac10b-58cc-4372-a567-0e02b2c3d479":           true, // the example of many a page on UUIDs
 		"123e4567-e89b-12d3-a456-426614174000-12d3-a456": false,
 		"hQ2v9LxW4kPz7TnB1mYcR8dJf5GsA3uE6oVi0pKtXbN=":   false,
 	} {

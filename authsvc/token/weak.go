@@ -180,5 +180,5 @@ var sampleSecrets = []string{
 	"secret-key", "secretkey", "secret_key", "supersecret", "super-secret", "super_secret",
 	"changeme", "change-me", "change_me", "password", "jwt-secret", "jwt_secret", "jwtsecret",
 	"my-secret", "mysecret", "my_secret", "your-secret", "your_secret", "0123456789abcdef0123456789abcdef",
-	"abcdefghijklmnopqrstuvwxyz",
+	"abcdefghijklmnopqrstuvwxyz", "thequickbrownfox", "eyjhbgcioij", "f47ac10b-58cc-4372-a567-0e02b2c3d479",
 }

@@ -467,8 +467,6 @@ var noHeader = []any{"x\r\nX-User-Plan: pro", "x\n", "\r", "x\x00", "\x7f", " 42
 func (l *list) identities() {
 	l.claim("identity", "sub", noHeader...)
 	l.claim("identity", "sub", leave, "", nil, 42, raw("4.2e1"), true, []any{"42"}, map[string]any{"a": 1}, strings.Repeat("u", 300), strings.Repeat("u", 64<<10))
-	l.claim("identity", "sid", 1, nil, []any{"s"}, map[string]any{"a": 1})
-	l.claim("identity", "jti", 1, nil, []any{"j"})
 }
 
 // Unfit lists good tokens with one claim that must not become a header. It
@@ -480,6 +478,8 @@ func (v Victim) Unfit() []Attack {
 		l.claim(name, name, map[string]any{"a": 1}, []any{"a b"}, []any{[]any{"a"}})
 	}
 	l.claim("sid", "sid", noHeader...)
+	l.claim("sid", "sid", 1, nil, []any{"s"}, map[string]any{"a": 1})
+	l.claim("jti", "jti", 1, nil, []any{"j"}, map[string]any{"a": 1})
 	return l.attacks
 }
 
