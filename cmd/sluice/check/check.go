@@ -147,13 +147,14 @@ type facts struct {
 	known     bool
 	plugins   map[string]bool         // names under which the plugin is registered
 	points    map[string][]*yaml.Node // entry points, with the middlewares of each
+	believes  map[string]bool         // entry points that hand on somebody's X-Forwarded-For
 	resolvers map[string]bool         // certificate resolvers
 	syntax    string                  // of rules, where it is not v3
 }
 
 // statics checks what static configuration there is and keeps what it says.
 func (r *Report) statics(documents []*document) *facts {
-	f := &facts{plugins: map[string]bool{}, points: map[string][]*yaml.Node{}, resolvers: map[string]bool{}}
+	f := &facts{plugins: map[string]bool{}, points: map[string][]*yaml.Node{}, believes: map[string]bool{}, resolvers: map[string]bool{}}
 	gateways := map[*document]bool{}
 	for _, d := range documents {
 		if d.kind == staticKind {
@@ -204,6 +205,8 @@ func (f *facts) learn(root *yaml.Node) bool {
 	for name, point := range pairs(dig(root, "entryPoints")) {
 		f.known = true
 		f.points[name.Value] = append(f.points[name.Value], words(dig(point, "http", "middlewares"))...)
+		forwarded := dig(point, "forwardedHeaders")
+		f.believes[name.Value] = f.believes[name.Value] || truth(forwarded, "insecure") || len(words(dig(forwarded, "trustedIPs"))) > 0
 	}
 	for name := range pairs(dig(root, "certificatesResolvers")) {
 		f.resolvers[name.Value] = true

@@ -291,6 +291,38 @@ http:
 	}
 }
 
+// TestForwardedHeadersReachTheGate compares ipStrategy with what the entry points
+// leave of X-Forwarded-For.
+func TestForwardedHeadersReachTheGate(t *testing.T) {
+	const strategy = `, trustedProxies: [10.0.0.0/8], ipStrategy: `
+	for _, test := range []struct {
+		forwarded, points, gate string
+		good                    bool
+	}{
+		{"insecure: false", "[web]", strategy + "{depth: 1}", false},
+		{"insecure: false", "[]", strategy + "{excludedIPs: [10.1.0.0/16]}", false},
+		{"insecure: false", "[web]", strategy + "{ipv6Subnet: 56}", true},
+		{"insecure: false", "[web]", strategy + "{depth: 0}", true},
+		{"trustedIPs: [10.0.0.0/8]", "[web]", strategy + "{depth: 1}", true},
+		{"trustedIPs: '10.0.0.0/8'", "[]", strategy + "{depth: 1}", true},
+	} {
+		static := filepath.Join(t.TempDir(), "traefik.yml")
+		if err := os.WriteFile(static, []byte(strings.ReplaceAll(read(t, shippedStatic), "insecure: false", test.forwarded)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found := check(t, "a.yml", `
+http:
+  routers:
+    a: {rule: Path(`+"`/`"+`), service: ping@internal, entryPoints: `+test.points+`, middlewares: [gate]}
+  middlewares:
+    gate: {plugin: {sluice: {`+goodRedis+test.gate+`}}}
+`, Options{Static: static})
+		if good := len(found) == 0; good != test.good || !good && !strings.HasPrefix(found[0], `:4: error: router "a": "gate" has ipStrategy, which reads X-Forwarded-For, but Traefik removes that header on`) {
+			t.Errorf("%+v: found %q", test, found)
+		}
+	}
+}
+
 func read(t *testing.T, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(name)

@@ -295,6 +295,7 @@ func (c *configuration) judgeChain(r *router) {
 			case depth < 10 && len(m.chain) > 0:
 				walk(m.chain, depth+1)
 			case m.gate != nil:
+				c.judgeForwarded(r, to, m)
 				if truth(m.gate.config, "trustUserHeader") && !told {
 					c.report.error(r.doc, to.line, "router %q: %q has trustUserHeader: true, but nothing before it on this router says who the user is, so every client could; put forwardAuth before it, or write auth instead", r.name, m.name)
 				}
@@ -309,6 +310,27 @@ func (c *configuration) judgeChain(r *router) {
 	walk(r.middlewares, 0)
 	for _, to := range r.middlewares {
 		c.use(to.name, r.proto, map[string]bool{})
+	}
+}
+
+// judgeForwarded finds a gate that goes by a header that never reaches it.
+func (c *configuration) judgeForwarded(r *router, to ref, m *middleware) {
+	strategy := dig(m.gate.config, "ipStrategy")
+	depth, _ := field(strategy, "depth")
+	excluded, _ := field(strategy, "excludedIPs")
+	if !c.facts.known || (value(depth) == "" || value(depth) == "0") && len(words(excluded)) == 0 {
+		return
+	}
+	points := keys(c.facts.points)
+	if len(r.points) > 0 {
+		points = nil
+		for _, point := range r.points {
+			points = append(points, value(point))
+		}
+	}
+	if !slices.ContainsFunc(points, func(name string) bool { return c.facts.believes[name] }) {
+		c.report.error(r.doc, to.line, "router %q: %q has ipStrategy, which reads X-Forwarded-For, but Traefik removes that header on %s: all clients behind a proxy would be one. Write the networks of trustedProxies into forwardedHeaders.trustedIPs of the entry point too",
+			r.name, m.name, strings.Join(points, ", "))
 	}
 }
 
