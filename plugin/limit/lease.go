@@ -119,7 +119,7 @@ func (l *Limiter) join(p *Policy, ask *Ask, answer *Answer, now int64) (*waiter,
 		l.engine.fallBackLocked(b, p, ask.Limit, ask.Cost, &answer.Outcome, now)
 		return nil, nil
 	}
-	w := &waiter{policy: p, limit: ask.Limit, cost: ask.Cost, deadline: now + l.engine.timeout, done: make(chan struct{})}
+	w := &waiter{policy: p, limit: ask.Limit, cost: ask.Cost, deadline: now + l.engine.longest, done: make(chan struct{})}
 	b.queue = append(b.queue, w)
 	if b.flight != nil {
 		w.limitWait(b, now)

@@ -26,7 +26,7 @@
 //	I2 hardly under     need before extra, extra shrinks with the room, unspent permits return
 //	I3 denied is free   denial.go
 //	I4 hot is cheap     leases of 50 ms of demand (demand.go)
-//	I5 no outage        callers wait for at most one timeout, none while the breaker is open
+//	I5 no outage        callers wait for at most one timeout of silence, none while the breaker is open
 //	I6 bounded          table.go
 //	I7 all or nothing   Take, below
 //	I8 nothing forgets  every call carries what this instance has seen (window.Counts)
@@ -111,7 +111,7 @@ type Outcome struct {
 // Options are what an Engine is made of.
 type Options struct {
 	Redis    Redis
-	Timeout  time.Duration // budget of one reply on the request path
+	Timeout  time.Duration // how long Redis may answer nothing, on the request path
 	Instance string        // identity of this process
 	Prefix   string        // of all Redis keys
 	Where    string        // the Redis, as the configuration names it
@@ -123,7 +123,8 @@ type Options struct {
 // Engine holds all limits that share one Redis.
 type Engine struct {
 	redis    Redis
-	timeout  int64 // ns
+	timeout  int64 // ns: Redis answers something within this, or is away
+	longest  int64 // ns: and no request waits longer
 	clock    func() int64
 	log      func(level, message string)
 	prefix   string
@@ -178,6 +179,7 @@ func NewEngine(o Options) *Engine {
 	e := &Engine{
 		redis:   o.Redis,
 		timeout: int64(o.Timeout),
+		longest: int64(redis.Longest(o.Timeout)),
 		clock:   o.Clock,
 		log:     o.Log,
 		prefix:  o.Prefix,
@@ -317,8 +319,9 @@ func (e *Engine) Keys() int64 {
 
 // Take takes a permit at every limit of asks, or at none (I7), and reports
 // whether it did. answers has the length of asks; an answer that the outcome
-// of another made needless stays Undecided. It waits for Redis at most once a
-// timeout, and never while Redis is away.
+// of another made needless stays Undecided. It waits for a silent Redis at
+// most once a timeout, for a busy one a quarter of a second, and never for one that
+// is away.
 func (e *Engine) Take(p *Policy, asks []Ask, answers []Answer) bool {
 	now := e.clock()
 	missing, denied := 0, 0

@@ -22,7 +22,7 @@ type waiter struct {
 	policy   *Policy
 	limit    int64
 	cost     int64
-	deadline int64 // monotonic ns: arrival + timeout
+	deadline int64 // monotonic ns: it waits no longer, whatever Redis answers
 
 	outcome  Outcome
 	done     chan struct{} // closed once outcome stands
@@ -298,7 +298,9 @@ func (e *Engine) timedOut(b *bucket, f *flight) {
 		return
 	}
 	f.timedOut = true
-	for _, w := range f.waiters {
+	waiters := append(f.waiters, b.queue...) // the queue's call would have to wait for this one
+	b.queue = nil
+	for _, w := range waiters {
 		if !w.released {
 			e.fallBackLocked(b, w.policy, w.limit, w.cost, &w.outcome, now)
 			w.release()

@@ -456,7 +456,7 @@ func simulate(t *testing.T, seed int64, instances int, scene func(w *world, gate
 		for _, g := range gates {
 			g.leave()
 		}
-		time.Sleep(2 * time.Second) // calls still under way land
+		time.Sleep(5 * time.Second) // calls still under way land
 	})
 }
 

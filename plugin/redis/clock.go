@@ -13,6 +13,18 @@ const (
 	glance   = time.Millisecond // time to see that bytes wait after all
 )
 
+// busyWait is how long a call may wait for its reply while others are answered.
+const busyWait = 250 * time.Millisecond
+
+// Longest is how long a call waits for its reply at the most, given how long it
+// waits for a Redis that answers nothing.
+func Longest(timeout time.Duration) time.Duration {
+	if timeout > busyWait {
+		return timeout
+	}
+	return busyWait
+}
+
 // Read gives the parser its bytes and keeps the time while there are none. The
 // parser never sees a deadline, so a reply that stops half way and goes on
 // later is whole in the end.
@@ -23,8 +35,8 @@ func (p *pipeline) Read(to []byte) (int, error) {
 			return n, err
 		}
 		now := time.Now()
-		overdue, dead := p.late(now)
-		if overdue || dead {
+		overdue, spent, dead := p.late(now)
+		if overdue && !spent || dead {
 			// The deadline may have passed because this goroutine, or the
 			// machine, was busy. Bytes that wait are not a timeout (RULES 4).
 			if n, err = p.peek(to); n > 0 || err != nil {
@@ -80,17 +92,32 @@ func (p *pipeline) oldestLocked() *batch {
 	return nil
 }
 
-// late tells whether calls have run out of time, and whether the connection has.
-func (p *pipeline) late(now time.Time) (overdue, dead bool) {
-	if p.replies != p.seen {
-		p.seen, p.progress = p.replies, now
-	}
+// late tells whether calls have run out of time, whether that is so whatever is
+// answered, and whether the connection has.
+func (p *pipeline) late(now time.Time) (overdue, spent, dead bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := p.oldestLocked()
-	overdue = b != nil && !now.Before(b.clock.Add(p.timeout))
+	overdue = b != nil && !now.Before(p.due(b))
+	spent = overdue && !now.Before(b.clock.Add(p.longest))
 	dead = len(p.pending) > 0 && !now.Before(p.endLocked())
-	return overdue, dead
+	return overdue, spent, dead
+}
+
+// due is when the batch's calls are late. Redis is silent, or gone, when it answers
+// nothing for one timeout. As long as it answers, whatever call that be, it is at
+// work, and who waits for longer waits for a machine that is busy, with us perhaps: a
+// flood must not make gateways decide without a Redis that is well. So calls wait
+// on, but none for ever.
+func (p *pipeline) due(b *batch) time.Time {
+	due := b.clock.Add(p.timeout)
+	if alive := p.progress.Add(p.timeout); alive.After(due) {
+		due = alive
+	}
+	if last := b.clock.Add(p.longest); last.Before(due) {
+		due = last
+	}
+	return due
 }
 
 // endLocked is when the connection is given up unless a reply comes.
@@ -152,8 +179,8 @@ func (p *pipeline) rearm(now time.Time) error {
 		if end := p.endLocked(); end.Before(p.armed) {
 			p.armed = end
 		}
-		if b := p.oldestLocked(); b != nil && b.clock.Add(p.timeout).Before(p.armed) {
-			p.armed = b.clock.Add(p.timeout)
+		if b := p.oldestLocked(); b != nil && p.due(b).Before(p.armed) {
+			p.armed = p.due(b)
 		}
 	case len(p.queue) > 0: // the writer will arm it
 	case p.retired:

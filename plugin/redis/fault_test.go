@@ -338,9 +338,9 @@ func TestBrokenReplies(t *testing.T) {
 			if n := f.commands.Load(); n > 20 {
 				t.Errorf("%d commands for 20 calls", n)
 			}
-			if o := do(t, client, &Call{Name: "X"}); o.err != nil {
-				t.Error(o.err)
-			}
+			eventually(t, 15*time.Second, "a call to succeed again", func() bool {
+				return do(t, client, &Call{Name: "X"}).err == nil
+			})
 		})
 	}
 }

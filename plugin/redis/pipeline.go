@@ -26,9 +26,10 @@ var errRetired = errors.New("redis: connection retired")
 // declared by whoever would have seen the reply (RULES 4).
 type pipeline struct {
 	address string
-	raw     net.Conn // the TCP connection; closing it unblocks reader and writer
-	conn    net.Conn // raw, or TLS over it
-	timeout time.Duration
+	raw     net.Conn                                 // the TCP connection; closing it unblocks reader and writer
+	conn    net.Conn                                 // raw, or TLS over it
+	timeout time.Duration                            // without any reply
+	longest time.Duration                            // for one, whatever else is answered
 	settle  func(call *Call, reply Reply, err error) // ends a call
 	overdue func(calls int)                          // so many calls just timed out; nil: nobody asks
 	pushed  func(Reply) bool                         // takes what answers no call; nil: pushes are dropped
@@ -43,9 +44,7 @@ type pipeline struct {
 	head     *batch
 	clock    time.Time // of the head
 	next     int       // index of the head's call whose reply comes next
-	replies  int64     // whole replies since the connection began
-	seen     int64     // value of replies when progress was last noted
-	progress time.Time // and when that was
+	progress time.Time // the last whole reply
 	declared *batch    // the newest batch whose calls timed out
 
 	mu      sync.Mutex
@@ -77,6 +76,7 @@ func newPipeline(l *link, timeout time.Duration) *pipeline {
 		raw:     l.raw,
 		conn:    l.conn,
 		timeout: timeout,
+		longest: Longest(timeout),
 		done:    make(chan struct{}),
 		written: make(chan struct{}),
 	}
@@ -244,7 +244,7 @@ func (p *pipeline) receive() (err error) {
 			}
 			return fmt.Errorf("%w: a reply that answers no call", ErrProtocol)
 		}
-		p.replies++
+		p.progress = time.Now()
 		p.settle(call, reply, nil)
 	}
 }
