@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // requestIDHeader names a request on its way in and on its way out.
@@ -26,18 +27,15 @@ func vouchedID(g *gate, r *http.Request) []string {
 // uuids are made ahead by a goroutine of their own: to receive one costs the
 // interpreter next to nothing, to make one half as much as all else that a request
 // needs.
-var uuids = startUUIDs()
+var (
+	uuids       = make(chan []string, 4*uuidBatch)
+	makingUUIDs sync.Once
+)
 
 // uuidBatch is how many share their first 24 characters. Of their 122 random bits
 // (RFC 9562, section 5.4) the last 48 are drawn for each: two of a batch are equal
 // once in 10^11 batches.
 const uuidBatch = 64
-
-func startUUIDs() chan []string {
-	made := make(chan []string, 4*uuidBatch)
-	go makeUUIDs(made)
-	return made
-}
 
 // newUUID is a random UUID, version 4, for one request, as a header's value.
 func newUUID() []string {

@@ -70,6 +70,7 @@ const (
 	shortestWindow = time.Second
 	longestWindow  = time.Duration(window.MaxWindow) * time.Microsecond
 	longestTimeout = 10 * time.Second
+	busyWait       = 250 * time.Millisecond // redis.maxWait unless configured
 )
 
 var limitName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
@@ -137,6 +138,13 @@ func (p *reader) section(path string, written int) bool {
 		p.problems = append(p.problems, path+": is a list of "+strconv.Itoa(written)+": write one section")
 	}
 	return written > 0
+}
+
+func longer(a, b time.Duration) time.Duration {
+	if a > b {
+		return a
+	}
+	return b
 }
 
 // unknown reports keys that no field took; Traefik would drop them in silence.
@@ -311,7 +319,7 @@ func (p *reader) redis(written []Redis, needed bool) redisSettings {
 	if p.section("redis", len(written)) {
 		c = written[0]
 	}
-	p.unknown("redis.", c.Unknown, "addresses, username, password, passwordFile, db, masterName, sentinelUsername, sentinelPassword, cluster, tls, timeout, dialTimeout, keyPrefix")
+	p.unknown("redis.", c.Unknown, "addresses, username, password, passwordFile, db, masterName, sentinelUsername, sentinelPassword, cluster, tls, timeout, maxWait, dialTimeout, keyPrefix")
 	addresses := split(c.Addresses)
 	for _, address := range addresses {
 		host, port, err := net.SplitHostPort(address)
@@ -349,11 +357,12 @@ func (p *reader) redis(written []Redis, needed bool) redisSettings {
 		Cluster:          cluster,
 		TLS:              p.tls("redis.tls", c.TLS, false),
 		Timeout:          s.timeout,
+		MaxWait:          p.duration("redis.maxWait", c.MaxWait, longer(busyWait, s.timeout), s.timeout, longestTimeout),
 		DialTimeout:      p.duration("redis.dialTimeout", c.DialTimeout, time.Second, time.Millisecond, longestTimeout),
 		ClientName:       "sluice-gateway",
 	}
 	s.identity = fmt.Sprint(addresses, c.Username, c.Password, c.PasswordFile, db, c.MasterName, c.SentinelUsername, c.SentinelPassword,
-		cluster, c.TLS, s.client.Timeout, s.client.DialTimeout, s.keyPrefix)
+		cluster, c.TLS, s.client.Timeout, s.client.MaxWait, s.client.DialTimeout, s.keyPrefix)
 	return s
 }
 

@@ -173,7 +173,7 @@ func openBackend(s *redisSettings) *backend {
 	config.Log = b.log
 	b.client = redis.New(config)
 	b.engine = limit.NewEngine(limit.Options{
-		Redis: b.client, Timeout: s.timeout, Instance: process, Prefix: s.keyPrefix, Where: s.where(),
+		Redis: b.client, Timeout: s.timeout, MaxWait: s.client.MaxWait, Instance: process, Prefix: s.keyPrefix, Where: s.where(),
 		Report: b.account.report, Clock: clock, Log: b.log,
 	})
 	b.engine.Start()

@@ -78,6 +78,7 @@ type gate struct {
 // New builds the middleware. It never needs the network, and fails for no
 // configuration.
 func New(ctx context.Context, next http.Handler, config *Config, name string) (http.Handler, error) {
+	makingUUIDs.Do(func() { go makeUUIDs(uuids) })
 	s, problems := config.read()
 	if len(problems) > 0 {
 		mistakes.tell(ctx, name, problems)

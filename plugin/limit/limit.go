@@ -112,6 +112,7 @@ type Outcome struct {
 type Options struct {
 	Redis    Redis
 	Timeout  time.Duration // how long Redis may answer nothing, on the request path
+	MaxWait  time.Duration // and how long a request waits for one that is at work; Timeout when less
 	Instance string        // identity of this process
 	Prefix   string        // of all Redis keys
 	Where    string        // the Redis, as the configuration names it
@@ -179,7 +180,7 @@ func NewEngine(o Options) *Engine {
 	e := &Engine{
 		redis:   o.Redis,
 		timeout: int64(o.Timeout),
-		longest: int64(redis.Longest(o.Timeout)),
+		longest: later(int64(o.Timeout), int64(o.MaxWait)),
 		clock:   o.Clock,
 		log:     o.Log,
 		prefix:  o.Prefix,

@@ -51,7 +51,8 @@ type Config struct {
 	Cluster          bool
 
 	TLS         *tls.Config   // nil: plain TCP; ServerName is the dialled host when empty
-	Timeout     time.Duration // of one reply; 25ms when zero
+	Timeout     time.Duration // without any reply to calls that wait; 25ms when zero
+	MaxWait     time.Duration // for one's own reply, whatever else is answered; Timeout when zero
 	DialTimeout time.Duration // of a connection, handshake included; 1s when zero
 	ClientName  string
 
@@ -79,6 +80,9 @@ type Client struct {
 func New(config Config) *Client {
 	if config.Timeout <= 0 {
 		config.Timeout = 25 * time.Millisecond
+	}
+	if config.MaxWait < config.Timeout {
+		config.MaxWait = config.Timeout
 	}
 	if config.DialTimeout <= 0 {
 		config.DialTimeout = time.Second

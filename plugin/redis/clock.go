@@ -13,18 +13,6 @@ const (
 	glance   = time.Millisecond // time to see that bytes wait after all
 )
 
-// busyWait is how long a call may wait for its reply while others are answered.
-const busyWait = 250 * time.Millisecond
-
-// Longest is how long a call waits for its reply at the most, given how long it
-// waits for a Redis that answers nothing.
-func Longest(timeout time.Duration) time.Duration {
-	if timeout > busyWait {
-		return timeout
-	}
-	return busyWait
-}
-
 // Read gives the parser its bytes and keeps the time while there are none. The
 // parser never sees a deadline, so a reply that stops half way and goes on
 // later is whole in the end.
@@ -92,14 +80,14 @@ func (p *pipeline) oldestLocked() *batch {
 	return nil
 }
 
-// late tells whether calls have run out of time, whether that is so whatever is
-// answered, and whether the connection has.
+// late tells whether calls have run out of time, whether that is so though others
+// were answered meanwhile, and whether the connection has.
 func (p *pipeline) late(now time.Time) (overdue, spent, dead bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := p.oldestLocked()
 	overdue = b != nil && !now.Before(p.due(b))
-	spent = overdue && !now.Before(b.clock.Add(p.longest))
+	spent = overdue && !now.Before(b.clock.Add(p.longest)) && p.progress.After(b.clock)
 	dead = len(p.pending) > 0 && !now.Before(p.endLocked())
 	return overdue, spent, dead
 }

@@ -28,7 +28,7 @@ func TestLateIsSilence(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, theirs := net.Pipe()
-				p := newPipeline(&link{address: "pipe", raw: ours, conn: ours, parser: newParser(ours, maxReply)}, timeout)
+				p := newPipeline(&link{address: "pipe", raw: ours, conn: ours, parser: newParser(ours, maxReply)}, timeout, 250*time.Millisecond)
 				p.settle = func(call *Call, reply Reply, err error) { call.Done(reply, err) }
 				p.start()
 				go func() {

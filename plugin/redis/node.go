@@ -81,7 +81,7 @@ func (n *node) connection() {
 		}
 		return
 	}
-	p := newPipeline(l, n.client.config.Timeout)
+	p := newPipeline(l, n.client.config.Timeout, n.client.config.MaxWait)
 	p.report = n.client.journal.report
 	p.overdue = n.overdue
 	p.broken = n.breaker.lost

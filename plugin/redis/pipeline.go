@@ -70,13 +70,13 @@ type batch struct {
 }
 
 // newPipeline takes over a connection that has shaken hands.
-func newPipeline(l *link, timeout time.Duration) *pipeline {
+func newPipeline(l *link, timeout, longest time.Duration) *pipeline {
 	p := &pipeline{
 		address: l.address,
 		raw:     l.raw,
 		conn:    l.conn,
 		timeout: timeout,
-		longest: Longest(timeout),
+		longest: longest,
 		done:    make(chan struct{}),
 		written: make(chan struct{}),
 	}

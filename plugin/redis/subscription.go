@@ -54,7 +54,7 @@ func (s *subscription) connection() {
 		s.failed(err)
 		return
 	}
-	p := newPipeline(l, patience)
+	p := newPipeline(l, patience, patience)
 	p.report = s.client.journal.report
 	p.pushed = s.pushed
 	p.settle = func(call *Call, reply Reply, err error) {
