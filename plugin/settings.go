@@ -199,6 +199,8 @@ func (p *reader) duration(path, value string, byDefault, least, most time.Durati
 				accepted += " (the default is " + byDefault.String() + ")"
 			}
 			p.add(path, value, accepted)
+		} else if days, number := strconv.Atoi(strings.TrimSuffix(value, "d")); number == nil {
+			p.add(path, value, "has a unit that durations lack; write "+strconv.Itoa(24*days)+"h")
 		} else {
 			p.add(path, value, "write a duration such as 500ms, 60s or 1h30m")
 		}

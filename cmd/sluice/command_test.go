@@ -144,6 +144,10 @@ func TestCheck(t *testing.T) {
 	if err := os.WriteFile(broken, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	authsvc := filepath.Join(t.TempDir(), "authsvc.yml")
+	if err := os.WriteFile(authsvc, []byte("adminListen: 127.0.0.1:9001"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name    string
 		args    []string
@@ -157,6 +161,8 @@ func TestCheck(t *testing.T) {
 			[]string{"not on this machine, so not read: /run/secrets/sluice/redis-gateway", "9 routers, 4 middlewares of the plugin, no errors"}, ""},
 		{"compose", []string{"../../compose.yaml"}, []string{"compose.yaml: 0 routers, 0 middlewares of the plugin, no errors"}, ""},
 		{"a folder", []string{"../../traefik"}, []string{"9 middlewares of the plugin, no errors, 1 warning", "balancer.yml: no gateway's static configuration"}, ""},
+		{"nothing of Traefik's", []string{authsvc}, []string{"not checked: " + authsvc + ": of authsvc"}, "nothing was checked"},
+		{"an empty folder", []string{t.TempDir()}, nil, "nothing was checked"},
 		{"errors", []string{broken}, []string{"broken.yml:1: error: middleware \"gate\": colour", "limits[0].name"}, "2 errors, 0 warnings"},
 		{"several files", []string{broken, "../../traefik/fast.yml"}, []string{"broken.yml:1: error"}, "2 errors"},
 		{"openings", []string{"--static=../../traefik/balancer.yml"}, []string{"entryPoints.web.http.aliasHeadersStrategy: write reject", "warning: entryPoints.web.http.maxHeaderBytes"}, "errors"},

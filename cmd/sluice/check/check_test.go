@@ -166,6 +166,12 @@ http:
 
 		{"a timeout without a unit", "a.yml", with("auth: {addresses: ['http://a/auth'], timeout: 25}"), []string{`auth.timeout: "25": has no unit; write 25s or 25ms (the default is 1s)`}},
 		{"a timeout of Redis without a unit", "a.yml", strings.Replace(whole, `["r:6379"]`, `["r:6379"], timeout: 25`, 1), []string{`redis.timeout: "25": has no unit; write 25s or 25ms (the default is 25ms)`}},
+		{"a window in days", "a.yml", with("limits: [{name: a, key: ip, limit: 5, window: 30d}]"), []string{`limits[0].window: "30d": has a unit that durations lack; write 720h`}},
+		{"a number with a comma", "a.yml", with("limits: [{name: a, key: ip, limit: 100,000, window: 1s}]"), []string{`limits[0].000: unknown key without a value, which Traefik leaves out in silence; a number is written without commas`}},
+		{"an unknown key without a value", "a.yml", with("colour: "), []string{`colour: unknown key without a value, which Traefik leaves out in silence`}},
+		{"a known key without a value", "a.yml", with("exempt: "), nil},
+		{"the plugin's keys at the top", "a.yml", goodRedis + "\nlimits: [{" + limit + "}]", []string{`:1: error: redis: unknown section, which Traefik ignores in silence with all below it; keys of the plugin stand under http.middlewares.<name>.plugin.sluice`, `:2: error: limits: unknown section`}},
+		{"labels at the top", "a.yml", "labels:\n  - traefik.enable=true", []string{`; labels stand under services.<name>.labels of a compose file`}},
 		{"a map where the plugin needs a list", "a.yml", with("limits: {per-user: {limit: 5, window: 1s}}"), []string{"limits: is a map, where a list is needed: begin each limit with - "}},
 		{"a text where the plugin needs a map", "a.yml", strings.Replace(whole, goodRedis, "redis: r:6379", 1), []string{`redis: is the value "r:6379", where a map is needed, such as redis: {addresses:`}},
 		{"a map where the plugin needs a value", "a.yml", with("minInstances: {count: 3}"), []string{"minInstances: is a map, where one value is needed"}},

@@ -113,10 +113,14 @@ var titles = map[string]string{
 func shapes(n *yaml.Node, t reflect.Type, path string, say func(int, string)) (misshapen []string) {
 	for key, v := range pairs(n) {
 		f, known := t.FieldByNameFunc(func(name string) bool { return strings.EqualFold(name, key.Value) })
+		at := path + key.Value
+		if !known && v.Tag == "!!null" {
+			// `limit: 100,000` in braces is a limit of 100 and this; the plugin sees the 100 alone.
+			say(key.Line, at+": unknown key without a value, which Traefik leaves out in silence"+comma(key.Value))
+		}
 		if !known || f.Type.Kind() == reflect.Map || v.Tag == "!!null" {
 			continue
 		}
-		at := path + key.Value
 		wrong := func(format string, args ...any) {
 			misshapen = append(misshapen, at)
 			say(key.Line, at+": "+fmt.Sprintf(format, args...))
@@ -153,6 +157,16 @@ func shapes(n *yaml.Node, t reflect.Type, path string, say func(int, string)) (m
 		}
 	}
 	return misshapen
+}
+
+var digits = regexp.MustCompile(`^[0-9]+$`)
+
+// comma says why digits are a key.
+func comma(key string) string {
+	if digits.MatchString(key) {
+		return "; a number is written without commas"
+	}
+	return ""
 }
 
 var goName = regexp.MustCompile(`(?s)^.*error\(s\) decoding:\s*`)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sluice-gateway/sluice/plugin"
 )
 
 // traefik.json holds every field that Traefik's configuration has: a struct by its
@@ -66,7 +69,7 @@ func (r *Report) fields(d *document, n *yaml.Node, schema any, path string) {
 			case known:
 				r.fields(d, v, below, path+"."+key.Value)
 			case path == "" && d.kind == dynamicKind:
-				r.error(d, key.Line, "%s: unknown section, which Traefik ignores in silence with all below it%s", key.Value, suggest(key.Value, dynamicKeys))
+				r.error(d, key.Line, "%s: unknown section, which Traefik ignores in silence with all below it%s", key.Value, rightPlace(key.Value))
 			default:
 				r.error(d, key.Line, "%s: unknown key, so %s; known here: %s%s", strings.TrimPrefix(path+"."+key.Value, "."),
 					d.consequence(), strings.Join(slices.Sorted(maps.Keys(schema)), ", "), suggest(key.Value, keys(schema)))
@@ -99,6 +102,20 @@ func (r *Report) fields(d *document, n *yaml.Node, schema any, path string) {
 			wrong(n, "%q: %s", n.Value, accepted)
 		}
 	}
+}
+
+// rightPlace says where a key belongs that stands at the top of a file.
+func rightPlace(key string) string {
+	if near := suggest(key, dynamicKeys); near != "" {
+		return near
+	}
+	if strings.EqualFold(key, "labels") {
+		return "; labels stand under services.<name>.labels of a compose file"
+	}
+	if _, ours := reflect.TypeFor[plugin.Config]().FieldByNameFunc(func(name string) bool { return strings.EqualFold(name, key) }); ours {
+		return "; keys of the plugin stand under http.middlewares.<name>.plugin." + PluginName
+	}
+	return ""
 }
 
 func (d *document) consequence() string {

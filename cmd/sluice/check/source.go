@@ -118,6 +118,8 @@ func sniff(content []byte) (kind, []string) {
 		return dynamicKind, top
 	case has("services"):
 		return composeKind, top
+	case has("limits", "auth"): // the plugin's, without what belongs around them
+		return otherKind, top
 	case has(authsvcKeys...):
 		return authsvcKind, top
 	case has(staticKeys...):
