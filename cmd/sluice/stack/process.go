@@ -145,7 +145,7 @@ func follow(name string, exited <-chan struct{}, notice func(string)) {
 				if end < 0 {
 					break
 				}
-				if line := partial[:end]; isError(line) {
+				if line := partial[:end]; isNews(line) {
 					notice(string(line[:min(len(line), longestNotice)]))
 				}
 				partial = partial[end+1:]
@@ -166,13 +166,13 @@ func follow(name string, exited <-chan struct{}, notice func(string)) {
 	}
 }
 
-// isError tells Traefik's and the plugin's error lines, and a crash, from the rest. Access log
-// lines begin with a brace.
-func isError(line []byte) bool {
+// isNews tells Traefik's and the plugin's error lines, a crash, and the end of the limits' errors,
+// from the rest. Access log lines begin with a brace.
+func isNews(line []byte) bool {
 	if bytes.HasPrefix(line, []byte("{")) {
 		return false
 	}
-	for _, mark := range []string{" ERR ", " FTL ", "panic: ", "fatal error: "} {
+	for _, mark := range []string{" ERR ", " FTL ", "panic: ", "fatal error: ", " INF sluice: Redis counts again"} {
 		if bytes.Contains(line, []byte(mark)) {
 			return true
 		}

@@ -79,10 +79,11 @@ printf '2026-01-01T00:00:00Z ERR bro'
 sleep 0.3
 echo 'ken'
 echo '2026-01-01T00:00:00Z ERR sluice: misconfigured'
+echo '2026-01-01T00:00:00Z INF sluice: Redis counts again: the limits are exact again'
 echo 'panic: oh' >&2
 exit 3`)
 	<-p.ended
-	want := []string{"2026-01-01T00:00:00Z ERR broken", "2026-01-01T00:00:00Z ERR sluice: misconfigured", "panic: oh"}
+	want := []string{"2026-01-01T00:00:00Z ERR broken", "2026-01-01T00:00:00Z ERR sluice: misconfigured", "2026-01-01T00:00:00Z INF sluice: Redis counts again: the limits are exact again", "panic: oh"}
 	if got := noticed(); strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("noticed %q", got)
 	}
