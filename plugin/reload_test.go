@@ -211,3 +211,24 @@ func TestSectionsOfOnePrefixShareTheHeartbeat(t *testing.T) {
 		t.Errorf("after the edit: %+v", h)
 	}
 }
+
+// What a reload has replaced says nothing more, though it closes a minute later.
+func TestReplacedIsSilent(t *testing.T) {
+	r := &registry{entries: map[string]*entry{}}
+	said := 0
+	say := r.whileHeld("old", func(string, string) { said++ })
+	ctx, reload := context.WithCancel(t.Context())
+	r.hold(ctx, "old", func() (interface{}, func()) { return nil, func() {} })
+	say("error", "while it is configured")
+	reload()
+	for end := time.Now().Add(10 * time.Second); r.inUse("old"); {
+		if time.Now().After(end) {
+			t.Fatal("a cancelled context holds on")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	say("error", "after it was replaced")
+	if said != 1 {
+		t.Errorf("%d lines, want the one before the reload", said)
+	}
+}

@@ -105,6 +105,16 @@ func (r *registry) hold(ctx context.Context, id string, open func() (value inter
 	return e.value
 }
 
+// whileHeld is log for as long as somebody holds what id names: a configuration that
+// was replaced has nothing to say until it closes.
+func (r *registry) whileHeld(id string, log func(level, message string)) func(level, message string) {
+	return func(level, message string) {
+		if r.inUse(id) {
+			log(level, message)
+		}
+	}
+}
+
 // inUse tells whether somebody holds what id names.
 func (r *registry) inUse(id string) bool {
 	r.mu.Lock()
@@ -164,11 +174,7 @@ func holdBackend(ctx context.Context, s *redisSettings) *backend {
 
 func openBackend(s *redisSettings) *backend {
 	b := &backend{identity: unique(s.identity), account: accountOf(s.keyPrefix), stream: newEventStream(clock, s.keyPrefix+":events")}
-	b.log = func(level, message string) {
-		if backends.inUse(s.identity) { // a configuration that was replaced has nothing to say until it closes
-			logLine(level, message)
-		}
-	}
+	b.log = backends.whileHeld(s.identity, logLine)
 	config := s.client
 	config.Log = b.log
 	b.client = redis.New(config)
@@ -190,8 +196,10 @@ func (b *backend) close() {
 // holdDecisions is the cache of one auth section. Its events come from the
 // backend, which therefore is part of what it is known by.
 func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
-	return deciders.hold(ctx, b.identity+"\n"+s.auth.identity, func() (interface{}, func()) {
-		d := newDecisions(s.auth, s.userHeader, newAuthClient(s.auth, s.userHeader, clock, logLine), b.stream, clock)
+	id := b.identity + "\n" + s.auth.identity
+	return deciders.hold(ctx, id, func() (interface{}, func()) {
+		client := newAuthClient(s.auth, s.userHeader, clock, deciders.whileHeld(id, logLine))
+		d := newDecisions(s.auth, s.userHeader, client, b.stream, clock)
 		d.identity = unique(b.identity)
 		b.stream.follow(b.client, b.log)
 		b.mu.Lock()
