@@ -657,7 +657,7 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 func (d *drilled) degraded() map[string]int64 {
 	all := map[string]int64{}
 	oldest := fmt.Sprint(d.redis.Now().Add(-3 * time.Second).UnixMilli()) // who is silent for longer is kept, but does not live
-	instances, err := d.redis.Client.ZRangeByScore(d.ctx, prefix+":gw:live", &redis.ZRangeBy{Min: oldest, Max: "+inf"}).Result()
+	instances, err := d.redis.Client.ZRangeArgs(d.ctx, redis.ZRangeArgs{Key: prefix + ":gw:live", ByScore: true, Start: oldest, Stop: "+inf"}).Result()
 	if err != nil {
 		d.t.Fatal(err)
 	}
