@@ -135,6 +135,7 @@ func TestShippedLimits(t *testing.T) {
 		return all
 	}
 	badToken := limit("bad-token", "ip", 30, "60s", "countStatus", []any{401})
+	judged := limit("bad-token", "ip", 30, "60s", "countStatus", []any{401}, "countFrom", "gate")
 	user := limits{
 		limit("per-user", "user", 100, "60s", "tierHeader", "X-User-Plan", "tiers", map[string]any{"pro": 1000}),
 		limit("burst", "user", 20, "1s"),
@@ -145,7 +146,7 @@ func TestShippedLimits(t *testing.T) {
 		"refresh":  {limit("refresh", "ip", 10, "60s")},
 	}
 	for file, protected := range map[string]map[string]limits{
-		"fast.yml":    {"gate": append(limits{badToken}, user...)},
+		"fast.yml":    {"gate": append(limits{judged}, user...)},
 		"classic.yml": {"sluice-id": {badToken}, "gate": user},
 	} {
 		tree := render(t, file, environment)

@@ -155,7 +155,7 @@ func TestCheck(t *testing.T) {
 		failure string
 	}{
 		{"shipped", []string{"../../traefik/fast.yml", "--static=../../traefik/traefik.yml"},
-			[]string{"8 routers, 4 middlewares of the plugin, no errors", "not set in this environment: SLUICE_ACME, SLUICE_MIN_INSTANCES"}, ""},
+			[]string{"8 routers, 4 middlewares of the plugin, no errors", "not set in this environment: SLUICE_ACME, SLUICE_KEY_PREFIX, SLUICE_MIN_INSTANCES"}, ""},
 		{"static alone", []string{"--static=../../traefik/traefik.yml"}, []string{"traefik.yml: 0 routers, 0 middlewares of the plugin, no errors"}, ""},
 		{"resources", []string{"../../deploy/kubernetes/routes.yaml", "--static=../../deploy/kubernetes/traefik.yml"},
 			[]string{"not on this machine, so not read: /run/secrets/sluice/redis-gateway", "9 routers, 4 middlewares of the plugin, no errors"}, ""},

@@ -399,7 +399,7 @@ func (e *Engine) reserve(p *Policy, asks []Ask, answers []Answer, now int64) {
 
 // Times that Redis's clock can tell, in microseconds.
 const (
-	earliest = int64(978307200e6)  // 2001
+	earliest = int64(946684800e6)  // 2000
 	latest   = int64(4102444800e6) // 2100
 	nearby   = int64(3600e6)       // a clock is believed to have leapt further only once two replies in a row agree
 )
