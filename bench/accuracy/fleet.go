@@ -153,7 +153,9 @@ func (s *store) sluice(test *testing.T, t traffic, q quota, engines int, skew ti
 			g.Close()
 		}
 		time.Sleep(time.Second) // calls under way land
+		f.mu.Lock()
 		o.calls, err = f.calls, f.err
+		f.mu.Unlock()
 		if degraded > 0 {
 			err = errors.Join(err, fmt.Errorf("%d decisions without Redis: the run proves nothing", degraded))
 		}

@@ -75,7 +75,7 @@ func TestLogSaysWhyAuthFails(t *testing.T) {
 				said := logging(t)
 				gate := b.gate(fmt.Sprintf(`{redis: REDIS, auth: {addresses: [%q]}}`, c.address))
 				harness.Eventually(t, 10*time.Second, "the log says what is wrong at start", func() error {
-					if len(said.lines("sluice: error: auth.addresses: "+c.address+" ", c.cause, "503")) != 1 {
+					if len(said.lines("ERR sluice: auth.addresses: "+c.address+" ", c.cause, "503")) != 1 {
 						return fmt.Errorf("the log: %q", said.lines("auth.addresses"))
 					}
 					return nil
@@ -155,7 +155,7 @@ func TestLogSaysWhatAuthAnswers(t *testing.T) {
 					t.Errorf("%s", got)
 				}
 				harness.Eventually(t, 5*time.Second, "the log says why", func() error {
-					if got := said.lines("error: auth.addresses: "+b.auth.URL+"/auth ", c.says); len(got) != 1 {
+					if got := said.lines("ERR sluice: auth.addresses: "+b.auth.URL+"/auth ", c.says); len(got) != 1 {
 						return fmt.Errorf("%d lines: %q", len(got), said.lines("auth.addresses"))
 					}
 					return nil
