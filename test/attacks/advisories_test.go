@@ -76,11 +76,11 @@ func without(names ...string) func(answer, []seen) error {
 // advisories of 2024 to 2026, and those before them that this path still meets.
 var advisories = []advisory{
 	{"Connection drops a middleware's header", "CVE-2021-32813, GHSA-m697-4v8f-55qg",
-		one(withFields(field{"Connection", "X-User-ID, X-User-Plan, X-User-Scopes, X-Request-ID"}), http1, arrivesIntact)},
+		one(withFields(field{"Connection", "X-User-ID, X-User-Plan, X-User-Scopes, X-Request-ID"}), http1, arrivesIntact(ann))},
 	{"Connection drops X-Forwarded-*", "CVE-2024-45410, GHSA-62c8-mh53-4cqv",
-		one(withFields(field{"Connection", "close, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Port, X-Forwarded-For, X-Real-Ip"}), http1, arrivesIntact)},
+		one(withFields(field{"Connection", "close, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Port, X-Forwarded-For, X-Real-Ip"}), http1, arrivesIntact(ann))},
 	{"a client's X-Forwarded-Prefix", "CVE-2024-52003, GHSA-h924-8g65-j9wg",
-		one(withFields(field{"X-Forwarded-Prefix", "/" + lie}), fronts, arrivesIntact)},
+		one(withFields(field{"X-Forwarded-Prefix", "/" + lie}), fronts, arrivesIntact(ann))},
 	{"aliases of managed headers", "CVE-2026-54763",
 		one(withFields(field{"X_Forwarded_For", lie}, field{"X_User_ID", lie}), fronts, never)},
 	{"aliases by other characters", "CVE-2026-88011",
@@ -220,11 +220,13 @@ func noTunnel(got answer, arrived []seen) error {
 	return nobodyIfAny(got, arrived)
 }
 
-func arrivesIntact(_ answer, arrived []seen) error {
-	if len(arrived) != 1 {
-		return fmt.Errorf("arrived %d times", len(arrived))
+func arrivesIntact(user who) func(answer, []seen) error {
+	return func(_ answer, arrived []seen) error {
+		if len(arrived) != 1 {
+			return fmt.Errorf("arrived %d times", len(arrived))
+		}
+		return intact(arrived[0], user)
 	}
-	return intact(arrived[0], ann)
 }
 
 func intactIfAny(_ answer, arrived []seen) error {

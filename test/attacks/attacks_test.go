@@ -1,6 +1,11 @@
 package attacks
 
 import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
@@ -12,9 +17,12 @@ type class struct {
 	source string
 	sample int // cases of the short form
 	least  int // cases of the full form, which the suite promises
-	alive  int // of a hundred cases, so many reach the service at least: a gateway that refuses everything holds nothing
-	run    func(*bed, class) outcome
-	where  func(setup) bool // nil: everywhere
+	// alive: of a hundred cases of the full form, so many reach the service at least,
+	// since a gateway that refuses everything holds nothing. How many of a sample do
+	// hangs on what it holds; there the usual requests say it.
+	alive int
+	run   func(*bed, class) outcome
+	where func(setup) bool // nil: everywhere
 }
 
 // A setup is a stack under attack.
@@ -105,12 +113,15 @@ func TestAttacks(t *testing.T) {
 				}
 				t.Run(c.name, func(t *testing.T) {
 					o := c.run(b.on(t), c)
+					if c.alive > 0 {
+						o.findings = append(o.findings, b.on(t).fire(b.door, usual(b)).findings...)
+					}
 					o.class, o.source, o.wiring = c.name, c.source, s.name
 					o.report(t)
 					if *full && o.tried < c.least {
 						t.Errorf("%d cases, at least %d are promised", o.tried, c.least)
 					}
-					if o.reached*100 < o.tried*c.alive {
+					if *full && o.reached*100 < o.tried*c.alive {
 						t.Errorf("%d of %d cases reached the service, at least %d %% should", o.reached, o.tried, c.alive)
 					}
 					results.classes = append(results.classes, o)
@@ -118,4 +129,52 @@ func TestAttacks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// served is a door that a handler is behind, and no gateway.
+func served(t *testing.T, h http.Handler) door {
+	open := func(start func(*httptest.Server)) string {
+		server := httptest.NewUnstartedServer(h)
+		server.EnableHTTP2 = true
+		server.Config.Protocols = new(http.Protocols)
+		server.Config.Protocols.SetHTTP1(true)
+		server.Config.Protocols.SetHTTP2(true)
+		server.Config.Protocols.SetUnencryptedHTTP2(true)
+		server.Config.ErrorLog = log.New(io.Discard, "", 0) // what is sent is wrong on purpose
+		start(server)
+		t.Cleanup(server.Close)
+		return hostOf(t, server.URL)
+	}
+	return door{open((*httptest.Server).Start), open((*httptest.Server).StartTLS)}
+}
+
+// TestRefusingEverythingIsFound: a gateway that lets nothing through passes every
+// attack, and none of what has to arrive.
+func TestRefusingEverythingIsFound(t *testing.T) {
+	b := &bed{t: t, echo: startEcho(t), wiring: stack.Fast, token: "a.b.c"}
+	o := b.fire(served(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })), usual(b))
+	if o.tried == 0 || len(o.findings) != o.tried {
+		t.Errorf("%d of %d usual requests are missed", len(o.findings), o.tried)
+	}
+}
+
+// TestEveryCaseIsTried, whatever the one before it did to the connection.
+func TestEveryCaseIsTried(t *testing.T) {
+	b := &bed{t: t, echo: startEcho(t)}
+	var all []probe
+	for range 50 {
+		for _, f := range http2s {
+			m := message{method: "POST", target: "/v1/orders", host: echoHost, body: "{}"}
+			all = append(all, probe{front: f, message: m, judge: func(_ answer, arrived []seen) error {
+				if len(arrived) != 1 {
+					return fmt.Errorf("arrived %d times", len(arrived))
+				}
+				return nil
+			}})
+			m.fields = []field{{"x-filler", "a\nb"}}
+			all = append(all, probe{front: f, message: m, judge: never})
+		}
+	}
+	o := b.fire(served(t, b.echo), all)
+	o.report(t)
 }

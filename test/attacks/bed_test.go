@@ -273,8 +273,16 @@ func (b *bed) fire(d door, probes []probe) (o outcome) {
 				id := fmt.Sprintf("case-%d", caseNumber.Add(1))
 				// A folded line joins the header before it, which is not to be ours.
 				p.fields = append([]field{caseField(id), {"X-Filler", "a"}}, p.fields...)
+				kept := c.connection != nil
 				got, err := c.send(p.message)
 				arrived := b.echo.take(id)
+				// An earlier case may have ended the connection: a body that follows headers
+				// which Go's HTTP/2 refused is answered by GOAWAY, and only this case reads
+				// that. It was not tried then, so it is, on a connection of its own.
+				if ended := c.connection == nil && got.status == 0; kept && ended && err == nil && len(arrived) == 0 {
+					got, err = c.send(p.message)
+					arrived = b.echo.take(id)
+				}
 				if err == nil {
 					err = p.judge(got, arrived)
 				}
@@ -335,6 +343,29 @@ func (p probe) becoming(id string, got answer, arrived []seen) error {
 		return fmt.Errorf("X-Request-ID: %q in the header, %q in the refusal", got.header.Get("X-Request-Id"), problem.RequestID)
 	}
 	return nil
+}
+
+// usual are requests that nothing is wrong with, of every kind that the classes
+// change something in. All have to arrive.
+func usual(b *bed) (all []probe) {
+	add := func(m message, user who) {
+		m.host = echoHost
+		for _, f := range fronts {
+			all = append(all, probe{name: "as usual", front: f, message: m, judge: arrivesIntact(user)})
+		}
+	}
+	hers := []field{bearer(b.token)}
+	add(message{method: "GET", target: "/v1/products", fields: hers}, ann)
+	add(message{method: "POST", target: "/v1/orders", fields: hers}, ann)
+	add(message{method: "POST", target: "/v1/orders", fields: hers, body: "{}"}, ann)
+	add(message{method: "POST", target: "/v1/orders", fields: hers, body: "{}", trailers: []field{{"X-Filler", "a"}}}, ann)
+	add(message{method: "POST", target: "/v1/users/login"}, who{})
+	add(message{method: "GET", target: "/limited/dry", fields: hers}, ann)
+	if b.wiring == stack.Fast { // forwardAuth has no such thing
+		add(message{method: "GET", target: "/limited/optional", fields: hers}, ann)
+		add(message{method: "GET", target: "/limited/optional"}, who{})
+	}
+	return all
 }
 
 // sample keeps about n of all in the short form, the same ones each time.

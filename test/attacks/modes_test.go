@@ -41,7 +41,7 @@ func modes(b *bed) (all []probe) {
 			add(target+", "+name, target, refusedCredential, fields...)
 			add(target+", "+name+", as somebody", target, refusedCredential, append([]field{{"X-User-ID", lie}, {"Connection", "X-User-ID"}}, fields...)...)
 		}
-		add(target+", ann", target, arrivesIntact, bearer(good))
+		add(target+", ann", target, arrivesIntact(ann), bearer(good))
 		for _, name := range []string{"X-User-ID", "X-User-Plan", "X-User-Scopes", "X-Token-ID", "X-Session-ID", "X-Request-ID"} {
 			for _, w := range ways(name) {
 				say(target+", ann, "+name+" "+w.name, target, arrivesOnlyAs(ann), w, bearer(good))

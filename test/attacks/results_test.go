@@ -104,7 +104,8 @@ fast one interpreted, and the fast one on three gateways behind the balancer.
 **Arrived** are those that reached the service as they should: with the identity that the gateway found out, once, and with
 nothing that the client said of itself; the rest was refused (empty: not counted in this class). **Gained** are requests beyond
 a limit: each attacker first uses it up, and then asks again in another manner. Exhaustion counts connections and requests. Where a
-class says so, a run in which too few cases arrive fails as well: a gateway that refuses everything would hold nothing.
+class says so, a run fails as well in which too few cases arrive, or one request that nothing is wrong with does not: a gateway
+that refuses everything would hold nothing.
 
 | class | source | setup | tried | passed | arrived | gained |
 |---|---|---|---|---|---|---|
