@@ -1,10 +1,13 @@
 package forms_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,51 +47,89 @@ func BenchmarkHotPath(b *testing.B) {
 }
 
 // BenchmarkColdPath is what a request costs whose key, or whose token and key, nobody
-// has seen before. "new token and key" includes the auth service of the harness.
+// has seen before. "no-op" is the harness alone, its auth service included.
 func BenchmarkColdPath(b *testing.B) {
-	for _, form := range forms.All {
-		for _, c := range []struct {
-			name, config string
-			newcomer     func(r *http.Request, n int)
-		}{
-			{"new key", "limits: [{name: a, key: ip, limit: 100, window: 60s}]", func(r *http.Request, n int) {
-				r.RemoteAddr = fmt.Sprintf("%d.%d.%d.9:51234", 20+n>>16&63, n>>8&255, n&255)
-			}},
-			{"new token and key", "auth: {addresses: [AUTH]}\nlimits: [{name: b, key: header:X-Key, limit: 100, window: 60s}]", func(r *http.Request, n int) {
-				r.Header["Authorization"] = []string{fmt.Sprint("Bearer ", n)}
-				r.Header["X-Key"] = []string{fmt.Sprint(n)}
-			}},
-		} {
-			b.Run(form.String()+"/"+c.name, func(b *testing.B) {
-				gate := benchGate(b, form, c.config)
-				n := 0
-				b.ReportAllocs()
-				for b.Loop() {
-					r := hotRequest()
-					n++
-					c.newcomer(r, n)
-					gate.ServeHTTP(nowhere{http.Header{}}, r)
-				}
-			})
+	for _, c := range []struct {
+		name, config string
+		newcomer     func(r *http.Request, n int)
+	}{
+		{"new key", "limits: [{name: a, key: ip, limit: 100, window: 60s}]", func(r *http.Request, n int) {
+			r.RemoteAddr = fmt.Sprintf("%d.%d.%d.9:51234", 20+n>>16&63, n>>8&255, n&255)
+		}},
+		{"new token and key", "auth: {addresses: [AUTH]}\nlimits: [{name: b, key: header:X-Key, limit: 100, window: 60s}]", func(r *http.Request, n int) {
+			r.Header["Authorization"] = []string{fmt.Sprint("Bearer ", n)}
+			r.Header["X-Key"] = []string{fmt.Sprint(n)}
+		}},
+	} {
+		measure := func(b *testing.B, gate http.Handler) {
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				r := hotRequest()
+				n++
+				c.newcomer(r, n)
+				gate.ServeHTTP(nowhere{http.Header{}}, r)
+			}
+		}
+		for _, form := range forms.All {
+			b.Run(form.String()+"/"+c.name, func(b *testing.B) { measure(b, benchGate(b, form, c.config)) })
+		}
+		b.Run("no-op/"+c.name, func(b *testing.B) {
+			ask := func() {}
+			if strings.Contains(c.config, "AUTH") {
+				ask = asker(b)
+			}
+			measure(b, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { ask() }))
+		})
+	}
+}
+
+// asker asks the auth service of the harness for one decision at a time, and
+// allocates nothing itself: what it costs is the service's.
+func asker(b *testing.B) func() {
+	service := benchAuth(b)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(service.URL, "http://"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close() })
+	question := []byte("GET / HTTP/1.1\r\nHost: authsvc\r\nAuthorization: Bearer 1\r\nX-Forwarded-Method: GET\r\nX-Forwarded-Proto: http\r\n" +
+		"X-Forwarded-Host: example.com\r\nX-Forwarded-Uri: /v1/products\r\nX-Forwarded-For: 203.0.113.9\r\nX-Request-Id: 13049ca6-967a-4339-b189-a34d359ddf52\r\n\r\n")
+	answer := make([]byte, 4096)
+	return func() {
+		if _, err := conn.Write(question); err != nil {
+			b.Fatal(err)
+		}
+		for n := 0; !bytes.HasSuffix(answer[:n], []byte("\r\n\r\n")); {
+			more, err := conn.Read(answer[n:])
+			if err != nil {
+				b.Fatal(err)
+			}
+			n += more
 		}
 	}
 }
 
-func benchGate(b *testing.B, form forms.Form, config string) http.Handler {
-	redis := harness.StartRedis(b)
-	prefix := fmt.Sprintf("bench%d", beds.Add(1))
-	authsvc := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// benchAuth knows everybody.
+func benchAuth(b *testing.B) *httptest.Server {
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-User-ID", "018394e6-1166-4d00-aa3c-8fbbc1133997")
 		h.Set("X-Token-ID", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
 		h.Set("Cache-Control", "private, max-age=60, stale-if-error=300")
 		h.Set("Vary", "Authorization")
 	}))
-	b.Cleanup(authsvc.Close)
+	b.Cleanup(service.Close)
+	return service
+}
+
+func benchGate(b *testing.B, form forms.Form, config string) http.Handler {
+	redis := harness.StartRedis(b)
+	prefix := fmt.Sprintf("bench%d", beds.Add(1))
 	full := fmt.Sprintf("redis: {addresses: [%q], keyPrefix: %s}\n", redis.Addr, prefix) + config
 	fields := forms.FromFile(b, full)
 	if auth, ok := fields["auth"].(map[string]any); ok {
-		auth["addresses"] = authsvc.URL
+		auth["addresses"] = benchAuth(b).URL
 	}
 	gate := form.New(b, fields, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	if fields["limits"] != nil || fields["auth"] != nil {
