@@ -42,6 +42,23 @@ func cpuOf(pids ...int) (time.Duration, error) {
 	return total, nil
 }
 
+// residentOf is how many bytes of memory processes hold, from /proc/PID/statm.
+func residentOf(pids ...int) (float64, error) {
+	pages := 0
+	for _, pid := range pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+		if err != nil {
+			return 0, err
+		}
+		n, err := strconv.Atoi(strings.Fields(string(text))[1])
+		if err != nil {
+			return 0, err
+		}
+		pages += n
+	}
+	return float64(pages * os.Getpagesize()), nil
+}
+
 // childrenOf are the processes that a process has started.
 func childrenOf(pid int) []int {
 	var all []int

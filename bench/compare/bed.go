@@ -24,8 +24,8 @@ import (
 	"github.com/sluice-gateway/sluice/traefik/build"
 )
 
-// bed is everything that runs: two Traefiks (one binary, the plugin compiled in
-// one and interpreted in the other), authsvc, two Redis servers, nginx and the
+// bed is everything that runs: Traefiks (one binary; the plugin is compiled in,
+// and interpreted by one of them), authsvc, two Redis servers, nginx and the
 // upstream, each a process of its own, so that the operating system accounts
 // for each.
 type bed struct {
@@ -38,9 +38,21 @@ type bed struct {
 	pids     map[string]int
 	ports    map[string]string // chain -> address
 	metrics  map[string]string // Traefik -> URL of its inner entry point
+	traefiks []traefik
 	chains   []chain
 	commands []*exec.Cmd
 }
+
+// traefik is one gateway.
+type traefik struct {
+	name      string // what its chains call it
+	form      string // of the plugin: compiled or interpreted
+	fastProxy bool   // experimental.fastProxy
+	env       []string
+}
+
+// compared are the gateways whose chains are compared.
+var compared = []traefik{{name: compiled, form: compiled}, {name: interpreted, form: interpreted}, {name: fastProxy, form: compiled, fastProxy: true}}
 
 type server struct {
 	address string
@@ -48,9 +60,10 @@ type server struct {
 	process *exec.Cmd
 }
 
-// openBed starts all of it and waits until every part answers.
-func openBed(ctx context.Context, seed uint64, only func(chain) bool, progress io.Writer) (_ *bed, err error) {
-	b := &bed{pids: map[string]int{}, ports: map[string]string{}, metrics: map[string]string{}}
+// openBed starts all of it, with the chains of list, and waits until every part
+// answers.
+func openBed(ctx context.Context, seed uint64, traefiks []traefik, list func(*bed) []chain, progress io.Writer) (_ *bed, err error) {
+	b := &bed{pids: map[string]int{}, ports: map[string]string{}, metrics: map[string]string{}, traefiks: traefiks}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -62,7 +75,7 @@ func openBed(ctx context.Context, seed uint64, only func(chain) bool, progress i
 	if b.crowd, err = newCrowd(seed); err != nil {
 		return nil, err
 	}
-	traefik, err := build.Build(ctx, build.Options{Progress: progress})
+	binary, err := build.Build(ctx, build.Options{Progress: progress})
 	if err != nil {
 		return nil, err
 	}
@@ -78,18 +91,14 @@ func openBed(ctx context.Context, seed uint64, only func(chain) bool, progress i
 	if err := b.startAuth(ctx); err != nil {
 		return nil, err
 	}
-	for _, c := range chains(b) {
-		if only(c) {
-			b.chains = append(b.chains, c)
-		}
-	}
+	b.chains = list(b)
 	for _, c := range b.chains {
 		if b.ports[c.name], err = freeport.Address(); err != nil {
 			return nil, err
 		}
 	}
-	for _, form := range []string{compiled, interpreted} {
-		if err := b.startTraefik(ctx, traefik, form); err != nil {
+	for _, t := range b.traefiks {
+		if err := b.startTraefik(ctx, binary, t); err != nil {
 			return nil, err
 		}
 	}
@@ -291,8 +300,8 @@ testData: {unused: "1"}
 
 // startTraefik runs Traefik with one entry point for each of its chains, each
 // with one router: what a chain costs does not depend on how many there are.
-func (b *bed) startTraefik(ctx context.Context, binary, form string) error {
-	dir := filepath.Join(b.dir, form)
+func (b *bed) startTraefik(ctx context.Context, binary string, t traefik) error {
+	dir := filepath.Join(b.dir, t.name)
 	local := filepath.Join(dir, "plugins-local", "src")
 	if err := sluice.WritePlugin(filepath.Join(local, sluice.Module)); err != nil {
 		return err
@@ -307,10 +316,14 @@ func (b *bed) startTraefik(ctx context.Context, binary, form string) error {
 	points := map[string]any{"traefik": map[string]any{"address": inner}}
 	routers, middlewares := map[string]any{}, map[string]any{}
 	for _, c := range b.chains {
-		if c.gateway != form {
+		if c.gateway != t.name {
 			continue
 		}
-		points[c.name] = map[string]any{"address": b.ports[c.name]}
+		point := map[string]any{"address": b.ports[c.name]}
+		if c.proxied {
+			point["forwardedHeaders"] = map[string]any{"trustedIPs": []string{"127.0.0.0/8"}}
+		}
+		points[c.name] = point
 		names := []string{}
 		for i, m := range c.middlewares {
 			name := fmt.Sprintf("%s-%d", c.name, i)
@@ -333,6 +346,13 @@ func (b *bed) startTraefik(ctx context.Context, binary, form string) error {
 	if len(middlewares) > 0 {
 		dynamic["middlewares"] = middlewares
 	}
+	experimental := map[string]any{"abortOnPluginFailure": true, "localPlugins": map[string]any{
+		"sluice": map[string]any{"moduleName": sluice.Module},
+		"noop":   map[string]any{"moduleName": "example.com/noop"},
+	}}
+	if t.fastProxy {
+		experimental["fastProxy"] = map[string]any{}
+	}
 	static := map[string]any{
 		"global":      map[string]any{"checkNewVersion": false, "sendAnonymousUsage": false},
 		"entryPoints": points,
@@ -340,13 +360,10 @@ func (b *bed) startTraefik(ctx context.Context, binary, form string) error {
 		"api":         map[string]any{"insecure": true, "debug": true}, // profiles
 		// For the count of allocations; none of these labels, so no middleware
 		// that would cost every request.
-		"metrics":   map[string]any{"prometheus": map[string]any{"addEntryPointsLabels": false, "addRoutersLabels": false, "addServicesLabels": false}},
-		"providers": map[string]any{"file": map[string]any{"filename": filepath.Join(dir, "dynamic.yml")}},
-		"experimental": map[string]any{"abortOnPluginFailure": true, "localPlugins": map[string]any{
-			"sluice": map[string]any{"moduleName": sluice.Module},
-			"noop":   map[string]any{"moduleName": "example.com/noop"},
-		}},
-		"log": map[string]any{"level": "INFO", "noColor": true},
+		"metrics":      map[string]any{"prometheus": map[string]any{"addEntryPointsLabels": false, "addRoutersLabels": false, "addServicesLabels": false}},
+		"providers":    map[string]any{"file": map[string]any{"filename": filepath.Join(dir, "dynamic.yml")}},
+		"experimental": experimental,
+		"log":          map[string]any{"level": "INFO", "noColor": true},
 	}
 	staticJSON, err := json.Marshal(static) // JSON is YAML
 	if err != nil {
@@ -364,23 +381,23 @@ func (b *bed) startTraefik(ctx context.Context, binary, form string) error {
 	); err != nil {
 		return err
 	}
-	name := "traefik-" + form
-	command, err := b.start(name, "/bin/sh", []string{"-c", `cd "$0" && exec "$1" --configFile=traefik.yml`, dir, binary}, []string{"SLUICE_PLUGIN=" + form})
+	name := "traefik-" + t.name
+	command, err := b.start(name, "/bin/sh", []string{"-c", `cd "$0" && exec "$1" --configFile=traefik.yml`, dir, binary}, append(t.env, "SLUICE_PLUGIN="+t.form))
 	if err != nil {
 		return err
 	}
-	b.pids[form], b.metrics[form] = command.Process.Pid, "http://"+inner
+	b.pids[t.name], b.metrics[t.name] = command.Process.Pid, "http://"+inner
 	if err := b.await(ctx, name, answers("http://"+inner+"/ping")); err != nil {
 		return err
 	}
 	for _, c := range b.chains {
-		if c.gateway == form {
+		if c.gateway == t.name {
 			if err := b.await(ctx, name, func() error { return b.serves(ctx, c) }); err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 		}
 	}
-	return b.provenForm(form)
+	return b.provenForm(t)
 }
 
 // serves tells whether a chain's route is there.
@@ -398,17 +415,17 @@ func (b *bed) serves(ctx context.Context, c chain) error {
 
 // provenForm reads from the log which form of the plugin runs: only the
 // compiled one writes that line.
-func (b *bed) provenForm(form string) error {
+func (b *bed) provenForm(t traefik) error {
 	ours := false
 	for _, c := range b.chains {
-		ours = ours || c.ours && c.gateway == form
+		ours = ours || c.ours && c.gateway == t.name
 	}
-	log, err := os.ReadFile(filepath.Join(b.dir, "traefik-"+form+".log"))
+	log, err := os.ReadFile(filepath.Join(b.dir, "traefik-"+t.name+".log"))
 	if err != nil {
 		return err
 	}
-	if runs := strings.Contains(string(log), "sluice: compiled plugin"); ours && runs != (form == compiled) {
-		return fmt.Errorf("the plugin does not run %s", form)
+	if runs := strings.Contains(string(log), "sluice: compiled plugin"); ours && runs != (t.form == compiled) {
+		return fmt.Errorf("the plugin of %s does not run %s", t.name, t.form)
 	}
 	return nil
 }

@@ -2,10 +2,11 @@ package main
 
 import "fmt"
 
-// Kinds of gateways that a chain may run in.
+// Gateways that a chain may run in.
 const (
 	compiled    = "compiled"    // Traefik with the plugin compiled in
 	interpreted = "interpreted" // the same binary, which interprets the plugin
+	fastProxy   = "fastProxy"   // compiled, with Traefik's experimental.fastProxy
 	nginx       = "nginx"
 )
 
@@ -35,6 +36,8 @@ type chain struct {
 	identity bool // the upstream gets X-User-ID and no Authorization
 	ours     bool // a sluice middleware is part of it: X-Request-ID
 	limited  bool // RateLimit headers
+	legacy   bool // X-RateLimit headers
+	proxied  bool // the client is whom X-Forwarded-For names
 	latency  bool // measured open loop as well
 
 	middlewares []map[string]any // of Traefik
@@ -78,6 +81,12 @@ func chains(b *bed) []chain {
 		return map[string]any{"rateLimit": config}
 	}
 	with := func(all ...map[string]any) []map[string]any { return all }
+	shipped := func(name func(string) string) []map[string]any {
+		return limits(
+			map[string]any{"name": name("bad-token"), "key": "ip", "limit": plenty, "window": "60s", "countStatus": []string{"401"}, "countFrom": "gate"},
+			map[string]any{"name": name("three"), "key": "user", "limit": plenty, "window": "60s", "tierHeader": "X-User-Plan", "tiers": map[string]any{"pro": plenty / 2}},
+			limit(name("burst"), "user", plenty/60, "1s"))
+	}
 
 	list := []chain{
 		{name: "bare", title: "bare Traefik", gateway: compiled, load: hot, answers: allPass, latency: true, chart: true},
@@ -91,6 +100,9 @@ func chains(b *bed) []chain {
 		{name: "forwardauth-redis", title: "forwardAuth + rateLimit in Redis", gateway: compiled, load: hot, answers: allPass, identity: true, latency: true, chart: true, middlewares: with(forwardAuth, rateLimit("X-User-ID", true))},
 		{name: "forwardauth-redis-new", title: "forwardAuth + rateLimit in Redis, every request a new token and key", gateway: compiled, load: newAll, answers: allPass, identity: true, middlewares: with(forwardAuth, rateLimit("X-User-ID", true))},
 		{name: "nginx", title: "nginx + Lua + Redis (a GET and an EVALSHA)", gateway: nginx, load: hot, answers: allPass, identity: true, latency: true, chart: true},
+		{name: "bare-fastproxy", title: "bare Traefik with fastProxy", gateway: fastProxy, load: hot, answers: allPass, chart: true},
+		{name: "fast-fastproxy", title: "Sluice fast, hot tokens, compiled, with fastProxy", gateway: fastProxy, load: hot, answers: allPass, identity: true, ours: true, limited: true, chart: true,
+			middlewares: with(sluice(map[string]any{"auth": auth, "limits": limits(limit("fastproxy", "user", plenty, "60s"))}))},
 	}
 	for _, form := range []string{compiled, interpreted} {
 		name := func(s string) string { return s + "-" + form }
@@ -111,10 +123,13 @@ func chains(b *bed) []chain {
 		ours(chain{name: "fast", title: "fast, hot tokens", load: hot, answers: allPass, identity: true, latency: true, chart: true},
 			map[string]any{"auth": auth, "limits": limits(limit(name("fast"), "user", plenty, "60s"))})
 		ours(chain{name: "fast-three", title: "fast, three limits as shipped", load: hot, answers: allPass, identity: true, latency: true, chart: true},
-			map[string]any{"auth": auth, "limits": limits(
-				map[string]any{"name": name("bad-token"), "key": "ip", "limit": plenty, "window": "60s", "countStatus": []string{"401"}},
-				map[string]any{"name": name("three"), "key": "user", "limit": plenty, "window": "60s", "tierHeader": "X-User-Plan", "tiers": map[string]any{"pro": plenty / 2}},
-				limit(name("burst"), "user", plenty/60, "1s"))})
+			map[string]any{"auth": auth, "limits": shipped(name)})
+		// The address of the measured connections is exempt, and whom they
+		// forward for is not: without depth no limit would be asked.
+		ours(chain{name: "fast-proxied", title: "fast, three limits as shipped, behind a proxy (depth 1), with exempt lists and legacy headers", load: hot, answers: allPass, identity: true, legacy: true, proxied: true, chart: true},
+			map[string]any{"auth": auth, "limits": shipped(func(s string) string { return name("proxied-" + s) }),
+				"ipStrategy": map[string]any{"depth": 1}, "trustedProxies": []string{"127.0.0.0/8"}, "legacyHeaders": "true",
+				"exempt": map[string]any{"ips": []string{"127.0.0.0/8", "192.0.2.0/24", "2001:db8::/32"}, "users": []string{"root", "monitor", "billing"}}})
 		ours(chain{name: "fast-zipf", title: fmt.Sprintf("fast, %d Zipf users at 100 a minute", zipfUsers), load: zipf, answers: mixed, identity: true, chart: true},
 			map[string]any{"auth": auth, "limits": limits(limit(form[:1], "user", 100, "60s"))})
 		ours(chain{name: "fast-new", title: "fast, every request a new token and key", load: newAll, answers: allPass, identity: true},

@@ -73,6 +73,8 @@ func (c chain) examine(response *http.Response) error {
 		return fmt.Errorf("a 429 with headers %v", h)
 	case c.limited && (!policyHeader.MatchString(h.Get("RateLimit-Policy")) || !stateHeader.MatchString(h.Get("RateLimit"))):
 		return fmt.Errorf("RateLimit-Policy %q, RateLimit %q", h.Get("RateLimit-Policy"), h.Get("RateLimit"))
+	case c.legacy && (h.Get("X-RateLimit-Limit") == "" || h.Get("X-RateLimit-Remaining") == "" || h.Get("X-RateLimit-Reset") == ""):
+		return fmt.Errorf("X-RateLimit headers are missing: %v", h)
 	case c.ours && !uuid.MatchString(h.Get("X-Request-ID")):
 		return fmt.Errorf("X-Request-ID %q", h.Get("X-Request-ID"))
 	}
@@ -166,18 +168,18 @@ func (b *bed) prepare(ctx context.Context, c chain, full bool) error {
 	return err
 }
 
-// heartbeats waits until both forms of the plugin have reached Redis.
+// heartbeats waits until the plugin of every gateway has reached Redis.
 func (b *bed) heartbeats(ctx context.Context) error {
-	forms := map[string]bool{}
+	limited := map[string]bool{}
 	for _, c := range b.chains {
 		if c.limited {
-			forms[c.gateway] = true
+			limited[c.gateway] = true
 		}
 	}
 	return b.await(ctx, "the plugin's heartbeat", func() error {
 		n, err := b.redis.client.ZCard(ctx, "sluice:gw:live").Result()
-		if err == nil && int(n) < len(forms) {
-			err = fmt.Errorf("%d of %d", n, len(forms))
+		if err == nil && int(n) < len(limited) {
+			err = fmt.Errorf("%d of %d", n, len(limited))
 		}
 		return err
 	})

@@ -24,7 +24,7 @@ func TestEveryChainAnswersRight(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed; on Debian: apt-get install redis-server")
 	}
-	b, err := openBed(t.Context(), 1, func(chain) bool { return true }, os.Stderr)
+	b, err := openBed(t.Context(), 1, compared, chains, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestAddedP99(t *testing.T) {
 		got := ""
 		for _, row := range targets(r, facts{}, compiled) {
 			if strings.HasPrefix(row.name, "added p99") {
-				got = row.row(compiled)
+				got = "| " + row.cells() + " |"
 			}
 		}
 		if !strings.Contains(got, test.want) {
@@ -149,13 +149,34 @@ func TestReport(t *testing.T) {
 		r.closed[c.name] = []sample{{rate: 100}, {rate: 110}}
 	}
 	r.closed["fast-compiled"] = []sample{{rate: 98}, {rate: 107.8}}
-	text := report(b, r, facts{rounds: 2})
-	for _, want := range []string{"| fast, hot, against bare | compiled | at least 0.95 | 0.98 | yes |", "| fast, hot, against forwardAuth + rateLimit in Redis | compiled | at least 3.60 | 0.98 | no |"} {
+	r.closed["fast-interpreted"] = []sample{{rate: 70}, {rate: 77}}
+	r.closed["bare-fastproxy"] = []sample{{rate: 118}, {rate: 129.8}}
+	text := report(b, r, facts{rounds: 2, allocations: map[string]float64{"ColdPath/compiled/new_token_and_key": 80, "ColdPath/interpreted/new_token_and_key": 1201}})
+	for _, want := range []string{
+		"| fast, hot, one limit, against bare | at least 0.97 | 0.98 | yes | at least 0.80 | 0.70 | no |",
+		"| allocations (Go benchmark): a new token and key | - | 80 | - | at most 1200 | 1201 | no |",
+		"| allocations (Go benchmark): a new key | at most 40 | not measured | - | at most 450 | not measured | - |",
+		"bare Traefik 1.18 (1.18 to 1.18) times as fast",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
 	if svg := chart(b, r); !strings.HasPrefix(svg, "<svg") || !strings.Contains(svg, ">0.98<") {
 		t.Errorf("%s", svg)
+	}
+}
+
+// Of what a Go benchmark allocates its own is not the plugin's.
+func TestWithoutOwn(t *testing.T) {
+	got := withoutOwn(`goos: linux
+BenchmarkHotPath/compiled/auth_and_limits-2         	    2000	      5084 ns/op	    6485 B/op	      20 allocs/op
+BenchmarkHotPath/no-op-2                            	    2000	      1384 ns/op	    5632 B/op	      16 allocs/op
+BenchmarkColdPath/interpreted/new_key               	    2000	    568111 ns/op	  237967 B/op	    5289 allocs/op
+BenchmarkColdPath/interpreted/new_token_and_key     	    2000	    568111 ns/op	  237967 B/op	    6000 allocs/op
+BenchmarkColdPath/no-op/new_key                     	    2000	      1384 ns/op	    5632 B/op	      17 allocs/op
+`)
+	if len(got) != 2 || got["HotPath/compiled/auth_and_limits"] != 4 || got["ColdPath/interpreted/new_key"] != 5272 {
+		t.Errorf("%v", got)
 	}
 }

@@ -11,10 +11,10 @@ function init(args)
   local path, file = args[1], args[2]
   ready, at, wrapped = {}, 0, 0
   for text in io.lines(file) do
-    local user, key, token = text:match("^(%S+) (%S+) (%S+)$")
+    local user, key, address, token = text:match("^(%S+) (%S+) (%S+) (%S+)$")
     ready[#ready + 1] = wrk.format("GET", path, {
       ["Host"] = "shop.example", ["Accept"] = "application/json", ["User-Agent"] = "bench",
-      ["Authorization"] = "Bearer " .. token, ["X-Expect-User"] = user, ["X-Key"] = key,
+      ["Authorization"] = "Bearer " .. token, ["X-Expect-User"] = user, ["X-Key"] = key, ["X-Forwarded-For"] = address,
     })
   end
 end

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"hash/fnv"
 	mathrand "math/rand/v2"
 	"os"
 	"sync"
@@ -30,6 +31,14 @@ type person struct{ user, token string }
 type line struct {
 	person
 	key string
+}
+
+// address is the one that a proxy in front would name: each person has one.
+func (l line) address() string {
+	h := fnv.New32a()
+	h.Write([]byte(l.user))
+	n := h.Sum32()
+	return fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255)
 }
 
 // crowd makes the people and the requests of every load.
@@ -137,7 +146,8 @@ func (c *crowd) everyone() []line {
 	return lines
 }
 
-// writeLines writes requests for drive.lua: user, key and token, by spaces.
+// writeLines writes requests for drive.lua: user, key, address and token, by
+// spaces.
 func writeLines(path string, lines []line) error {
 	file, err := os.Create(path)
 	if err != nil {
@@ -145,7 +155,7 @@ func writeLines(path string, lines []line) error {
 	}
 	out := bufio.NewWriter(file)
 	for _, l := range lines {
-		fmt.Fprintf(out, "%s %s %s\n", l.user, l.key, l.token)
+		fmt.Fprintf(out, "%s %s %s %s\n", l.user, l.key, l.address(), l.token)
 	}
 	if err := out.Flush(); err != nil {
 		return err

@@ -8,7 +8,8 @@
 // chains.go lists what is compared, bed.go starts it, load.go makes users and
 // requests, closedloop.go and openloop.go send them, check.go judges the
 // answers, account.go reads what it cost, measure.go goes through the rounds,
-// report.go and chart.go write it down.
+// report.go and chart.go write it down. collector.go compares settings of Go's
+// garbage collector instead of chains.
 //
 // The closed loop is wrk: it costs a tenth of what a generator in Go costs, and
 // on two cores whatever the generator takes is missing from the gateway. The
@@ -28,6 +29,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -64,6 +66,7 @@ func compare(ctx context.Context, args []string, out, progress io.Writer) error 
 	seed := flags.Uint64("seed", 1, "of the order of runs and of the users")
 	output := flags.String("output", filepath.Join("..", "RESULTS.md"), "report; the chart lies beside it")
 	profile := flags.Duration("profile", 0, "instead of measuring, profile Traefik for so long under each chain's load; files <chain>.prof")
+	collector := flags.Bool("collector", false, "instead of comparing chains, compare GOGC settings; nothing is written")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -71,7 +74,12 @@ func compare(ctx context.Context, args []string, out, progress io.Writer) error 
 	if err != nil {
 		return err
 	}
-	b, err := openBed(ctx, *seed, func(c chain) bool { return filter.MatchString(c.name) }, progress)
+	if *collector {
+		return compareCollectors(ctx, *rounds, *seconds, *seed, out, progress)
+	}
+	b, err := openBed(ctx, *seed, compared, func(b *bed) []chain {
+		return slices.DeleteFunc(chains(b), func(c chain) bool { return !filter.MatchString(c.name) })
+	}, progress)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type sample struct {
 
 	scripts, commands float64 // of Redis, a request
 	mallocs           float64 // of Traefik, a request
+	resident          float64 // bytes of the gateway, at the end
 }
 
 // policy is what the answer to "who and may they" costs: everything but the
@@ -32,8 +33,8 @@ type results struct {
 	closed   map[string][]sample
 	open     map[string]map[int][]tail // chain -> percent of capacity -> by round
 	capacity int                       // bare's, requests a second, as the open loop's generator reaches it
-	keyBytes int64                     // MEMORY USAGE of one key of a limit, with its name
-	key      string                    // that key
+	keyBytes map[string]int64          // by form: MEMORY USAGE of one key of a limit, with its name
+	key      string                    // such a key
 }
 
 // tail is the latencies of one open loop run.
@@ -53,7 +54,7 @@ const freshRate = 20_000
 // measure is what all rounds came to. With an error that came after the closed
 // loops there are results still.
 func (b *bed) measure(ctx context.Context, rounds, openRounds, seconds int, seed uint64, progress io.Writer) (*results, error) {
-	r := &results{closed: map[string][]sample{}, open: map[string]map[int][]tail{}}
+	r := &results{closed: map[string][]sample{}, open: map[string]map[int][]tail{}, keyBytes: map[string]int64{}}
 	random := rand.New(rand.NewPCG(seed, 2))
 	for round := range rounds {
 		for _, at := range random.Perm(len(b.chains)) {
@@ -63,8 +64,8 @@ func (b *bed) measure(ctx context.Context, rounds, openRounds, seconds int, seed
 				return nil, err
 			}
 			r.closed[c.name] = append(r.closed[c.name], s)
-			if c.name == "fast-zipf-compiled" {
-				if err := b.weighKey(ctx, r); err != nil {
+			if c.load == zipf {
+				if err := b.weighKey(ctx, r, c.gateway); err != nil {
 					return nil, err
 				}
 			}
@@ -129,6 +130,7 @@ func (b *bed) closedLoop(ctx context.Context, c chain, seconds int) (sample, err
 		scripts:   float64(after.commands.scripts-before.commands.scripts) / n,
 		commands:  float64(after.commands.all-before.commands.all) / n,
 		mallocs:   (after.mallocs - before.mallocs) / n,
+		resident:  after.resident,
 	}, nil
 }
 
@@ -153,6 +155,7 @@ type account struct {
 
 	commands commands
 	mallocs  float64
+	resident float64
 	seen     seen
 }
 
@@ -169,6 +172,9 @@ func (b *bed) account(ctx context.Context, c chain) (a account, err error) {
 		if *of.to, err = cpuOf(of.pids...); err != nil {
 			return a, err
 		}
+	}
+	if a.resident, err = residentOf(b.gatewayPIDs(c)...); err != nil {
+		return a, err
 	}
 	if a.commands, err = redisCommands(ctx, b.redis.client); err != nil {
 		return a, err

@@ -66,11 +66,12 @@ func paced(ctx context.Context, url string, lines []line, rate int, length time.
 // headersOf are what drive.lua sends as well.
 func headersOf(l line) http.Header {
 	return http.Header{
-		"Accept":        {"application/json"},
-		"User-Agent":    {"bench"},
-		"Authorization": {"Bearer " + l.token},
-		"X-Expect-User": {l.user},
-		"X-Key":         {l.key},
+		"Accept":          {"application/json"},
+		"User-Agent":      {"bench"},
+		"Authorization":   {"Bearer " + l.token},
+		"X-Expect-User":   {l.user},
+		"X-Key":           {l.key},
+		"X-Forwarded-For": {l.address()},
 	}
 }
 
