@@ -21,6 +21,7 @@ import (
 func TestFast(t *testing.T) {
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
+			t.Parallel() // it waits, mostly
 			s := open(t, form, stack.Fast, 1)
 			for _, part := range []struct {
 				name string
@@ -49,6 +50,7 @@ func TestFast(t *testing.T) {
 func TestClassic(t *testing.T) {
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
+			t.Parallel() // it waits, mostly
 			s := open(t, form, stack.Classic, 1)
 			for _, part := range []struct {
 				name string

@@ -28,6 +28,7 @@ const (
 func TestTwoGateways(t *testing.T) {
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
+			t.Parallel() // it waits, mostly
 			s := open(t, form, stack.Fast, 2)
 			t.Run("exact limit", func(t *testing.T) { exactLimit(s.on(t)) })
 			t.Run("front door", func(t *testing.T) { frontDoor(s.on(t)) })
