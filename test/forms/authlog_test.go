@@ -23,11 +23,7 @@ type logged struct {
 
 func logging(t *testing.T) logged {
 	t.Helper()
-	from, err := said.Seek(0, io.SeekEnd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return logged{t, from}
+	return logged{t, heed(t)}
 }
 
 // lines are those that hold all texts.

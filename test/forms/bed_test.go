@@ -31,6 +31,17 @@ func both(t *testing.T, test func(t *testing.T, b *bed)) {
 	}
 }
 
+// waiting is both at the same time, for tests that wait, mostly, and look at no log:
+// that is the process's.
+func waiting(t *testing.T, test func(t *testing.T, b *bed)) {
+	t.Run("at once", func(t *testing.T) { // which ends when both have
+		both(t, func(t *testing.T, b *bed) {
+			t.Parallel()
+			test(t, b)
+		})
+	})
+}
+
 // bed is all that a gate needs around it.
 type bed struct {
 	t      *testing.T

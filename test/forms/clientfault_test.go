@@ -85,7 +85,7 @@ func TestClientsGetNoRefund(t *testing.T) {
 		{name: "a request that the service dies of", path: "/dies", rest: "\r\n", status: 500, refundOnly: true},
 	}
 	rules := map[string]string{"refunded": "refundStatus: ['5xx']", "counted": "countStatus: [401]"}
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		b.redis.RoomIn(hour, 2*time.Minute)
 		for kind, rule := range rules {
 			base := b.before(t, fmt.Sprintf(`{redis: REDIS, limits: [{name: %s, key: "header:X-Client", onMissingKey: deny, limit: 3, window: 1h, %s}]}`, kind, rule), moody)

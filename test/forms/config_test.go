@@ -35,19 +35,25 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// heed returns where in said the next line will stand.
+func heed(t *testing.T) int64 {
+	t.Helper()
+	if os.Stderr != said { // go test -json changes it after TestMain
+		os.Stderr = said
+	}
+	at, err := said.Seek(0, io.SeekEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
 // stderr runs something and returns what was said meanwhile.
 func stderr(t *testing.T, run func()) string {
 	t.Helper()
-	before, err := said.Seek(0, io.SeekEnd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := heed(t)
 	run()
-	after, err := said.Seek(0, io.SeekEnd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := make([]byte, after-before)
+	lines := make([]byte, heed(t)-before)
 	if _, err := said.ReadAt(lines, before); err != nil {
 		t.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func TestGapMakesDecisionsAskedAgain(t *testing.T) {
 // TestSilenceMakesDecisionsShortLived: with nothing heard for 1.5 s an answer
 // serves for a second and no longer; a hot token costs one call a second.
 func TestSilenceMakesDecisionsShortLived(t *testing.T) {
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		var gate http.Handler
 		t.Run("heard", func(t *testing.T) { // the ticks end with it
 			b := *b

@@ -167,7 +167,7 @@ func TestOutageIsNoFreeReset(t *testing.T) {
 // TestAuthServiceAway is DESIGN section 8: known tokens are served, new ones are
 // told to come back.
 func TestAuthServiceAway(t *testing.T) {
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		events := b.redis.StartEvents(t, b.prefix)
 		// Old at once, and stale while the service is away.
 		b.auth.judgeBy(func(w http.ResponseWriter, r *http.Request) {
@@ -206,7 +206,7 @@ func TestRefusalEndsADecision(t *testing.T) {
 		"403":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) },
 		"no-store": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-User-ID", "ann") },
 	}
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		for name, judge := range refused {
 			t.Run(name, func(t *testing.T) {
 				b := *b
@@ -245,7 +245,7 @@ func TestNextAuthAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		for name, first := range map[string]string{"refuses": harness.FreeAddress(t), "says nothing": silent.Addr().String()} {
 			t.Run(name, func(t *testing.T) {
 				b := *b

@@ -146,7 +146,7 @@ func TestTiersOfRoles(t *testing.T) {
 		{"[{trial: 1}, {pro: 4, team: 6, free: 3}]", []string{"free pro"}, 4},
 		{"[{trial: 1}, {pro: 4, team: 6, free: 3}]", []string{"pro trial team"}, 1},
 	}
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		b.auth.judgeBy(func(w http.ResponseWriter, r *http.Request) {
 			judgeToken(w, r)
 			var n int
@@ -176,7 +176,7 @@ limits: [{name: l%d, key: user, limit: 2, window: 1h, tierHeader: X-User-Roles, 
 // TestDryRun: every limit decides and counts by itself, whatever another one
 // says, and none refuses. Who it is is no limit's business: that is still asked.
 func TestDryRun(t *testing.T) {
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		b.redis.RoomIn(hour, time.Minute)
 		gate := b.gate(`
 redis: REDIS
@@ -571,7 +571,7 @@ func heap() int64 {
 // TestMaxKeys: the table stays as small as maxKeys says, a flood of keys passes
 // through it, and what was used up before stays used up.
 func TestMaxKeys(t *testing.T) {
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		b.redis.RoomIn(hour, time.Minute)
 		gate := b.gate("redis: REDIS\nmaxKeys: 20\nlimits: [{name: l, key: 'header:X-Api-Key', limit: 2, window: 1h}]")
 		if got := statuses(gate, 3, with("X-Api-Key", "victim")); got != "200 200 429" {
@@ -594,7 +594,7 @@ func TestMaxKeys(t *testing.T) {
 // TestHeartbeatCounts: each counter tells what happened, and an outage, of which
 // no heartbeat can tell while it lasts, loses none of it.
 func TestHeartbeatCounts(t *testing.T) {
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		events := b.redis.StartEvents(t, b.prefix)
 		b.redis.RoomIn(hour, time.Minute)
 		gate := b.gate(`

@@ -16,7 +16,7 @@ import (
 // TestLimitShowAsksWhatGatewaysApply: the limit that authsvc shows of a user is
 // the one that a gateway has just applied to him, whatever his token says.
 func TestLimitShowAsksWhatGatewaysApply(t *testing.T) {
-	both(t, func(t *testing.T, b *bed) {
+	waiting(t, func(t *testing.T, b *bed) {
 		config := authsvc.NewConfig()
 		config.Listen, config.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
 		config.Redis.Addresses, config.Redis.KeyPrefix = []string{b.redis.Addr}, b.prefix
