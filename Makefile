@@ -97,8 +97,8 @@ bench-tools: tools
 accuracy: tools ## how exact the limits are, beside Traefik's own; writes bench/ACCURACY.md
 	$(GO) run ./bench accuracy
 
-faults: tools ## every fault in every state, with times; writes test/faults/RESULTS.md (half an hour)
-	cd test && $(GO) test ./faults -run '^TestCampaign$$' -timeout 60m -campaign
+faults: tools ## every fault in every state, with times; writes test/faults/RESULTS.md (three quarters of an hour)
+	cd test && $(GO) test ./faults -run '^TestCampaign$$' -timeout 90m -campaign
 
 identity: tools traefik ## revocation latency, vectors, attacks, costs; writes test/identity/RESULTS.md
 	cd test && $(GO) test ./identity -timeout 30m -campaign

@@ -30,6 +30,7 @@ const (
 	routeOwn   = "own"   // limits requests that have a key each: every one is a call
 	routeHot   = "hot"   // limits all clients together
 	routeExact = "exact" // tells whether limits hold to the request again
+	routeKnown = "known" // asks an auth service who the client is, and limits users
 
 	hotKey   = "everybody"
 	hotLimit = 60
@@ -132,7 +133,7 @@ func (b *bed) connected() {
 		for i, g := range b.gateways {
 			g.Fire(Volley{Route: routeOwn, Key: fmt.Sprintf("hello%d-%d", i, n), Count: 1})
 		}
-		if b.proxies == nil || len(b.alive()) == gateways {
+		if b.proxies == nil || len(b.alive()) == len(b.gateways) {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -164,7 +165,7 @@ func (b *bed) live() {
 		if err != nil {
 			return err
 		}
-		if len(beats) != gateways {
+		if len(beats) != len(b.gateways) {
 			return fmt.Errorf("%d gateways live", len(beats))
 		}
 		oldest, newest := beats[0].Score, beats[0].Score
@@ -323,7 +324,7 @@ func (b *bed) degraded() int64 {
 		if err != nil {
 			return err
 		}
-		if len(live) != gateways {
+		if len(live) != len(b.gateways) {
 			return fmt.Errorf("%d gateways live", len(live))
 		}
 		sum = 0

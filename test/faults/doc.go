@@ -10,6 +10,8 @@
 //	topology.go  the same over Sentinel and over a Cluster
 //	kinds.go     the faults
 //	cell.go      one fault in one state, measured
+//	overload.go  more clients than the machine can serve
+//	comeback.go  a Redis that is back, and ten thousands of keys to report
 //	parallel.go  a stampede on a fresh key
 //	flood.go     millions of keys while Redis is away
 //	hotkey.go    what one key at full speed costs
@@ -19,5 +21,5 @@
 // The tests of this package run a short form of all this and demand what does
 // not depend on the machine. The whole, with times, writes RESULTS.md:
 //
-//	cd test && go test ./faults -run '^TestCampaign$' -timeout 60m -campaign
+//	cd test && go test ./faults -run '^TestCampaign$' -timeout 90m -campaign
 package faults

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/rpc"
 	"os"
@@ -18,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/plugin"
+	"github.com/sluice-gateway/sluice/test/compiled"
 )
 
 // asGateway in the environment makes the test binary a gateway.
@@ -47,11 +48,13 @@ func (p pipe) Close() error { return errors.Join(p.ReadCloser.Close(), p.WriteCl
 // Setup is what a gateway needs to know. Every limit has one long window that
 // began just now (LongWindow), so that none ends during a test (RULES 48).
 type Setup struct {
+	Form       string // of the plugin: compiled (the default) or interpreted
 	Addresses  []string
 	MasterName string
 	Cluster    bool
 	Password   string
-	Timeout    time.Duration
+	Auth       string        // the auth service that routeKnown asks
+	Timeout    time.Duration // 0: the plugin's own
 	Prefix     string
 	Window     time.Duration
 	Limits     map[string]int64 // by route; the limit has the route's name
@@ -59,22 +62,48 @@ type Setup struct {
 	MaxKeys    int
 }
 
-// config is the plugin's configuration for one route. The shipped manifests
-// set minInstances: 3 for three gateways (RULES 17), and so does this.
-func (s *Setup) config(route string) *plugin.Config {
-	c := plugin.CreateConfig()
-	c.Redis = []plugin.Redis{{
-		Addresses: s.Addresses, MasterName: s.MasterName, Cluster: strconv.FormatBool(s.Cluster),
-		Password: s.Password, Timeout: s.Timeout.String(), KeyPrefix: s.Prefix,
-	}}
-	c.MinInstances = strconv.Itoa(gateways)
-	if s.MaxKeys > 0 {
-		c.MaxKeys = strconv.Itoa(s.MaxKeys)
+// Forms of the plugin.
+const (
+	asCompiled    = "compiled"
+	asInterpreted = "interpreted"
+)
+
+// interpret makes a middleware of the interpreted plugin (interpreted.go).
+var interpret func(ctx context.Context, config map[string]any, next http.Handler, name string) (http.Handler, error)
+
+// config is the plugin's configuration for one route, as a file's. The shipped
+// manifests set minInstances: 3 for three gateways (RULES 17), and so does this.
+func (s *Setup) config(route string) map[string]any {
+	redis := map[string]any{
+		"addresses": s.Addresses, "masterName": s.MasterName, "cluster": strconv.FormatBool(s.Cluster), "password": s.Password, "keyPrefix": s.Prefix,
 	}
-	c.Limits = []plugin.Limit{{
-		Name: route + s.Rename, Key: "header:" + keyHeader, Limit: strconv.FormatInt(s.Limits[route], 10), Window: s.Window.String(),
-	}}
+	if s.Timeout > 0 {
+		redis["timeout"] = s.Timeout.String()
+	}
+	c := map[string]any{
+		"redis":        redis,
+		"minInstances": strconv.Itoa(gateways),
+		"limits": map[string]any{
+			"name": route + s.Rename, "key": "header:" + keyHeader, "limit": strconv.FormatInt(s.Limits[route], 10), "window": s.Window.String(),
+		},
+	}
+	if route == routeKnown {
+		c["auth"] = map[string]any{"addresses": []string{s.Auth}}
+		c["limits"].(map[string]any)["key"] = "user"
+	}
+	if s.MaxKeys > 0 {
+		c["maxKeys"] = strconv.Itoa(s.MaxKeys)
+	}
 	return c
+}
+
+// handler makes the middleware of one route.
+func (s *Setup) handler(ctx context.Context, route string) (http.Handler, error) {
+	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	if s.Form == asInterpreted {
+		return interpret(ctx, s.config(route), ok, route)
+	}
+	return compiled.New(ctx, s.config(route), ok, route)
 }
 
 // keyHeader carries the key that a limit counts.
@@ -107,9 +136,8 @@ func (g *gateway) Open(s Setup, _ *Nothing) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
 	g.routes = map[string]http.Handler{}
-	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	for route := range s.Limits {
-		handler, err := plugin.New(ctx, ok, s.config(route), route)
+		handler, err := s.handler(ctx, route)
 		if err != nil {
 			return err
 		}
@@ -118,6 +146,22 @@ func (g *gateway) Open(s Setup, _ *Nothing) error {
 	if earlier != nil {
 		earlier()
 	}
+	return nil
+}
+
+// Listen serves the routes over HTTP, each at its name, and answers where.
+func (g *gateway) Listen(_ Nothing, address *string) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	*address = listener.Addr().String()
+	go http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.mu.Lock()
+		handler := g.routes[strings.TrimPrefix(r.URL.Path, "/")]
+		g.mu.Unlock()
+		handler.ServeHTTP(w, r)
+	}))
 	return nil
 }
 
@@ -150,6 +194,7 @@ type Gateway struct {
 	t       testing.TB
 	process *exec.Cmd
 	client  *rpc.Client
+	address string       // where it serves HTTP, once it does
 	log     bytes.Buffer // what it wrote at levels above info; complete once it has ended
 }
 

@@ -24,6 +24,7 @@ type Kind struct {
 	Doubtful bool // calls fail in ways that prove nothing about their execution
 	Cuts     bool // connections are cut, and so are calls under way: those are doubtful too
 	Partial  bool // some calls are answered, so that a breaker takes heart again
+	Speaks   bool // something arrives all the time, so that a request may wait for longestWait
 
 	Clocks []time.Duration // how far off each gateway's is, where the binary heeds it (clock_test.go)
 }
@@ -93,6 +94,8 @@ var Kinds = []Kind{
 	{Name: "$1000000000", How: "executed, reply falsified", begin: falsify("$1000000000\r\n"), Hostile: true, Doubtful: true},
 	{Name: "*100000000", How: "executed, reply falsified", begin: falsify("*100000000\r\n"), Hostile: true, Doubtful: true},
 	{Name: "wrong type of reply", How: "executed, reply falsified", begin: falsify(wrongType), Hostile: true, Doubtful: true},
+	{Name: "endless pushes", How: "executed, pushes without end instead of the reply", begin: func(b *bed) { b.begin(pour(">2\r\n$4\r\nnews\r\n$5\r\nhello\r\n")) }, Doubtful: true, Speaks: true},
+	{Name: "endless nonsense", How: "executed, +OK without end instead of the reply", begin: func(b *bed) { b.begin(pour("+OK\r\n")) }, Doubtful: true, Speaks: true},
 	{Name: "wrong type of value", How: "the hot key holds a list", begin: func(b *bed) {
 		b.do("EVAL", "redis.call('DEL', KEYS[1]) return redis.call('RPUSH', KEYS[1], 'x')", 1, b.redisKey(routeHot, hotKey))
 	}, end: func(b *bed) { b.do("DEL", b.redisKey(routeHot, hotKey)) }, Doubtful: true},
@@ -182,6 +185,30 @@ func halfReply() *Behaviour {
 		<-b.done
 		_, _ = to.Write(reply[len(reply)/2:])
 		return false
+	}).Reply
+	return b
+}
+
+// pour says something a hundred thousand times a second instead of the reply,
+// until the gateway hangs up or the fault ends. Faster would take the machine
+// from the gateway as well.
+func pour(what string) *Behaviour {
+	b := &Behaviour{}
+	flood := []byte(strings.Repeat(what, 100))
+	b.Reply = scripts(func(to *net.TCPConn, _ []byte) bool {
+		pace := time.NewTicker(time.Millisecond)
+		defer pace.Stop()
+		for {
+			select {
+			case <-b.done:
+				to.Close()
+				return false
+			case <-pace.C:
+			}
+			if _, err := to.Write(flood); err != nil {
+				return false
+			}
+		}
 	}).Reply
 	return b
 }

@@ -8,10 +8,11 @@ import (
 
 // Parallel is what rounds of a stampede on a fresh key showed.
 type Parallel struct {
+	Form          string
 	Rounds, Exact int
 	Limit         int64
-	Requests      int // a round
-	Timeout       time.Duration
+	Requests      int           // a round
+	Timeout       time.Duration // 0: the plugin's own
 	Degraded      int64
 	Took          time.Duration
 	Wrong         []string
@@ -20,16 +21,17 @@ type Parallel struct {
 // stampede has 50 times as many requests as a limit admits arrive at once over
 // three gateways, each round on a key of its own, in the first hundredth of a
 // window of ten hours (RULES 48).
-func stampede(t testing.TB, rounds int, timeout time.Duration) *Parallel {
-	return stampedeOver(t, &Kind{Over: straight}, rounds, timeout)
+func stampede(t testing.TB, form string, rounds int, timeout time.Duration) *Parallel {
+	return stampedeOver(t, &Kind{Over: straight}, form, rounds, timeout)
 }
 
-func stampedeOver(t testing.TB, kind *Kind, rounds int, timeout time.Duration) *Parallel {
+func stampedeOver(t testing.TB, kind *Kind, form string, rounds int, timeout time.Duration) *Parallel {
 	b := newBed(t, timeout, kind)
+	b.setup.Form = form
 	b.setup.Limits[routeExact] = 10
 	b.open()
 	b.connected()
-	p := &Parallel{Rounds: rounds, Limit: b.setup.Limits[routeExact], Timeout: timeout}
+	p := &Parallel{Form: form, Rounds: rounds, Limit: b.setup.Limits[routeExact], Timeout: timeout}
 	each := (50*int(p.Limit) + gateways - 1) / gateways
 	p.Requests = each * gateways
 	before := b.degraded()

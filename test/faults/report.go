@@ -14,17 +14,20 @@ import (
 
 // Results are all that RESULTS.md tells.
 type Results struct {
-	Pace     Pace
-	Cells    []*Outcome
-	Parallel []*Parallel
-	Flood    *FloodOutcome
-	HotKeys  []*HotKey
-	Reloads  []*Reloads
+	Pace      Pace
+	Slowly    Pace // of the interpreted plugin
+	Cells     []*Outcome
+	Parallel  []*Parallel
+	Overloads []*Overload
+	Comebacks []*Comeback
+	Flood     *FloodOutcome
+	HotKeys   []*HotKey
+	Reloads   []*Reloads
 }
 
 const head = `# What faults of Redis do to the gateways' clients
 
-Written by ` + "`make faults`" + ` (cd test && go test ./faults -run '^TestCampaign$' -timeout 60m -campaign).
+Written by ` + "`make faults`" + ` (cd test && go test ./faults -run '^TestCampaign$' -timeout 90m -campaign).
 
 %s
 
@@ -32,14 +35,15 @@ Written by ` + "`make faults`" + ` (cd test && go test ./faults -run '^TestCampa
 
 Three gateway processes with the compiled plugin, a redis-server, and in the way of each gateway a proxy that makes the fault.
 redis.timeout is %v; every fault lasts %v (Sentinel and Cluster: until they are done). Each gateway gets %d requests a second
-with a key of their own each (so each one is a call) and %d a second of one key that all share, limit %d, minInstances 3. Cold
-gateways start into the fault; warm ones have used %d of the shared key's limit and are at rest until the fault is there; under
+with a key of their own each (so each one is a call) and %d a second of one key that all share, limit %d, minInstances 3; with the
+interpreted plugin it is %d. Cold gateways start into the fault; warm ones have used %d of the shared key's limit and are at rest until the fault is there; under
 load they have used as much and never rest.
 
 - **lost**: requests without answer, or with 5xx.
 - **added**: the longest any request took from the fault's beginning until after recovery, over the median of those that met no
   fault, less what the machine stalled that gateway process meanwhile (a goroutine that wants to run every 2 ms sees it; the longest
-  stall is in the last column). At most one redis.timeout is due; %v are allowed for a timer, and the longest stall where that is
+  stall is in the last column). At most one redis.timeout is due, and where something arrives all the time, or nonsense reaches the
+  interpreted plugin, redis.maxWait (%v); %v are allowed for a timer, and the longest stall where that is
   longer, because stalls of a single thread are not seen.
 - **paid**: requests that waited for a timeout: at most three a gateway and those that were under way when the third had timed out
   (where a fault leaves some calls answered, as many more for each second); **late**: those of them that arrived after the third timed-out call, though nothing had told their gateway since that
@@ -62,14 +66,20 @@ load they have used as much and never rest.
 // Write writes RESULTS.md.
 func (r *Results) Write(to io.Writer) error {
 	w := bufio.NewWriter(to)
-	fmt.Fprintf(w, head, machine(), r.Pace.Timeout, r.Pace.Lasts, r.Pace.Rate, r.Pace.Hot, hotLimit, warmth*gateways+gateways, jitter, hotLimit, unseen, lag, 2*gateways, longestRecovery, memoryBound)
+	fmt.Fprintf(w, head, machine(), r.Pace.Timeout, r.Pace.Lasts, r.Pace.Rate, r.Pace.Hot, hotLimit, r.Slowly.Rate, warmth*gateways+gateways, longestWait, jitter, hotLimit, unseen, lag, 2*gateways, longestRecovery, memoryBound)
 	for _, o := range r.Cells {
 		o.row(w)
 	}
 	fmt.Fprintf(w, "\n%d cells. Promises broken: %s\n%s", len(r.Cells), r.broken(), r.again())
-	fmt.Fprintf(w, "\n## A stampede on a fresh key\n\n50 x limit requests at once over three gateways, straight to Redis; each round on a key of its own, in the first hundredth of a\nwindow of ten hours (RULES 48). I1 speaks of decisions made with Redis: with a timeout of 25 ms a machine of this size,\nwhich has 501 goroutines to run at once, makes some without (RULES 4), and only then may a round differ.\n\n| redis.timeout | limit | requests a round | rounds | exactly the limit admitted | decisions without Redis | rounds that differ |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(w, "\n## A stampede on a fresh key\n\n50 x limit requests at once over three gateways, straight to Redis, at the shipped timeouts; each round on a key of its own, in the\nfirst hundredth of a window of ten hours (RULES 48).\n\n| plugin | limit | requests a round | rounds | exactly the limit admitted | decisions without Redis | rounds that differ |\n|---|---|---|---|---|---|---|\n")
 	for _, p := range r.Parallel {
-		fmt.Fprintf(w, "| %v | %d | %d | %d | %d | %d | %s |\n", p.Timeout, p.Limit, p.Requests, p.Rounds, p.Exact, p.Degraded, strings.Join(p.Wrong, ", "))
+		fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %s |\n", p.Form, p.Limit, p.Requests, p.Rounds, p.Exact, p.Degraded, strings.Join(p.Wrong, ", "))
+	}
+	if len(r.Overloads) > 0 {
+		r.overloads(w)
+	}
+	if len(r.Comebacks) > 0 {
+		r.comebacks(w)
 	}
 	if f := r.Flood; f != nil {
 		fmt.Fprintf(w, "\n## A flood of distinct keys while Redis is away\n\nOne gateway, maxKeys %d, limit 10. One victim used its limit up before the outage, one its share during it; both were asked\nafter each tenth of the flood.\n\n", f.MaxKeys)
@@ -90,6 +100,54 @@ func (r *Results) Write(to io.Writer) error {
 	return w.Flush()
 }
 
+// overloads are the table of Overload.
+func (r *Results) overloads(w io.Writer) {
+	o := r.Overloads[0]
+	fmt.Fprintf(w, `
+## More clients than the machine can serve
+
+%d clients over HTTP, who wait for nothing, against three gateways on this machine, at the shipped timeouts. All share a key with
+%d permits in %v; every %dth request of a client has a key that nobody used before. Admitted are those of the shared key in each whole
+window of Redis's clock, less those who straddle its edge. While Redis is well, before the fault and after it, no decision may be made
+without it, and no window admit more than the limit: the machine is late then, and Redis is not. Windows that the fault touches may
+admit the limit by Redis's count and the limit by the shares (RULES 17), and where Redis goes on granting %d more than the limit.
+
+| plugin | fault | requests/s | before: admitted | without Redis | during: admitted | without Redis | after: admitted | without Redis | lost | longest answer | recovery |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+`, o.Clients, o.Limit, o.Window, freshEvery, lag)
+	for _, o := range r.Overloads {
+		fmt.Fprintf(w, "| %s | %s | %.0f | %s | %d | %s | %d | %s | %d | %d | %s | %s |\n", o.Form, o.Fault, float64(o.Before.Requests)/o.Before.Took.Seconds(),
+			numbers(o.Before.Windows), o.Before.Degraded, numbers(o.During.Windows), o.During.Degraded, numbers(o.After.Windows), o.After.Degraded,
+			o.Before.Lost+o.During.Lost+o.After.Lost, ms(max(o.Before.Longest, o.During.Longest, o.After.Longest)), ms(o.Recovery))
+	}
+}
+
+// comebacks are the table of Comeback.
+func (r *Results) comebacks(w io.Writer) {
+	fmt.Fprintf(w, `
+## Redis comes back, and there is much to report
+
+Redis is killed, so many keys are used meanwhile, each once, and it is started again, empty. All the time each gateway gets %d requests
+a second with a key that nobody used before, as many of one hot key, and as many with %d known tokens. **Added** is the longest that
+any of these took, answered after Redis was back, over the median before it was killed; redis.maxWait (%v) is due, and what the machine
+made the slowest take before. **Medians** are those of each second since. **Counted**: until Redis had that many keys again; in the
+end it has to have counted every use of every key.
+
+| plugin | gateways | keys | away | added | due | medians | lost | keys not counted | counted after |
+|---|---|---|---|---|---|---|---|---|---|
+`, calmRate, tokens, longestWait)
+	for _, c := range r.Comebacks {
+		var medians []string
+		for _, m := range c.Medians {
+			medians = append(medians, fmt.Sprintf("%.1f", float64(m)/float64(time.Millisecond)))
+		}
+		fmt.Fprintf(w, "| %s | %d | %d | %s | %s | %s | %s ms | %d of %d | %d | %s |\n", c.Form, c.Gateways, c.Keys, ms(c.Away), ms(c.Added()), ms(c.Due()),
+			strings.Join(medians, ", "), c.Lost, c.Requests, c.Uncounted, ms(c.Counted))
+	}
+}
+
+func numbers(all []int) string { return strings.Trim(fmt.Sprint(all), "[]") }
+
 func (o *Outcome) row(w io.Writer) {
 	outage, total := o.MostAdmitted()
 	executed := fmt.Sprintf("%d.000 / %d", o.Most, o.Needs)
@@ -100,8 +158,8 @@ func (o *Outcome) row(w io.Writer) {
 		executed += fmt.Sprintf(" (%d)", o.Unaccepted)
 	}
 	late := fmt.Sprint(o.Late)
-	if o.Kind.Over != overOne {
-		late = "-" // no proxy sees what the gateways were told
+	if !o.told() {
+		late = "-"
 	}
 	admitted := fmt.Sprintf("%d / %d", o.Outage, o.Admitted)
 	if o.Short > 0 {
@@ -115,7 +173,11 @@ func (o *Outcome) row(w io.Writer) {
 	if o.Recovery >= 0 {
 		recovery = ms(o.Recovery)
 	}
-	fmt.Fprintf(w, "| %s | %s | %s | %d of %d | %s | %d | %s | %s | %s | %d / %d | %s | %s | %s |\n", o.Kind.Name, o.Kind.How, o.State,
+	state := string(o.State)
+	if o.Pace.Form == asInterpreted {
+		state += ", interpreted"
+	}
+	fmt.Fprintf(w, "| %s | %s | %s | %d of %d | %s | %d | %s | %s | %s | %d / %d | %s | %s | %s |\n", o.Kind.Name, o.Kind.How, state,
 		o.Lost, o.Requests, ms(o.Added()), o.Paid, late, executed, admitted, outage, total, recovery, memory, ms(o.Stall))
 }
 
@@ -123,8 +185,8 @@ func (o *Outcome) row(w io.Writer) {
 func (r *Results) broken() string {
 	var all []string
 	for _, o := range r.Cells {
-		for _, promise := range append(o.Broken(), o.slow(r.Pace)...) {
-			all = append(all, fmt.Sprintf("%s, %s: %s", o.Kind.Name, o.State, promise))
+		for _, promise := range append(o.Broken(), o.slow()...) {
+			all = append(all, fmt.Sprintf("%s: %s", o.name(), promise))
 		}
 	}
 	if len(all) == 0 {
@@ -138,7 +200,7 @@ func (r *Results) again() string {
 	var all strings.Builder
 	for _, o := range r.Cells {
 		for _, promise := range o.Before {
-			fmt.Fprintf(&all, "- %s, %s: %s\n", o.Kind.Name, o.State, promise)
+			fmt.Fprintf(&all, "- %s: %s\n", o.name(), promise)
 		}
 	}
 	if all.Len() == 0 {
@@ -152,16 +214,16 @@ func (r *Results) again() string {
 // that is back is used at once. Where the machine stalled a gateway for longer
 // than a timer is late anyway, the longest stall is allowed for: the meter sees
 // stalls of the process and not those of a single thread.
-func (o *Outcome) slow(p Pace) []string {
+func (o *Outcome) slow() []string {
 	var broken []string
-	allowed := p.Timeout + jitter
+	allowed := o.longest() + jitter
 	if o.Stall > jitter {
 		allowed += o.Stall
 	}
 	if o.Added() > allowed {
 		broken = append(broken, fmt.Sprintf("a request took %v longer than usual; %v are allowed", o.Added(), allowed))
 	}
-	if most := o.mostPaid(p); o.Dearest > most {
+	if most := o.mostPaid(); o.Dearest > most && !o.speaks() {
 		broken = append(broken, fmt.Sprintf("%d requests of one gateway waited for a timeout; %d are allowed", o.Dearest, most))
 	}
 	if o.Outage < o.LeastAdmitted() {
@@ -184,12 +246,30 @@ const tolerated = 3
 // fault lasts: three, and those that are under way when the third has timed out,
 // which arrived within one timeout (RULES 35); as many again for each second, in
 // which a heartbeat may have been answered, where only some calls are.
-func (o *Outcome) mostPaid(p Pace) int {
+func (o *Outcome) mostPaid() int {
+	p := &o.Pace
 	most := tolerated + int(math.Ceil(float64(p.Rate)*p.Timeout.Seconds()))
 	if !o.Kind.Partial {
 		return most
 	}
 	return most * (1 + int((p.Lasts+time.Second-1)/time.Second))
+}
+
+// longestWait is redis.maxWait as shipped.
+const longestWait = 250 * time.Millisecond
+
+// speaks tells whether something arrives all the time: then a request may wait
+// until it is clear that this is no Redis.
+func (o *Outcome) speaks() bool {
+	return o.Kind.Speaks || o.Kind.Hostile && o.Pace.Form == asInterpreted
+}
+
+// longest is how long a request may wait.
+func (o *Outcome) longest() time.Duration {
+	if o.speaks() {
+		return longestWait
+	}
+	return o.Pace.Timeout
 }
 
 // jitter is what a timer may be late on a machine at rest.

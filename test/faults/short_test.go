@@ -16,10 +16,12 @@ func demand(t *testing.T, broken []string) {
 // Exactly the limit is admitted, whatever the crowd (I1). The timeout is one
 // that a busy machine does not reach, and no decision may be degraded.
 func TestParallel(t *testing.T) {
-	p := stampede(t, 50, 5*time.Second)
-	demand(t, p.Wrong)
-	if p.Degraded != 0 {
-		t.Errorf("%d decisions without Redis", p.Degraded)
+	for form, rounds := range map[string]int{asCompiled: 50, asInterpreted: 10} {
+		p := stampede(t, form, rounds, 5*time.Second)
+		demand(t, p.Wrong)
+		if p.Degraded != 0 {
+			t.Errorf("%s: %d decisions without Redis", form, p.Degraded)
+		}
 	}
 }
 
@@ -45,6 +47,17 @@ func TestReload(t *testing.T) {
 	for _, edit := range []Edit{SameConfig, EditedLimit} {
 		t.Run(string(edit), func(t *testing.T) {
 			demand(t, reload(t, edit, 200).Broken())
+		})
+	}
+}
+
+// Redis is back, and no request waits for what there is to report.
+func TestComeback(t *testing.T) {
+	for _, form := range []string{asCompiled} {
+		t.Run(form, func(t *testing.T) {
+			c := comeback(t, form, gateways, 3000, 2*time.Second, 4*time.Second)
+			t.Log(c)
+			demand(t, c.Broken())
 		})
 	}
 }

@@ -151,6 +151,7 @@ func (g *gateway) Stop(_ Nothing, t *Traffic) error {
 func send(handler http.Handler, key string) Record {
 	r := httptest.NewRequest(http.MethodGet, "http://shop.example/v1/products", nil)
 	r.Header.Set(keyHeader, key)
+	r.Header.Set("Authorization", "Bearer "+key) // which routeKnown alone reads
 	w := &answer{header: http.Header{}}
 	start := time.Now()
 	handler.ServeHTTP(w, r)

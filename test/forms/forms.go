@@ -16,7 +16,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/mitchellh/mapstructure"
 	"github.com/traefik/paerser/file"
 	"github.com/traefik/paerser/parser"
 	"github.com/traefik/yaegi/interp"
@@ -24,7 +23,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-gateway/sluice"
-	"github.com/sluice-gateway/sluice/plugin"
+	"github.com/sluice-gateway/sluice/test/compiled"
 )
 
 // Form is one way to run the plugin.
@@ -41,22 +40,6 @@ type Form interface {
 // All are the forms.
 var All = []Form{Compiled{}, Interpreted{}}
 
-// decode fills a configuration as Traefik does.
-func decode(config map[string]any, onto any) error {
-	if len(config) == 0 {
-		return nil
-	}
-	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		DecodeHook:       mapstructure.StringToSliceHookFunc(","),
-		WeaklyTypedInput: true,
-		Result:           onto,
-	})
-	if err != nil {
-		return err
-	}
-	return decoder.Decode(config)
-}
-
 // Compiled is the plugin as a part of our own Traefik binary.
 type Compiled struct{}
 
@@ -65,13 +48,9 @@ func (Compiled) String() string { return "compiled" }
 // New is Form's.
 func (Compiled) New(t testing.TB, config map[string]any, next http.Handler) http.Handler {
 	t.Helper()
-	onto := plugin.CreateConfig()
-	if err := decode(config, onto); err != nil {
-		t.Fatalf("decode: %v", err)
-	}
-	handler, err := plugin.New(t.Context(), next, onto, t.Name())
+	handler, err := compiled.New(t.Context(), config, next, t.Name())
 	if err != nil {
-		t.Fatalf("New: %v", err)
+		t.Fatal(err)
 	}
 	return handler
 }
@@ -85,7 +64,7 @@ func (Interpreted) String() string { return "interpreted" }
 // New is Form's.
 func (Interpreted) New(t testing.TB, config map[string]any, next http.Handler) http.Handler {
 	t.Helper()
-	loaded, err := loadedOnce()
+	loaded, err := LoadOnce()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,9 +75,9 @@ func (Interpreted) New(t testing.TB, config map[string]any, next http.Handler) h
 	return handler
 }
 
-// loadedOnce lays the source out in a folder that lives only while it is read:
-// Yaegi reads all of it at import.
-var loadedOnce = sync.OnceValues(func() (*Loaded, error) {
+// LoadOnce loads the plugin into this process. It lays the source out in a folder
+// that lives only while it is read: Yaegi reads all of it at import.
+var LoadOnce = sync.OnceValues(func() (*Loaded, error) {
 	goPath, err := os.MkdirTemp("", "sluice-gopath-")
 	if err != nil {
 		return nil, err
@@ -166,7 +145,7 @@ func (l *Loaded) New(ctx context.Context, config map[string]any, next http.Handl
 		}
 	}()
 	onto := l.createConfig.Call(nil)[0]
-	if err := decode(config, onto.Interface()); err != nil {
+	if err := compiled.Decode(config, onto.Interface()); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
 	results := l.new.Call([]reflect.Value{reflect.ValueOf(ctx), reflect.ValueOf(next), onto, reflect.ValueOf(name)})
