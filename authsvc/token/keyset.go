@@ -131,15 +131,16 @@ func (s KeySet) WithoutWeak() KeySet {
 // the others have signed. A set without one key to use is an error.
 func ParseKeySet(jwks []byte) (KeySet, error) {
 	var raw []json.RawMessage
-	err := parseOne(jwks, func(decoder *json.Decoder) error {
-		return readMembers(decoder, func(name string) error {
-			var other json.RawMessage
+	r, err := openObject(jwks)
+	if err == nil {
+		err = r.members(func(name string) error {
+			value := r.raw()
 			if name != "keys" {
-				return decoder.Decode(&other)
+				return nil
 			}
-			return decoder.Decode(&raw)
+			return json.Unmarshal(value, &raw)
 		})
-	})
+	}
 	switch {
 	case err != nil:
 		return KeySet{}, fmt.Errorf("key set: %w", err)
