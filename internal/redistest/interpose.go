@@ -85,6 +85,8 @@ func (p *Proxy) keep(conn net.Conn) {
 
 func (p *Proxy) serve(client net.Conn, target string) {
 	requests := bufio.NewReader(client)
+	answers := bufio.NewWriter(client)
+	defer answers.Flush() // before an answer that is empty ends the connection
 	var server net.Conn
 	var replies *bufio.Reader
 	if target != "" {
@@ -113,6 +115,9 @@ func (p *Proxy) serve(client net.Conn, target string) {
 				return
 			}
 			if words[0] == "subscribe" || words[0] == "psubscribe" {
+				if answers.Flush() != nil {
+					return
+				}
 				p.tasks.Go(func() { _, _ = io.Copy(server, requests) })
 				_, _ = io.Copy(client, replies)
 				return
@@ -123,7 +128,12 @@ func (p *Proxy) serve(client net.Conn, target string) {
 			}
 			reply = passed.String()
 		}
-		if _, err := io.WriteString(client, reply); err != nil {
+		if _, err := answers.WriteString(reply); err != nil {
+			return
+		}
+		// Like Redis, it answers a pipeline at once: by how much of an answer comes
+		// first, a client may see or not see what is wrong with it.
+		if requests.Buffered() == 0 && answers.Flush() != nil {
 			return
 		}
 	}
