@@ -32,37 +32,38 @@ type decisions struct {
 	clock      func() int64
 
 	mu    sync.Mutex
-	ring  []*decision             // in order of arrival; full at cacheSize, then the oldest leaves
-	hand  int                     // the oldest of a full ring
-	named map[string][]*decision  // by what an event may name: token, session and user
-	calls map[credentialKey]*call // under way
+	ring  []*decision            // in order of arrival; full at cacheSize, then the oldest leaves
+	hand  int                    // the oldest of a full ring
+	named map[string][]*decision // by what an event may name: token, session and user
+	calls map[memoryKey]*call    // under way
 
-	// Written under mu as well, so that whoever holds mu may read it without.
-	known   sync.RWMutex
-	entries map[credentialKey]*decision
+	// Each auth section has a memory of its own (shared.go), so a decision for an
+	// address or a scope is never used for another. What is in it is written under mu
+	// as well, so that whoever holds mu may read it without its own.
+	memory *memory
 
 	hits, misses, errors atomic.Int64
-	passed               atomic.Int64 // hits that passed every limit too, and are counted here alone (steady.go)
+	passed               atomic.Int64 // those with a pass who got through: hits that are counted here alone
 }
-
-// credentialKey is the SHA-256 of the whole credential. Each auth section has
-// decisions of its own (shared.go), so one for an address or a scope is never
-// used for another.
-type credentialKey [sha256.Size]byte
 
 // decision is one 2xx answer.
 type decision struct {
-	key     credentialKey
+	key     memoryKey // of the credential
 	user    string
 	limited string      // the user as a limit's key
 	headers http.Header // for the service: auth.responseHeaders
-	names   []string    // as events.go writes them
-	places  []int       // where decisions.named lists it, for each name; under its mu
+	names   []string    // the same, as a pass has them
+	values  [][]string
+	events  []string // what events.go may call it
+	places  []int    // where decisions.named lists it, for each of them; under its mu
 
-	sent  int64        // monotonic ns: ages count from when the call was sent
-	fresh atomic.Int64 // monotonic ns until which it is served; 0 once it is forgotten
-	stale int64        // monotonic ns until which it is served while the service is away
-	since int64        // the stream's state when the call was sent
+	sent  int64 // monotonic ns: ages count from when the call was sent
+	fresh int64 // monotonic ns until which it is served; 0 once it is forgotten. Under memory.mu once it is kept
+	stale int64 // monotonic ns until which it is served while the service is away
+	since int64 // the stream's state when the call was sent
+
+	kinds []memoryKey // of the passes that came of it, since memory had the age; under memory.mu
+	age   int64
 }
 
 // lostFreshness is how long an answer is fresh while the event stream is lost.
@@ -85,68 +86,75 @@ type verdict struct {
 func newDecisions(auth *authSettings, userHeader string, client *authClient, stream *eventStream, clock func() int64) *decisions {
 	d := &decisions{
 		auth: auth, userHeader: userHeader, client: client, stream: stream, clock: clock,
-		named: map[string][]*decision{}, entries: map[credentialKey]*decision{},
-		calls: map[credentialKey]*call{},
+		named: map[string][]*decision{}, calls: map[memoryKey]*call{}, memory: newMemory(),
 	}
 	stream.onRevoke(d.revoke)
+	stream.onChange(d.doubt)
 	return d
 }
 
-// judge is the decision on a credential, or the refusal.
+// doubt takes over the stream's state: the last of several at once the newest.
+func (d *decisions) doubt() {
+	d.mu.Lock()
+	d.memory.doubt(d.stream.state.Load())
+	d.mu.Unlock()
+}
+
+// judge asks for the decision on a credential that is not remembered, and is that or
+// the refusal.
 func (d *decisions) judge(r *http.Request, credential string) (*decision, *refusal) {
-	if kept := remembered(d, credential, d.clock()); kept != nil {
-		d.hits.Add(1)
-		return kept, nil
-	}
 	d.misses.Add(1)
-	key := credentialKey(sha256.Sum256([]byte(credential)))
-	d.known.RLock()
-	kept := d.entries[key]
-	d.known.RUnlock()
+	key := memoryKey(sha256.Sum256([]byte(credential)))
+	d.memory.mu.RLock()
+	kept := d.memory.decisions[key]
+	d.memory.mu.RUnlock()
 	v := d.ask(r, key, credential)
 	if v.away {
 		d.errors.Add(1)
-		if kept != nil && kept.fresh.Load() != 0 && d.clock() < kept.stale {
+		if kept != nil && d.usable(kept) {
 			return kept, nil
 		}
 	}
 	return v.decision, v.no
 }
 
+// usable tells whether a decision may be served while the service is away.
+func (d *decisions) usable(kept *decision) bool {
+	d.memory.mu.RLock()
+	defer d.memory.mu.RUnlock()
+	return kept.fresh != 0 && d.clock() < kept.stale
+}
+
 // remembered is the decision on a credential that stands without asking again;
 // nil if there is none.
-func remembered(d *decisions, credential string, now int64) *decision {
-	key := credentialKey(sha256.Sum256([]byte(credential)))
-	d.known.RLock()
-	kept := d.entries[key]
-	d.known.RUnlock()
-	if kept == nil || now >= kept.fresh.Load() {
+func (d *decisions) remembered(credential string) *decision {
+	key := memoryKey(sha256.Sum256([]byte(credential)))
+	now := d.clock()
+	d.memory.mu.RLock()
+	defer d.memory.mu.RUnlock()
+	kept := d.memory.decisions[key]
+	if kept == nil || now >= kept.standsUntil(d.memory.state) {
 		return nil
-	}
-	if state := d.stream.state.Load(); kept.since != state || state%2 != 0 {
-		return doubted(kept, state, now)
 	}
 	return kept
 }
 
-// keeps tells whether an event that names the decision would find it.
-func (d *decisions) keeps(kept *decision) bool {
-	d.known.RLock()
-	defer d.known.RUnlock()
-	return d.entries[kept.key] == kept
-}
-
-// doubted is the decision where events may have been missed since it was asked
-// for: nil, or for a second more while the stream is lost.
-func doubted(kept *decision, state, now int64) *decision {
-	if whole(state) || now-kept.sent >= lostFreshness {
-		return nil
+// standsUntil is how long a decision is served while the stream stays in the given
+// state: where events may have been missed since it was asked for not at all, or for
+// a second while the stream is lost.
+func (d *decision) standsUntil(state int64) int64 {
+	lost := d.sent + lostFreshness
+	switch {
+	case d == nobody || whole(state) && d.since == state || !whole(state) && d.fresh < lost:
+		return d.fresh
+	case whole(state):
+		return 0
 	}
-	return kept
+	return lost
 }
 
 // ask calls the service, or waits for the call that is under way.
-func (d *decisions) ask(r *http.Request, key credentialKey, credential string) verdict {
+func (d *decisions) ask(r *http.Request, key memoryKey, credential string) verdict {
 	d.mu.Lock()
 	if c := d.calls[key]; c != nil {
 		d.mu.Unlock()
@@ -172,7 +180,7 @@ func (d *decisions) ask(r *http.Request, key credentialKey, credential string) v
 }
 
 // decide makes one call and keeps its answer if it may be kept.
-func (d *decisions) decide(r *http.Request, key credentialKey, credential string) verdict {
+func (d *decisions) decide(r *http.Request, key memoryKey, credential string) verdict {
 	sent, since, position := d.clock(), d.stream.state.Load(), d.stream.position()
 	answer, err := d.client.ask(r, credential)
 	if err != nil {
@@ -191,17 +199,19 @@ func (d *decisions) decide(r *http.Request, key credentialKey, credential string
 	for _, name := range d.auth.responseHeaders {
 		if values := answer.header[name]; values != nil {
 			kept.headers[name] = values
+			kept.names = append(kept.names, name)
+			kept.values = append(kept.values, values)
 		}
 	}
-	kept.names = append(kept.names, userName(kept.user))
+	kept.events = append(kept.events, userName(kept.user))
 	if id := answer.header.Get(tokenIDHeader); id != "" {
-		kept.names = append(kept.names, tokenName(id))
+		kept.events = append(kept.events, tokenName(id))
 	}
 	if id := answer.header.Get(sessionIDHeader); id != "" {
-		kept.names = append(kept.names, sessionName(id))
+		kept.events = append(kept.events, sessionName(id))
 	}
 	life := cacheLife(answer.header)
-	kept.fresh.Store(sent + int64(life.fresh))
+	kept.fresh = sent + int64(life.fresh)
 	kept.stale = sent + int64(life.fresh) + int64(life.staleIfError)
 	if byCredential && life.fresh > 0 {
 		d.keep(kept, position)
@@ -214,7 +224,7 @@ func (d *decisions) decide(r *http.Request, key credentialKey, credential string
 func (d *decisions) keep(kept *decision, position int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.stream.revokedSince(position, kept.names) {
+	if d.stream.revokedSince(position, kept.events) {
 		return
 	}
 	d.dropLocked(kept.key) // another question about this credential, for an answer that was not to be shared
@@ -225,42 +235,37 @@ func (d *decisions) keep(kept *decision, position int64) {
 		d.ring[d.hand] = kept
 		d.hand = (d.hand + 1) % len(d.ring)
 	}
-	d.known.Lock()
-	d.entries[kept.key] = kept
-	d.known.Unlock()
+	d.memory.mu.Lock()
+	d.memory.decisions[kept.key] = kept
+	d.memory.mu.Unlock()
 	kept.places = kept.places[:0]
-	for _, name := range kept.names {
+	for _, name := range kept.events {
 		kept.places = append(kept.places, len(d.named[name]))
 		d.named[name] = append(d.named[name], kept)
 	}
 }
 
 // drop ends what is kept of a credential, for requests that hold it too.
-func (d *decisions) drop(key credentialKey) {
+func (d *decisions) drop(key memoryKey) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dropLocked(key)
 }
 
-func (d *decisions) dropLocked(key credentialKey) {
-	if old := d.entries[key]; old != nil {
+func (d *decisions) dropLocked(key memoryKey) {
+	if old := d.memory.decisions[key]; old != nil {
 		d.forgetLocked(old)
 	}
 }
 
 // forgetLocked takes a decision out of the maps; its place in the ring is
-// taken in turn. It ends it too: a request or a standing may hold it, and no
-// event finds it any more. It looks through no list: a client decides how many
+// taken in turn. It ends it too: a request or a pass may hold it, and no event
+// finds it any more. It looks through no list: a client decides how many
 // answers are kept of him, and a revocation would hold the lock for the square
 // of that.
 func (d *decisions) forgetLocked(old *decision) {
-	old.fresh.Store(0)
-	if d.entries[old.key] == old {
-		d.known.Lock()
-		delete(d.entries, old.key)
-		d.known.Unlock()
-	}
-	for i, name := range old.names {
+	d.memory.end(old)
+	for i, name := range old.events {
 		all := d.named[name]
 		last := all[len(all)-1]
 		if len(all) == 1 {
@@ -268,15 +273,15 @@ func (d *decisions) forgetLocked(old *decision) {
 			continue
 		}
 		all[old.places[i]] = last
-		for j := range last.names {
-			if last.names[j] == name {
+		for j := range last.events {
+			if last.events[j] == name {
 				last.places[j] = old.places[i]
 			}
 		}
 		all[len(all)-1] = nil
 		d.named[name] = all[:len(all)-1]
 	}
-	old.names = nil // forgotten once: its places are others' now
+	old.events = nil // forgotten once: its places are others' now
 }
 
 // revoke drops what an event names.

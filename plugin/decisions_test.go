@@ -17,8 +17,7 @@ func TestForgettingManyAnswersOfOneUser(t *testing.T) {
 		stream := newEventStream(func() int64 { return 0 }, "events")
 		d := newDecisions(&authSettings{cacheSize: capacity}, "X-User-Id", nil, stream, func() int64 { return 0 })
 		for i := range many {
-			answer := &decision{key: sha256.Sum256([]byte(strconv.Itoa(i))), names: []string{userName(user(i)), tokenName(strconv.Itoa(i)), sessionName(user(i))}}
-			answer.fresh.Store(1)
+			answer := &decision{key: sha256.Sum256([]byte(strconv.Itoa(i))), events: []string{userName(user(i)), tokenName(strconv.Itoa(i)), sessionName(user(i))}, fresh: 1}
 			d.keep(answer, stream.position())
 		}
 		return d
@@ -37,20 +36,20 @@ func TestForgettingManyAnswersOfOneUser(t *testing.T) {
 	if took > 2*others {
 		t.Errorf("%d answers of one user take %v, of as many users %v", many, took, others)
 	}
-	if len(revoked.entries) != 0 || len(revoked.named) != 0 {
-		t.Errorf("%d answers and %d names are left", len(revoked.entries), len(revoked.named))
+	if len(revoked.memory.decisions) != 0 || len(revoked.named) != 0 {
+		t.Errorf("%d answers and %d names are left", len(revoked.memory.decisions), len(revoked.named))
 	}
 	for _, answer := range revoked.ring {
-		if answer.fresh.Load() != 0 {
+		if answer.fresh != 0 {
 			t.Fatal("a revoked answer is fresh")
 		}
 	}
-	if len(crowded.entries) != many/2 || len(crowded.named[userName("mallory")]) != many/2 || len(crowded.named) != 2+many/2 {
-		t.Errorf("%d answers, %d of the user, %d names", len(crowded.entries), len(crowded.named[userName("mallory")]), len(crowded.named))
+	if len(crowded.memory.decisions) != many/2 || len(crowded.named[userName("mallory")]) != many/2 || len(crowded.named) != 2+many/2 {
+		t.Errorf("%d answers, %d of the user, %d names", len(crowded.memory.decisions), len(crowded.named[userName("mallory")]), len(crowded.named))
 	}
 	for name, all := range crowded.named {
 		for _, answer := range all {
-			if crowded.entries[answer.key] != answer {
+			if crowded.memory.decisions[answer.key] != answer {
 				t.Fatalf("%s names an answer that is not kept", name)
 			}
 		}

@@ -36,6 +36,7 @@ type eventStream struct {
 	recent   []revocation
 	first    int64 // position of recent[0]
 	handlers []func(name string)
+	watchers []func()
 
 	saying sync.Mutex // keeps the lines in the order of what they tell
 	once   sync.Once  // guards the start
@@ -114,6 +115,7 @@ func (s *eventStream) watch() {
 		}
 		s.mu.Unlock()
 		if news {
+			s.tellChange()
 			s.log("warn", "no events from authsvc on "+s.channel+" for 1.5 s: what is known of a token is checked again at each use")
 		}
 		s.saying.Unlock()
@@ -128,8 +130,26 @@ func (s *eventStream) lost() bool { return !whole(s.state.Load()) }
 // lose notes that events may have been missed from now on.
 func (s *eventStream) lose() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.loseLocked()
+	s.mu.Unlock()
+	s.tellChange()
+}
+
+// onChange has handle called after each change of the state.
+func (s *eventStream) onChange(handle func()) {
+	s.mu.Lock()
+	s.watchers = append(s.watchers, handle)
+	s.mu.Unlock()
+	handle()
+}
+
+func (s *eventStream) tellChange() {
+	s.mu.Lock()
+	watchers := s.watchers
+	s.mu.Unlock()
+	for _, handle := range watchers {
+		handle()
+	}
 }
 
 func (s *eventStream) loseLocked() {
@@ -155,6 +175,7 @@ func (s *eventStream) message(payload string) {
 		name = sessionName(e.ID)
 	}
 	s.mu.Lock()
+	before := s.state.Load()
 	if e.Epoch != s.epoch || e.Seq != s.seq+1 {
 		s.loseLocked()
 	}
@@ -167,9 +188,12 @@ func (s *eventStream) message(payload string) {
 	if s.lost() {
 		s.state.Add(1)
 	}
-	handlers, again := s.handlers, s.silent
+	handlers, again, changed := s.handlers, s.silent, s.state.Load() != before
 	s.silent = false
 	s.mu.Unlock()
+	if changed {
+		s.tellChange()
+	}
 	if again {
 		s.saying.Lock() // silent was set before its line was written
 		s.log("info", "events from authsvc come again: what is known of a token holds until it is revoked")

@@ -14,49 +14,30 @@ type visitor struct {
 	decision *decision // nil where forwardAuth said who it is
 }
 
-// identify finds out who sends the request, or why it must not pass. What the
-// service is told of the user is on the request when it returns.
-func (g *gate) identify(r *http.Request) (visitor, *refusal) {
-	if g.auth == nil {
-		// Where forwardAuth comes next it would hand on both, and what its service
-		// says to that, 400, is no failure that a limit counts.
-		if len(r.Header["Authorization"]) > 1 {
-			return visitor{}, twoCredentials()
-		}
-		return g.vouchedUser(r.Header)
-	}
-	credentials := r.Header["Authorization"]
-	if !g.auth.keepAuthorization {
-		delete(r.Header, "Authorization")
-	}
+// identify finds out who sends a request with such credentials, or why it must not
+// pass; kept is the decision that is remembered.
+func (g *gate) identify(r *http.Request, credentials []string, kept *decision) (visitor, *refusal) {
 	switch {
 	case len(credentials) > 1:
+		// Where forwardAuth comes next it would hand on both, and what its service
+		// says to that, 400, is no failure that a limit counts.
 		return visitor{}, twoCredentials()
+	case g.auth == nil:
+		return g.vouchedUser(r.Header)
 	case len(credentials) == 0 && g.auth.optional:
 		return visitor{}, nil
 	case len(credentials) == 0:
 		return visitor{}, noCredential()
 	}
-	d, no := g.decisions.judge(r, credentials[0])
-	if no != nil {
-		return visitor{}, no
+	if kept != nil {
+		g.decisions.hits.Add(1)
+	} else {
+		var no *refusal
+		if kept, no = g.decisions.judge(r, credentials[0]); no != nil {
+			return visitor{}, no
+		}
 	}
-	for name, values := range d.headers {
-		r.Header[name] = values
-	}
-	return visitor{user: d.user, limited: d.limited, decision: d}, nil
-}
-
-// mustJudge tells whether the gate has to find out about the request's credential.
-func (g *gate) mustJudge(r *http.Request) bool {
-	credentials := r.Header["Authorization"]
-	switch len(credentials) {
-	case 0:
-		return !g.auth.optional
-	case 1:
-		return remembered(g.decisions, credentials[0], clock()) == nil
-	}
-	return true
+	return visitor{user: kept.user, limited: kept.limited, decision: kept}, nil
 }
 
 // vouchedUser is the user that forwardAuth has just written (classic wiring).

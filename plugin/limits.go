@@ -56,10 +56,11 @@ type limitRule struct {
 	refund      *statusSet // nil: no answer gives the permit back
 	countFrom   string     // whose answer that is, one of the three above
 
-	position   int // in the configuration, which orders the RateLimit headers
 	limiter    *limit.Limiter
+	state      string // names the limiter among all there have been
 	oddities   *oddities
 	identified bool   // what the auth step says decides its key or its number: it is asked after that
+	told       bool   // its key is a header that the auth step writes
 	awaited    bool   // the answer's status decides whether the permit counts
 	policy     string // RateLimit-Policy for the plain limit
 	denial     string // the body of its denials, up to the seconds to wait
@@ -185,75 +186,10 @@ func tierLimit(rule *limitRule, values []string) (int64, bool) {
 	return 0, false
 }
 
-// toll is what the limits said of one request, and what it holds of them.
-type toll struct {
-	gate    *gate
-	rules   []*limitRule // those that apply, in the order in which they were asked
-	asks    []limit.Ask
-	answers []limit.Answer
-	holds   []hold
-	who     *decision // on the request's credential; nil without one
-}
-
 // hold is a permit whose answer decides whether it counts.
 type hold struct {
 	rule *limitRule
 	held *limit.Hold
-}
-
-// demand asks the given limits, all of them or none (I7). The user comes as the
-// limit's key; "" is anonymous.
-func (t *toll) demand(rules []*limitRule, r *http.Request, user string) *refusal {
-	g := t.gate
-	from := len(t.rules)
-	address := ""
-	for _, rule := range rules {
-		key := ""
-		switch rule.key {
-		case keyUser:
-			if user != "" {
-				key = user
-			}
-		case keyHeader:
-			if value := fieldValue(r, rule.keyHeader); value != "" {
-				key = limit.Key(limit.HeaderKey, value)
-			}
-		case keyGlobal:
-			key = limit.GlobalKey
-		}
-		if key == "" {
-			if rule.key != keyIP && rule.onMissing == missingDeny {
-				if g.dryRun {
-					continue
-				}
-				return missingKey(rule)
-			}
-			if rule.key != keyIP && rule.onMissing == missingSkip {
-				continue
-			}
-			if address == "" {
-				address = g.address.client(r)
-			}
-			key = limit.Key(limit.IPKey, address)
-		}
-		t.rules = append(t.rules, rule)
-		t.asks = append(t.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: permitted(rule, r.Header), Cost: rule.cost})
-		t.answers = append(t.answers, limit.Answer{})
-	}
-	if from == len(t.rules) {
-		return nil
-	}
-	if g.dryRun {
-		t.rehearse(from)
-	} else if !g.engine.Take(&g.policy, t.asks[from:], t.answers[from:]) {
-		return t.denied(from)
-	}
-	for i := from; i < len(t.rules); i++ {
-		if t.rules[i].awaited {
-			t.holds = append(t.holds, hold{rule: t.rules[i], held: g.engine.Hold(&t.answers[i], g.engine.Now())})
-		}
-	}
-	return nil
 }
 
 // hostField is the name of the one field that may be a key and that Go keeps
@@ -284,49 +220,116 @@ func headerValue(values []string) string {
 	return strings.Trim(values[0], " \t")
 }
 
-// rehearse is a dry run of the limits from the given one on: each decides and
-// counts by itself, since none refuses.
-func (t *toll) rehearse(from int) {
-	for i := from; i < len(t.asks); i++ {
-		t.gate.engine.Take(&t.gate.policy, t.asks[i:i+1], t.answers[i:i+1])
-		if t.answers[i].Verdict == limit.Denied {
-			t.rules[i].limiter.Denied.Add(1)
+// decide is for what memory does not grant. It asks Redis where memory does not tell,
+// and is what is to be said of the limits, and the refusal if one of them refuses.
+func decide(g *gate, p *pass, state string, verdict limit.Verdict, answers []limit.Answer) (string, *refusal) {
+	if p.no != nil {
+		return state, p.no // by a limit that was asked before the others
+	}
+	if g.dryRun || verdict == limit.Undecided {
+		ask(g, p, answers)
+		state, verdict = limit.Spend(p.places, 0, answers)
+	}
+	switch {
+	case g.dryRun:
+		if !p.partial {
+			countDenials(p, answers)
+		}
+		return state, nil
+	case verdict == granted:
+		return state, nil
+	}
+	return state, refusalBy(g, p, answers)
+}
+
+// ask asks Redis about what memory does not tell: in a dry run each limit for itself,
+// since none refuses.
+func ask(g *gate, p *pass, answers []limit.Answer) {
+	if !g.dryRun {
+		g.engine.Take(&g.policy, p.asks, answers)
+	} else {
+		for i := range answers {
+			if answers[i].Verdict == limit.Undecided {
+				g.engine.Take(&g.policy, p.asks[i:i+1], answers[i:i+1])
+			}
+		}
+	}
+	if !p.fresh && limit.Moved(p.places, answers) {
+		g.memory.drop(p)
+	}
+}
+
+// countDenials counts what limits would have denied.
+func countDenials(p *pass, answers []limit.Answer) {
+	for i := range answers {
+		if answers[i].Verdict == limit.Denied {
+			p.rules[i].limiter.Denied.Add(1)
 		}
 	}
 }
 
-// denied is the refusal by the limits from the given one on: it names the one
-// that denies for longest, and its Retry-After is theirs (RULES 32).
-func (t *toll) denied(from int) *refusal {
-	worst := -1
-	for i := from; i < len(t.answers); i++ {
-		a := &t.answers[i]
-		if a.Verdict == limit.Unavailable {
-			return unavailable("The rate limit cannot be checked at the moment.", a.RetryAfter)
+// refusalBy names the limit that denies for longest, and its Retry-After is theirs
+// (RULES 32). What others granted goes back (I7).
+func refusalBy(g *gate, p *pass, answers []limit.Answer) *refusal {
+	worst, away := -1, -1
+	for i := range answers {
+		a := &answers[i]
+		switch a.Verdict {
+		case limit.Denied:
+			p.rules[i].limiter.Denied.Add(1)
+			if worst < 0 || a.RetryAfter > answers[worst].RetryAfter {
+				worst = i
+			}
+		case limit.Unavailable:
+			away = i
+		case granted:
+			g.engine.GiveBack(a)
 		}
-		if a.Verdict != limit.Denied {
+	}
+	if p.holds != nil {
+		settleAll(p.holds, false)
+	}
+	if !p.fresh && p.who != nobody {
+		g.decisions.hits.Add(1)
+	}
+	if away >= 0 {
+		return unavailable("The rate limit cannot be checked at the moment.", answers[away].RetryAfter)
+	}
+	if p.asks[worst].Cost > p.asks[worst].Limit {
+		return tooLarge(p.rules[worst])
+	}
+	return tooMany(p.rules[worst], answers[worst].RetryAfter)
+}
+
+// giveBack returns every permit of a request that is refused for another reason.
+func giveBack(g *gate, p *pass) {
+	for i := range p.answers {
+		g.engine.GiveBack(&p.answers[i])
+	}
+	settleAll(p.holds, false)
+}
+
+func settleAll(holds []hold, counts bool) {
+	for _, h := range holds {
+		h.held.Settle(counts)
+	}
+}
+
+// takeHolds are the permits whose answer decides whether they count.
+func takeHolds(g *gate, p *pass, answers []limit.Answer) []hold {
+	holds := p.holds
+	if !p.awaited {
+		return holds
+	}
+	for i, rule := range p.rules {
+		if !rule.awaited {
 			continue
 		}
-		t.rules[i].limiter.Denied.Add(1)
-		if worst < 0 || a.RetryAfter > t.answers[worst].RetryAfter {
-			worst = i
+		if held := g.engine.Hold(&answers[i], g.engine.Now()); held != nil {
+			holds = append(holds, hold{rule: rule, held: held})
 		}
 	}
-	never := t.asks[worst].Cost > t.asks[worst].Limit
-	return tooMany(t.rules[worst], t.answers[worst].RetryAfter, never)
-}
-
-// giveBack returns every permit: the request was refused by a limit that was
-// asked after these (I7).
-func (t *toll) giveBack() {
-	for i := range t.answers {
-		if !t.rules[i].awaited {
-			t.gate.engine.GiveBack(&t.answers[i])
-		}
-	}
-	for _, h := range t.holds {
-		h.held.Settle(false)
-	}
+	return holds
 }
 
 // settleByGate lets the gate's own refusal decide.
@@ -336,33 +339,6 @@ func settleByGate(holds []hold, status int) {
 	}
 }
 
-// acquit is the end of the limits that count the gate's answers alone: the
-// credential is good. Nothing of them is left in the toll.
-func (t *toll) acquit() {
-	holds := t.holds
-	t.holds = nil
-	for _, h := range holds {
-		if h.rule.countFrom == gatesAnswers {
-			h.held.Settle(false)
-		} else {
-			t.holds = append(t.holds, h)
-		}
-	}
-	n := 0
-	for i, rule := range t.rules {
-		if rule.countFrom == gatesAnswers {
-			continue
-		}
-		t.rules[n] = rule
-		t.asks[n] = t.asks[i]
-		t.answers[n] = t.answers[i]
-		n++
-	}
-	t.rules = t.rules[:n]
-	t.asks = t.asks[:n]
-	t.answers = t.answers[:n]
-}
-
 // settle lets what became of the request decide which permits count.
 func settle(holds []hold, o outcome) {
 	for _, h := range holds {
@@ -370,52 +346,18 @@ func settle(holds []hold, o outcome) {
 	}
 }
 
-// announce writes the RateLimit headers, limits in configured order.
-func (t *toll) announce(h http.Header) {
-	if len(t.rules) == 0 {
-		return
-	}
-	order := t.inOrder()
-	policies, state := "", ""
-	for n, i := range order {
-		rule, answer := t.rules[i], &t.answers[i]
-		if n > 0 {
-			policies += ", "
-		}
-		policies += rule.policyOf(t.asks[i].Limit)
-		if answer.Verdict == limit.Undecided {
-			continue // another limit's denial made asking this one needless
-		}
-		if state != "" {
-			state += ", "
-		}
-		state += rule.quoted + strconv.FormatInt(answer.Remaining, 10) + ";t=" + strconv.FormatInt(seconds(t.reset(i)), 10)
-	}
-	join(h, "Ratelimit-Policy", policies)
-	join(h, "Ratelimit", state)
-	if t.gate.legacyHeaders {
-		t.announceLegacy(h)
-	}
+// joinEarlier adds to what a middleware before this one, of ours as a rule, has said
+// of its limits (classic wiring).
+func joinEarlier(out http.Header, p *pass, state string) {
+	out["Ratelimit-Policy"] = join(out["Ratelimit-Policy"], p.policy[0])
+	out["Ratelimit"] = join(out["Ratelimit"], state)
 }
 
-// join adds items to a list header that a middleware of ours before this one
-// may have begun (classic wiring).
-func join(h http.Header, name, items string) {
-	if earlier := h[name]; earlier != nil && items != "" {
+func join(earlier []string, items string) []string {
+	if len(earlier) > 0 {
 		items = earlier[0] + ", " + items
 	}
-	if items != "" {
-		h[name] = []string{items}
-	}
-}
-
-// reset is when the quota is worth asking about again: at the end of the
-// window, or for a client that is out of it when a request could pass.
-func (t *toll) reset(i int) time.Duration {
-	if a := &t.answers[i]; a.Verdict == limit.Denied {
-		return a.RetryAfter
-	}
-	return t.answers[i].Reset
+	return []string{items}
 }
 
 var legacyNames = []string{"X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"}
@@ -430,18 +372,25 @@ func legacyOf(h http.Header) [][]string {
 }
 
 // announceLegacy writes the X-RateLimit headers of the limit closest to its
-// end; X-RateLimit-Reset is in seconds.
-func (t *toll) announceLegacy(h http.Header) {
+// end; X-RateLimit-Reset is in seconds, for a client that is out of it until a
+// request could pass.
+func announceLegacy(h http.Header, p *pass, answers []limit.Answer) {
 	least := -1
-	for i := range t.answers {
-		if t.answers[i].Verdict != limit.Undecided && (least < 0 || t.answers[i].Remaining < t.answers[least].Remaining) {
+	for i := range answers {
+		decided := answers[i].Verdict != limit.Undecided && answers[i].Verdict != limit.Needless
+		if decided && (least < 0 || answers[i].Remaining < answers[least].Remaining) {
 			least = i
 		}
 	}
 	if least < 0 {
 		return
 	}
-	for i, n := range []int64{t.asks[least].Limit, t.answers[least].Remaining, seconds(t.reset(least))} {
+	a := &answers[least]
+	reset := a.Reset
+	if a.Verdict == limit.Denied {
+		reset = a.RetryAfter
+	}
+	for i, n := range []int64{p.asks[least].Limit, a.Remaining, seconds(reset)} {
 		value := strconv.FormatInt(n, 10)
 		if earlier := h[legacyNames[i]]; earlier != nil {
 			earlier[0] = value // in place: a middleware of ours before this one insists on its own (response.go)
@@ -449,21 +398,6 @@ func (t *toll) announceLegacy(h http.Header) {
 			h[legacyNames[i]] = []string{value}
 		}
 	}
-}
-
-// inOrder are the indexes of the rules by configured position. They were asked
-// in that order but for limits on users, which come after the others.
-func (t *toll) inOrder() []int {
-	order := make([]int, len(t.rules))
-	for i := range order {
-		at := i
-		for at > 0 && t.rules[order[at-1]].position > t.rules[i].position {
-			order[at] = order[at-1]
-			at--
-		}
-		order[at] = i
-	}
-	return order
 }
 
 // policyOf is the limit's item of RateLimit-Policy: `"per-user";q=100;w=60`.

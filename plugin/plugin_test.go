@@ -275,11 +275,9 @@ func TestTwoGatesOnOneWay(t *testing.T) {
 	if got := w.Header()["X-Request-Id"]; len(got) != 1 || got[0] != id || !canonicalUUID.MatchString(id) || id == "00000000-0000-4000-8000-000000000000" {
 		t.Errorf("the client got %q, the service %q", got, id)
 	}
-	h := http.Header{}
-	join(h, "Ratelimit", `"a";r=1;t=2`)
-	join(h, "Ratelimit", `"b";r=3;t=4`)
-	join(h, "Ratelimit", "")
-	if got := h.Get("RateLimit"); got != `"a";r=1;t=2, "b";r=3;t=4` {
+	h := http.Header{"Ratelimit": {`"a";r=1;t=2`}, "Ratelimit-Policy": {`"a";q=3`}}
+	joinEarlier(h, &pass{policy: []string{`"b";q=4`}}, `"b";r=3;t=4`)
+	if got := h.Get("RateLimit") + " " + h.Get("RateLimit-Policy"); got != `"a";r=1;t=2, "b";r=3;t=4 "a";q=3, "b";q=4` {
 		t.Errorf("RateLimit: %s", got)
 	}
 }

@@ -3,9 +3,7 @@ package plugin
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"os"
 	"strconv"
 	"sync"
@@ -26,7 +24,6 @@ import (
 //	accounts   what the heartbeat tells       one a key prefix
 //	decisions  answers of authsvc             one an `auth` section and backend
 //	limiters   leases and denials             one a limit's name and window, and backend
-//	findings   what steady.go keeps           one a configuration, with the above
 //	mistakes   of which the log has been told one a middleware and configuration
 //
 // A handler holds what it uses for as long as the context that New was given:
@@ -39,8 +36,7 @@ var (
 	backends  = &registry{entries: map[string]*entry{}}
 	deciders  = &registry{entries: map[string]*entry{}}
 	limiters  = &registry{entries: map[string]*entry{}}
-	findings  = &registry{entries: map[string]*entry{}}
-	opened    atomic.Int64 // backends and caches of decisions so far
+	opened    atomic.Int64 // backends, caches of decisions and limits so far
 	idleFor   = 60 * time.Second
 	startedAt = time.Now()
 	mistakes  = &told{said: map[string]<-chan struct{}{}}
@@ -155,6 +151,7 @@ type backend struct {
 	account  *account
 	log      func(level, message string)
 	allowed  atomic.Int64 // requests that passed every limit, but for decisions.passed
+	memory   *memory      // of gates that ask for no credential
 
 	mu        sync.Mutex
 	decisions []*decisions // for their counters
@@ -173,7 +170,7 @@ func holdBackend(ctx context.Context, s *redisSettings) *backend {
 }
 
 func openBackend(s *redisSettings) *backend {
-	b := &backend{identity: unique(s.identity), account: accountOf(s.keyPrefix), stream: newEventStream(clock, s.keyPrefix+":events")}
+	b := &backend{identity: unique(s.identity), account: accountOf(s.keyPrefix), stream: newEventStream(clock, s.keyPrefix+":events"), memory: newMemory()}
 	b.log = backends.whileHeld(s.identity, logLine)
 	config := s.client
 	config.Log = b.log
@@ -214,6 +211,7 @@ func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 
 // limitState is what a limit has over all its routers.
 type limitState struct {
+	identity string // among all there have been
 	limiter  *limit.Limiter
 	oddities oddities
 }
@@ -223,30 +221,15 @@ func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subn
 	state := limiters.hold(ctx, b.identity+"\n"+rule.name+"\n"+rule.window.String(), func() (interface{}, func()) {
 		l := b.engine.Limiter(rule.name, rule.window, maxKeys)
 		end := b.account.use(rule)
-		return &limitState{limiter: l}, func() {
+		return &limitState{identity: unique(rule.name), limiter: l}, func() {
 			b.engine.Drop(l)
 			end()
 		}
 	}).(*limitState)
-	rule.limiter, rule.oddities = state.limiter, &state.oddities
+	rule.limiter, rule.oddities, rule.state = state.limiter, &state.oddities, state.identity
 	rule.limiter.Allow(maxKeys)
 	rule.limiter.Use(policy)
 	b.account.define(rule, subnet)
-}
-
-// holdStandings are those of all routers that have the gate's configuration, over
-// the backend and the decisions that it holds: a user's is kept once, on however
-// many routes.
-func holdStandings(ctx context.Context, g *gate, config *Config) *standings {
-	text, _ := json.Marshal(config) // strings alone
-	sum := sha256.Sum256(text)
-	over := g.backend.identity
-	if g.decisions != nil {
-		over = g.decisions.identity
-	}
-	return findings.hold(ctx, over+"\n"+hex.EncodeToString(sum[:]), func() (interface{}, func()) {
-		return &standings{}, func() {}
-	}).(*standings)
 }
 
 // unique is the identity of what is opened by a configuration now. What another

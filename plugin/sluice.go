@@ -6,10 +6,11 @@
 //	requestid.go  a name for the request, on its way in and out
 //	headers.go    what only the auth step may set is removed
 //	sluice.go     a target that HTTP/1.1 cannot carry is refused
-//	limits.go     limits that need no identity: address, a client's header, global
-//	identity.go   the credential is judged: from memory (decisions.go), which
-//	              events.go keeps honest, or by authsvc (authclient.go)
-//	limits.go     limits on users, and all that go by what identity.go found out
+//	pass.go       what is known of such requests is recalled, or found out:
+//	limits.go       limits that need no identity: address, a client's header, global
+//	identity.go     the credential is judged: from memory (decisions.go), which
+//	                events.go keeps honest, or by authsvc (authclient.go)
+//	limits.go     limits on users, and all others where nothing had to be found out
 //	response.go   on to the service
 //
 // and refusal.go writes the answer where one of them says no. The limits
@@ -29,11 +30,13 @@ package plugin
 
 import (
 	"context"
+	"crypto/sha256"
 	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
@@ -54,25 +57,27 @@ type gate struct {
 	engine       *limit.Engine
 	policy       limit.Policy
 	rules        []*limitRule // in configured order, those that are asked whoever comes
-	clientLimits []*limitRule // of them those that need no identity
+	clientLimits []*limitRule // of them those that need no identity, and are asked before it
 	doubtLimits  []*limitRule // clientLimits, and those that count the gate's judgement alone
-	userLimits   []*limitRule // those that do: by user, or by what else the auth step says
 	exemptIPs    []netip.Prefix
 	exemptUsers  map[string]bool
 
 	dryRun        bool
 	legacyHeaders bool
+	vouched       bool // trusted proxies may name a request
+	disarms       bool // the credential stays here
 
-	plain     bool // there is nothing to ask
-	vouched   bool // trusted proxies may name a request
-	steady    bool // serveSteady can serve
-	bound     bool // a standing is of one credential at one address
-	disarms   bool // the credential stays here
-	awaited   bool // the answer decides whether some permit counts
-	standings *standings
-	events    *atomic.Int64 // the state of the stream of revocations
-	passed    *atomic.Int64 // requests that serveSteady let pass
-	quiet     atomic.Int64  // answers that left our headers alone (response.go)
+	// By what passes are found (pass.go).
+	asks       bool     // there is something to find out
+	kind       string   // of the passes
+	credential string   // the header
+	byMore     bool     // and more than that:
+	byAddress  bool     // the client's
+	inputs     []string // and other headers
+	memory     *memory
+
+	quiet    atomic.Int64 // answers that left our headers alone (response.go)
+	uncalled atomic.Int64 // requests that nobody limits nor judges
 }
 
 // New builds the middleware. It never needs the network, and fails for no
@@ -97,21 +102,19 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		dryRun:          s.dryRun,
 		vouched:         len(s.address.trusted) > 0,
 		legacyHeaders:   s.legacyHeaders,
+		disarms:         s.auth != nil && !s.auth.keepAuthorization,
 	}
 	if len(s.limits) > 0 || s.auth != nil {
 		g.backend = holdBackend(ctx, &s.redis)
 		g.engine = g.backend.engine
-		g.passed = &g.backend.allowed
 	}
 	if s.auth != nil {
 		g.decisions = holdDecisions(ctx, s, g.backend)
-		g.passed = &g.decisions.passed
-		g.events = &g.backend.stream.state
 	}
-	for i, rule := range s.limits {
-		rule.position = i
+	for _, rule := range s.limits {
 		rule.awaited = rule.count != nil || rule.refund != nil
-		rule.identified = needsIdentity(rule, s.auth)
+		rule.told = rule.key == keyHeader && s.auth != nil && contains(s.auth.responseHeaders, rule.keyHeader)
+		rule.identified = rule.told || needsIdentity(rule, s.auth)
 		holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet, s.policy)
 		rule.policy = rule.describe(rule.limit)
 		rule.denial = denialHead(rule)
@@ -121,32 +124,26 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 			continue
 		}
 		g.rules = append(g.rules, rule)
-		if rule.identified {
-			g.userLimits = append(g.userLimits, rule)
-		} else {
+		if !rule.identified {
 			g.clientLimits = append(g.clientLimits, rule)
 			g.doubtLimits = append(g.doubtLimits, rule)
 		}
 	}
-	g.plain = g.auth == nil && len(g.rules) == 0 && !g.trustUserHeader
-	g.prepareSteady()
-	if g.steady {
-		g.standings = holdStandings(ctx, g, config)
-	}
+	g.prepare(config)
 	return g, nil
 }
 
-// ServeHTTP is the pipeline, or the short way through it (steady.go). What every
-// request needs is written out here, for the interpreter's sake.
+// ServeHTTP is the way of every request, in any configuration. Interpreted, each
+// expression in a function costs each of its calls an allocation, so what is rare is
+// a call (BenchmarkHotPath in test/forms).
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out, h := w.Header(), r.Header
 	id := out[requestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
 	if id == nil {
 		if g.vouched {
 			id = vouchedID(g, r)
-		}
-		if id == nil {
-			id = newUUID()
+		} else {
+			id = <-uuids
 		}
 	}
 	h[requestIDHeader] = id
@@ -154,94 +151,102 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for _, name := range g.stripped {
 		delete(h, name)
 	}
+	if h["Connection"] != nil || r.ProtoMajor > 1 || r.Method == http.MethodConnect {
+		if !carriable(w, r, h, id) {
+			return
+		}
+	}
+	if g.asks || len(h["Authorization"]) > 1 {
+		if !admit(g, w, r, h, out, id) {
+			return
+		}
+	}
+	if r.ContentLength != 0 || g.quiet.Load() < watchedFirst {
+		watch(g, w, r, out, nil)
+		return
+	}
+	g.next.ServeHTTP(w, r)
+	if len(out[requestIDHeader]) != 1 || len(out["Ratelimit"]) > 1 || len(out["Ratelimit-Policy"]) > 1 {
+		g.quiet.Store(talksOver)
+	}
+}
+
+// carriable mends or refuses what the way to the service could not carry.
+func carriable(w http.ResponseWriter, r *http.Request, h http.Header, id []string) bool {
 	if h["Connection"] != nil {
 		cutConnection(h)
 	}
-	if r.ProtoMajor > 1 {
-		if refuseTarget(w, r, id) {
-			return
-		}
-	} else if r.Method == http.MethodConnect {
+	switch {
+	case r.ProtoMajor <= 1 && r.Method == http.MethodConnect:
 		tunnel().write(w, r, id[0])
-		return
-	}
-	if g.steady {
-		if serveSteady(g, w, r, h, out, id) {
-			return
-		}
-	}
-	servePipeline(g, w, r, out, id)
-}
-
-// refuseTarget refuses white space in a query: Go's server takes it over HTTP/2,
-// and in HTTP/1.1 it would end the target.
-func refuseTarget(w http.ResponseWriter, r *http.Request, id []string) bool {
-	if strings.IndexByte(r.URL.RawQuery, ' ') < 0 {
+		return false
+	case r.ProtoMajor > 1 && strings.IndexByte(r.URL.RawQuery, ' ') >= 0:
+		// Go's server takes white space over HTTP/2, and in HTTP/1.1 it would end the target.
+		brokenTarget().write(w, r, id[0])
 		return false
 	}
-	brokenTarget().write(w, r, id[0])
 	return true
 }
 
-// servePipeline takes every step by itself. (A function of its own, for the
-// interpreter's sake: what is in ServeHTTP costs the short way too.)
-func servePipeline(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, id []string) {
-	if g.plain && len(r.Header["Authorization"]) < 2 {
-		if r.ContentLength != 0 || g.quiet.Load() < watchedFirst {
-			watch(g, w, r, out, nil)
-			return
-		}
-		g.next.ServeHTTP(w, r)
-		if len(out[requestIDHeader]) != 1 {
-			g.quiet.Store(talksOver)
-		}
-		return
+// admit asks who it is and whether they may, now. What is known of such requests it
+// recalls; what is not, it finds out, and goes on alike. It reports whether the
+// request is to go on to the service: one that is refused has been answered, and so
+// has one whose answer decides whether its permits count.
+func admit(g *gate, w http.ResponseWriter, r *http.Request, h, out http.Header, id []string) bool {
+	subject := g.kind
+	for _, credential := range h[g.credential] {
+		subject += credential + "\n"
 	}
-	t := toll{gate: g}
-	no := g.admit(&t, r)
-	t.announce(out)
-	if g.steady && (len(t.answers) == 0 || t.answers[0].Remembered) {
-		keepStanding(g, &t, r)
+	if g.byMore {
+		subject += describe(g, r, h)
+	}
+	now := int64(time.Since(startedAt))
+	m := g.memory
+	m.mu.RLock()
+	p := m.passes[sha256.Sum256([]byte(subject))]
+	m.mu.RUnlock()
+	if p == nil || now >= p.until {
+		p = findOut(g, r, subject)
+		now = clock() // the auth service may have taken a second (RULES 15)
+	}
+	if g.disarms {
+		delete(h, "Authorization")
+	}
+	for i, name := range p.names { // of a denial too: the access log tells whose it was
+		h[name] = p.values[i]
+	}
+	no, answers := p.no, p.answers
+	if p.places != nil {
+		if answers == nil {
+			answers = make([]limit.Answer, len(p.asks))
+		}
+		state, verdict := limit.Spend(p.places, now, answers)
+		if verdict != granted {
+			state, no = decide(g, p, state, verdict, answers)
+		}
+		if out["Ratelimit"] != nil {
+			joinEarlier(out, p, state)
+		} else {
+			out["Ratelimit-Policy"] = p.policy
+			out["Ratelimit"] = []string{state}
+		}
+		if g.legacyHeaders {
+			announceLegacy(out, p, answers)
+		}
 	}
 	if no != nil {
-		no.write(w, r, id[0])
-		return
+		refuse(w, r, out, no, id[0])
+		return false
 	}
-	watch(g, w, r, out, t.holds)
+	p.passed.Add(1)
+	if p.awaited {
+		watch(g, w, r, out, takeHolds(g, p, answers))
+		return false
+	}
+	return true
 }
 
-// admit asks who it is and whether they may.
-func (g *gate) admit(t *toll, r *http.Request) *refusal {
-	exempt := len(g.exemptIPs) > 0 && within(g.exemptIPs, g.address.address(r))
-	limits := g.clientLimits
-	if len(g.doubtLimits) > len(limits) && g.mustJudge(r) {
-		limits = g.doubtLimits
-	}
-	if len(limits) > 0 && !exempt {
-		if no := t.demand(limits, r, ""); no != nil {
-			return no
-		}
-	}
-	who, no := g.identify(r)
-	t.who = who.decision
-	if no != nil {
-		settleByGate(t.holds, no.status)
-		return no
-	}
-	if len(limits) > len(g.clientLimits) {
-		t.acquit()
-	}
-	if len(g.userLimits) > 0 && !exempt && !g.exemptUsers[who.user] {
-		if no := t.demand(g.userLimits, r, who.limited); no != nil {
-			t.giveBack()
-			return no
-		}
-	}
-	if g.backend != nil {
-		g.backend.allowed.Add(1)
-	}
-	return nil
-}
+const granted = limit.Granted // as a name of this package it is no expression to the interpreter
 
 // told remembers of which mistakes the log has been told.
 type told struct {

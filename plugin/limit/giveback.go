@@ -110,10 +110,15 @@ type holds struct {
 	open list.List // *Hold, oldest first
 }
 
-// Hold notes that the permit of a is not settled yet.
+// Hold takes over the permit of a granted answer, which is not settled yet; nil
+// where the answer has none.
 func (e *Engine) Hold(a *Answer, now int64) *Hold {
-	h := &Hold{engine: e, answer: *a, since: now}
 	b := a.bucket
+	if a.Verdict != Granted || b == nil {
+		return nil
+	}
+	h := &Hold{engine: e, answer: *a, since: now}
+	a.bucket = nil
 	b.mu.Lock()
 	b.unsettled++
 	b.mu.Unlock()

@@ -68,13 +68,13 @@ type bucket struct {
 	atSweep int64 // lease.left when the sweeper passed last
 }
 
-// spend answers what the key's lease or a remembered denial can answer, and is
-// Undecided otherwise. It and what it calls are functions, not methods, because
-// the interpreter takes four times as long for a method.
-func spend(ask *Ask, answer *Answer, now int64) Verdict {
+// spend answers what the key's lease or a remembered denial can answer. It and what
+// it calls are functions, not methods, because the interpreter takes four times as
+// long for a method.
+func spend(ask *Ask, answer *Answer, now int64) {
 	b := ask.Limiter.table.known(ask.Key)
 	if b == nil {
-		return Undecided
+		return
 	}
 	answer.bucket = b
 	b.mu.Lock()
@@ -83,11 +83,9 @@ func spend(ask *Ask, answer *Answer, now int64) Verdict {
 		deniedLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now)
 	}
 	b.mu.Unlock()
-	answer.Remembered = answer.Verdict != Undecided
 	if answer.Verdict == Granted && answer.lease.alone {
 		countAlone(b.limiter.engine, &answer.Outcome)
 	}
-	return answer.Verdict
 }
 
 // join makes the request wait for a call, its own or one that it shares, and

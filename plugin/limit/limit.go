@@ -79,20 +79,21 @@ type Ask struct {
 type Verdict int
 
 // Granted holds a permit, Denied has none to give, Unavailable cannot decide
-// (Redis is away and the policy is Deny). The zero Verdict is Undecided.
+// (Redis is away and the policy is Deny), Needless was not asked, since another
+// limit denies. The zero Verdict is Undecided.
 const (
 	Undecided Verdict = iota
 	Granted
 	Denied
 	Unavailable
+	Needless
 )
 
 // Answer is the outcome of one Ask. With limit 10 a second of which 6 are in
 // use, a granted answer has Remaining 3.
 type Answer struct {
 	Outcome
-	Remembered bool // decided by memory alone
-	bucket     *bucket
+	bucket *bucket
 }
 
 // Outcome is what was decided, and the permit that came of it.
@@ -319,17 +320,20 @@ func (e *Engine) Keys() int64 {
 }
 
 // Take takes a permit at every limit of asks, or at none (I7), and reports
-// whether it did. answers has the length of asks; an answer that the outcome
-// of another made needless stays Undecided. It waits for a silent Redis at
-// most once a timeout, for a busy one a quarter of a second, and never for one that
-// is away.
+// whether it did. answers has the length of asks; those that are decided already
+// stand. An answer that the outcome of another made needless becomes Needless. It
+// waits for a silent Redis at most once a timeout, for a busy one a quarter of a
+// second, and never for one that is away.
 func (e *Engine) Take(p *Policy, asks []Ask, answers []Answer) bool {
 	now := e.clock()
 	missing, denied := 0, 0
 	for i := range asks {
 		// All of them, though one denial decides: the client is told of the
 		// limit that denies for longest.
-		switch spend(&asks[i], &answers[i], now) {
+		if answers[i].Verdict == Undecided {
+			spend(&asks[i], &answers[i], now)
+		}
+		switch answers[i].Verdict {
 		case Undecided:
 			missing++
 		case Denied:
@@ -366,6 +370,9 @@ func (e *Engine) Take(p *Policy, asks []Ask, answers []Answer) bool {
 // refused gives back what the other limits granted.
 func (e *Engine) refused(answers []Answer) bool {
 	for i := range answers {
+		if answers[i].Verdict == Undecided {
+			answers[i].Verdict = Needless
+		}
 		e.GiveBack(&answers[i])
 	}
 	return false

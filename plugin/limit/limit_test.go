@@ -814,15 +814,18 @@ func TestI6Places(t *testing.T) {
 		limiter := e.Limiter("l", time.Hour, capacity)
 		take := func(key string) *Place { // takes the one permit: the next is denied
 			ask := Ask{Limiter: limiter, Key: key, Limit: 1, Cost: 1}
-			e.Take(&gates[0].policy, []Ask{ask}, make([]Answer, 1))
-			return NewPlace(&ask, e.Now(), "", true, nil)
+			p, _ := NewPlace(&ask, 0, "", nil)
+			answers := make([]Answer, 1)
+			Spend(p, e.Now(), answers)
+			e.Take(&gates[0].policy, []Ask{ask}, answers)
+			return p
 		}
 		places := map[string]*Place{}
 		for n := range capacity {
 			places[fmt.Sprint(n)] = take(fmt.Sprint(n))
 		}
 		denied := func(key string) bool {
-			_, verdict := Spend(places[key], e.Now(), make([]Spent, 1))
+			_, verdict := Spend(places[key], e.Now(), make([]Answer, 1))
 			return verdict == Denied
 		}
 		for n := 0; limiter.table.known("1") != nil; n++ {
@@ -840,8 +843,10 @@ func TestI6Places(t *testing.T) {
 		if denied("1") {
 			t.Error("a key that made room answers still")
 		}
-		if NewPlace(&Ask{Limiter: limiter, Key: "0", Limit: 1, Cost: 2}, e.Now(), "", true, nil) != nil {
-			t.Error("a request that no waiting helps has a place, where it would be told to wait")
+		answers := make([]Answer, 1)
+		large, _ := NewPlace(&Ask{Limiter: limiter, Key: "0", Limit: 1, Cost: 2}, 0, "", nil)
+		if _, verdict := Spend(large, e.Now(), answers); verdict != Denied || answers[0].RetryAfter != 0 {
+			t.Error("a request that no waiting helps is told to wait")
 		}
 	})
 }

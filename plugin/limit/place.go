@@ -16,70 +16,67 @@ type Place struct {
 	permits int64
 	cost    int64
 	head    string // what stands before the number in RateLimit
-	final   bool   // a denial here needs no other limit's word
+	index   int    // of its answer
 	next    *Place
 }
 
-// NewPlace puts a place for such requests before a chain of others. It is nil
-// for a key that memory says nothing of at the moment. In RateLimit the limit is
-// called head. Where a denial is not final, Spend leaves it to others.
-func NewPlace(ask *Ask, now int64, head string, final bool, next *Place) *Place {
-	b := ask.Limiter.table.known(ask.Key)
-	if b == nil || ask.Cost > ask.Limit {
-		return nil
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if now >= b.denial.until && (b.lease == nil || b.lease.left < ask.Cost) {
-		return nil
-	}
-	return &Place{bucket: b, permits: ask.Limit, cost: ask.Cost, head: head, final: final, next: next}
+// NewPlace puts a place for such requests before a chain of others, and tells
+// whether it is worth keeping: a key that finds no room in the table has a bucket
+// for one request. Its answer has the given index; in RateLimit the limit is called
+// head.
+func NewPlace(ask *Ask, index int, head string, next *Place) (p *Place, keep bool) {
+	b := ask.Limiter.table.find(ask.Limiter, ask.Key)
+	p = &Place{bucket: b, permits: ask.Limit, cost: ask.Cost, head: head, index: index, next: next}
+	return p, ask.Limiter.table.known(ask.Key) == b
 }
 
-// Spent is what became of a request at one place.
-type Spent struct {
-	Denied     bool
-	RetryAfter time.Duration // of a denial
-
-	lease *lease // that the permit came from
-}
-
-// Spend takes a permit at each place of a chain, or at none (I7), by what memory
-// says alone; spent has room for them. Granted comes with the value of RateLimit.
-// So does Denied, by one place or more: what the others granted has to go back
-// (Return).
-// Undecided, where memory does not tell, leaves nothing taken.
+// Spend takes a permit at each place of a chain by what memory says, and fills in
+// the answers; those that are decided already it only reads. It is the worst of the
+// verdicts, and the value of RateLimit for all that are decided. Where it is Denied,
+// what others granted has to go back (GiveBack); where it is Undecided, Take has
+// to be asked before that.
 //
 // This is the way of nearly every request. It is one function, with few calls,
 // for any number of places, because the interpreter makes room for each
 // expression, executed or not, and takes long for a call: BenchmarkHotPath in
 // test/forms.
-func Spend(first *Place, now int64, spent []Spent) (string, Verdict) {
-	state, verdict, i := make([]byte, 0, 128), Granted, 0
+func Spend(first *Place, now int64, answers []Answer) (string, Verdict) {
+	state := make([]byte, 0, 128)
+	verdict := Granted
 	for p := first; p != nil; p = p.next {
-		b, remaining, wait := p.bucket, int64(0), int64(0)
-		b.mu.Lock()
-		b.used = true
-		if h := b.lease; h != nil && h.left >= p.cost && h.limit == p.permits && now < h.until {
-			h.left -= p.cost
-			b.demand.taken += p.cost
-			remaining = (h.left + h.room) / p.cost
-			b.mu.Unlock()
-			wait = h.ends - now
-			spent[i].lease = h
-			if h.alone {
-				spentAlone(b)
+		a := &answers[p.index]
+		if a.Verdict == Undecided {
+			b := p.bucket
+			a.bucket = b
+			b.mu.Lock()
+			b.used = true
+			h := b.lease
+			if h != nil && h.left >= p.cost && h.limit == p.permits && now < h.until {
+				h.left -= p.cost
+				b.demand.taken += p.cost
+				a.Remaining = (h.left + h.room) / p.cost
+				b.mu.Unlock()
+				a.Verdict = Granted
+				a.Reset = time.Duration(h.ends - now)
+				a.lease = h
+				a.cost = p.cost
+				if h.alone {
+					spentAlone(b, a)
+				}
+			} else {
+				denyAt(p, now, a)
 			}
-		} else {
-			if wait = denyAt(p, now, &spent[i]); wait < 0 {
-				Return(first, spent[:i])
-				return "", Undecided
-			}
-			verdict = Denied
 		}
-		state = strconv.AppendInt(append(state, p.head...), remaining, 10)
-		state = strconv.AppendInt(append(state, ";t="...), (wait+almostSecond)/second, 10)
-		i++
+		if a.Verdict != Granted {
+			if verdict = worse(verdict, a); a.Reset < 0 {
+				continue
+			}
+		}
+		state = strconv.AppendInt(append(state, p.head...), a.Remaining, 10)
+		state = strconv.AppendInt(append(state, ";t="...), (int64(a.Reset)+almostSecond)/second, 10)
+	}
+	if verdict != Granted {
+		state = withoutFirst(state)
 	}
 	return string(state), verdict
 }
@@ -89,45 +86,63 @@ const (
 	almostSecond = second - 1
 )
 
-// denyAt is the remembered denial at a place whose lease has nothing to give: it
-// unlocks the bucket, and is the time to wait; negative where memory does not
-// tell, or does not tell all.
-func denyAt(p *Place, now int64, s *Spent) int64 {
-	b, wait := p.bucket, int64(-1)
-	if p.final && coveredLocked(b, p.permits, p.cost, now) {
-		wait = retryLocked(b, now)
-		s.Denied = true
-		s.RetryAfter = time.Duration(wait)
+// denyAt is the remembered denial at a place whose lease has nothing to give, if
+// memory tells. It unlocks the bucket.
+func denyAt(p *Place, now int64, a *Answer) {
+	b := p.bucket
+	if p.cost > p.permits { // only a limitHeader can say so; a configured one is refused at load
+		a.Verdict = Denied
+	} else {
+		deniedLocked(b, p.permits, p.cost, &a.Outcome, now)
 	}
 	b.mu.Unlock()
-	return wait
 }
 
 // spentAlone counts a permit that was set aside without Redis.
-func spentAlone(b *bucket) {
-	b.limiter.engine.Degraded.Add(1)
+func spentAlone(b *bucket, a *Answer) {
+	countAlone(b.limiter.engine, &a.Outcome)
 }
 
-// Return gives back what was granted at the places of a chain.
-func Return(first *Place, spent []Spent) {
-	answers := Answers(first, spent)
-	for i := range answers {
-		first.bucket.limiter.engine.GiveBack(&answers[i])
-	}
-}
-
-// Answers are the permits that were taken at the places of a chain, for Hold.
-func Answers(first *Place, spent []Spent) []Answer {
-	answers := make([]Answer, len(spent))
-	p := first
-	for i := range spent {
-		if h := spent[i].lease; h != nil {
-			answers[i].bucket = p.bucket
-			answers[i].Verdict = Granted
-			answers[i].lease = h
-			answers[i].cost = p.cost
+// worse is the verdict of several of which one is not granted. Where there is
+// nothing to say of that one, its Reset is negative; of a denial a client is told
+// when a request could pass.
+func worse(verdict Verdict, a *Answer) Verdict {
+	switch a.Verdict {
+	case Undecided:
+		a.Reset = -1
+		if verdict == Granted {
+			verdict = Undecided
 		}
-		p = p.next
+		return verdict
+	case Needless:
+		a.Reset = -1
+		return verdict
+	case Denied:
+		a.Reset = a.RetryAfter
+		if verdict != Unavailable {
+			verdict = Denied
+		}
+		return verdict
 	}
-	return answers
+	return Unavailable
+}
+
+// withoutFirst is the text without the comma before a first place of which there
+// is nothing to say.
+func withoutFirst(state []byte) []byte {
+	if len(state) > 2 && state[0] == ',' {
+		state = state[2:]
+	}
+	return state
+}
+
+// Moved tells whether a place's bucket has made room for others, so that the
+// answer came from another one.
+func Moved(first *Place, answers []Answer) bool {
+	for p := first; p != nil; p = p.next {
+		if b := answers[p.index].bucket; b != nil && b != p.bucket {
+			return true
+		}
+	}
+	return false
 }

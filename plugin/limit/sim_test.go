@@ -327,36 +327,40 @@ func (i *instance) leave() {
 	i.engine.Close()
 }
 
-// take spends where such a request has spent before, and asks otherwise: the
-// plugin's two ways.
+// take spends where such a request has spent before, and asks Redis where memory does
+// not tell: as the plugin does.
 func (i *instance) take(asks []Ask) (bool, []Answer) {
 	kind := fmt.Sprint(asks)
-	if first, ok := i.places.Load(kind); ok {
-		spent := make([]Spent, len(asks))
-		if _, verdict := Spend(first.(*Place), i.engine.Now(), spent); verdict != Undecided {
-			i.world.steadily.Add(1)
-			answers := Answers(first.(*Place), spent)
-			for n := range spent {
-				if spent[n].Denied {
-					answers[n].Verdict, answers[n].RetryAfter = Denied, spent[n].RetryAfter
-				}
-			}
-			if verdict == Denied {
-				Return(first.(*Place), spent)
-			}
-			return verdict == Granted, answers
+	var first *Place
+	if found, ok := i.places.Load(kind); ok {
+		first = found.(*Place)
+	} else {
+		lasting := true
+		for n := len(asks) - 1; n >= 0; n-- {
+			p, keep := NewPlace(&asks[n], n, "", first)
+			first, lasting = p, lasting && keep
+		}
+		if lasting {
+			i.places.Store(kind, first)
 		}
 	}
 	answers := make([]Answer, len(asks))
-	ok := i.engine.Take(&i.policy, asks, answers)
-	var first *Place
-	for n := len(asks) - 1; n >= 0; n-- {
-		if first = NewPlace(&asks[n], i.engine.Now(), "", true, first); first == nil {
-			return ok, answers
+	_, verdict := Spend(first, i.engine.Now(), answers)
+	if verdict == Undecided {
+		i.engine.Take(&i.policy, asks, answers)
+		if Moved(first, answers) {
+			i.places.Delete(kind)
+		}
+		_, verdict = Spend(first, 0, answers)
+	} else {
+		i.world.steadily.Add(1)
+	}
+	if verdict != Granted {
+		for n := range answers {
+			i.engine.GiveBack(&answers[n])
 		}
 	}
-	i.places.Store(kind, first)
-	return ok, answers
+	return verdict == Granted, answers
 }
 
 // request asks the given limits and writes down what was admitted.

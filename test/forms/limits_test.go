@@ -159,7 +159,7 @@ func TestTiersOfRoles(t *testing.T) {
 redis: REDIS
 auth: {addresses: ["AUTH"], responseHeaders: [X-User-ID, X-User-Roles]}
 limits: [{name: l%d, key: user, limit: 2, window: 1h, tierHeader: X-User-Roles, tiers: %s}]`, i, tt.tiers))
-			for range 2 { // from the pipeline, then from what it kept
+			for range 2 { // found out, then recalled
 				if got, want := ask(gate, as(fmt.Sprint("case", i))).Header().Get("RateLimit-Policy"), fmt.Sprintf(`"l%d";q=%d;w=3600`, i, tt.want); got != want {
 					t.Errorf("tiers %s of %q: %s, want %s", tt.tiers, tt.roles, got, want)
 				}

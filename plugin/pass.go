@@ -1,0 +1,347 @@
+package plugin
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"math"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
+)
+
+// pass is what is known of the requests of one kind: those with one credential, and
+// where the configuration goes by more, from one address and with the same values of
+// some headers (describe). It never changes, and holds nothing but what can be found
+// out again.
+type pass struct {
+	key   memoryKey // where memory has it
+	who   *decision // nobody, where no credential was judged
+	until int64     // monotonic ns: it stands as long as memory has it, but no longer
+
+	names  []string // of the headers that tell the service of the user
+	values [][]string
+
+	rules   []*limitRule // the limits that apply, in configured order
+	asks    []limit.Ask  // what is asked of each
+	places  *limit.Place // where: in memory
+	policy  []string     // RateLimit-Policy, as a header's values
+	awaited bool         // the answer decides whether some permit counts
+
+	lasting bool          // memory has room for each of its keys
+	passed  *atomic.Int64 // counts those who get through
+
+	// Of a pass that was just found out, and is one request's:
+	fresh   bool
+	partial bool           // of the limits that are asked before identity
+	answers []limit.Answer // of the limits that were asked already
+	holds   []hold
+	no      *refusal
+}
+
+// nobody's decision stands for ever.
+var nobody = &decision{fresh: math.MaxInt64}
+
+// memory is what requests look up: passes, and the decisions that they come of. A
+// pass that is in it stands, until its time: what ends it takes it out.
+type memory struct {
+	mu        sync.RWMutex
+	state     int64 // of the stream of revocations (events.go)
+	passes    map[memoryKey]*pass
+	age       int64 // how often all passes were forgotten
+	decisions map[memoryKey]*decision
+}
+
+// memoryKey is a SHA-256: of the whole credential, or of all that makes a kind of
+// requests. What clients prove themselves by is not kept.
+type memoryKey [sha256.Size]byte
+
+// mostPasses bounds them, to some 8 MB. Beyond it all are found out anew.
+const mostPasses = 1 << 14
+
+func newMemory() *memory {
+	return &memory{passes: map[memoryKey]*pass{}, decisions: map[memoryKey]*decision{}}
+}
+
+// keep has the next requests of the kind served by the pass, as long as its decision
+// stands: one that is not kept itself is out of revocations' reach.
+func (m *memory) keep(key memoryKey, p *pass) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	who := p.who
+	if who != nobody && m.decisions[who.key] != who {
+		return
+	}
+	if len(m.passes) >= mostPasses {
+		m.forgetPassesLocked()
+	}
+	p.key = key
+	p.until = who.standsUntil(m.state)
+	if who != nobody {
+		if who.age != m.age {
+			who.kinds = nil
+			who.age = m.age
+		}
+		if old := m.passes[key]; old == nil || old.who != who {
+			who.kinds = append(who.kinds, key)
+		}
+	}
+	m.passes[key] = p
+}
+
+func (m *memory) forgetPassesLocked() {
+	m.passes = map[memoryKey]*pass{}
+	m.age++
+}
+
+// doubt forgets all passes, since the stream of revocations has come to another
+// state.
+func (m *memory) doubt(state int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state = state
+	m.forgetPassesLocked()
+}
+
+// end takes out a decision, and the passes that came of it.
+func (m *memory) end(old *decision) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old.fresh = 0
+	if m.decisions[old.key] == old {
+		delete(m.decisions, old.key)
+	}
+	if old.age == m.age {
+		for _, key := range old.kinds {
+			delete(m.passes, key)
+		}
+	}
+	old.kinds = nil
+}
+
+// drop has the requests of a pass found out anew.
+func (m *memory) drop(p *pass) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.passes[p.key] == p {
+		m.passes[p.key] = &pass{who: p.who} // its decision lists the key already
+	}
+}
+
+// prepare finds out by what the requests of the gate differ, and which passes are
+// its own: those of all routers that have its configuration are found out once.
+func (g *gate) prepare(config *Config) {
+	g.asks = g.auth != nil || len(g.rules) > 0 || g.trustUserHeader
+	over := ""
+	switch {
+	case g.decisions != nil:
+		g.memory = g.decisions.memory
+		over = g.decisions.identity
+	case g.backend != nil:
+		g.memory = g.backend.memory
+		over = g.backend.identity
+	default:
+		g.memory = newMemory()
+	}
+	anonymous := g.auth == nil || g.auth.optional
+	g.byAddress = len(g.exemptIPs) > 0
+	if g.trustUserHeader {
+		g.inputs = append(g.inputs, g.userHeader)
+	}
+	for _, rule := range g.rules {
+		over += "\n" + rule.state
+		if rule.key == keyIP || rule.onMissing == missingIP && (rule.key == keyHeader || rule.key == keyUser && anonymous) {
+			g.byAddress = true
+		}
+		if rule.key == keyHeader && !rule.told {
+			g.inputs = append(g.inputs, rule.keyHeader)
+		}
+		if g.trustUserHeader {
+			g.inputs = append(g.inputs, rule.tierHeader, rule.limitHeader)
+		}
+	}
+	if g.byAddress && (g.address.depth > 0 || len(g.address.excluded) > 0) {
+		g.inputs = append(g.inputs, "X-Forwarded-For")
+	}
+	g.byMore = g.auth == nil || g.byAddress || len(g.inputs) > 0
+	if g.auth != nil {
+		g.credential = "Authorization"
+	}
+	text, _ := json.Marshal(config) // strings alone
+	sum := sha256.Sum256([]byte(over + "\n" + string(text)))
+	g.kind = hex.EncodeToString(sum[:]) + "\n"
+}
+
+// describe is what else than the credential a request's pass depends on. No value of
+// a field holds a line's end.
+func describe(g *gate, r *http.Request, h http.Header) string {
+	text := "\r"
+	if g.auth == nil && len(h["Authorization"]) > 1 {
+		text += "two" // is all that counts of it, and is refused
+	}
+	if g.byAddress {
+		text += r.RemoteAddr[:strings.LastIndexByte(r.RemoteAddr, ':')+1]
+	}
+	for _, name := range g.inputs {
+		text += "\r"
+		if name == hostField {
+			text += r.Host
+		}
+		for _, value := range h[name] {
+			text += value + "\n"
+		}
+	}
+	return text
+}
+
+// findOut finds out what no pass tells, in the order of RULES 15: limits that need
+// no identity, identity. The limits on users are left to whoever asks. Where it
+// refuses, the pass is of the limits that were asked before.
+func findOut(g *gate, r *http.Request, subject string) *pass {
+	exempt := len(g.exemptIPs) > 0 && within(g.exemptIPs, g.address.address(r))
+	credentials := r.Header["Authorization"]
+	var kept *decision
+	if g.auth != nil && len(credentials) == 1 {
+		kept = g.decisions.remembered(credentials[0])
+	}
+	rules := g.clientLimits
+	if len(g.doubtLimits) > len(rules) && kept == nil && (len(credentials) > 0 || !g.auth.optional) {
+		rules = g.doubtLimits
+	}
+	if exempt {
+		rules = nil
+	}
+	first, no := newPass(g, rules, r, visitor{})
+	if no != nil {
+		return &pass{no: no}
+	}
+	first.fresh, first.partial = true, true
+	first.answers = make([]limit.Answer, len(first.asks))
+	if state, verdict := limit.Spend(first.places, clock(), first.answers); verdict != granted {
+		if _, first.no = decide(g, first, state, verdict, first.answers); first.no != nil {
+			return first
+		}
+	}
+	first.holds = takeHolds(g, first, first.answers)
+	who, no := g.identify(r, credentials, kept)
+	if first.no = no; no != nil {
+		settleByGate(first.holds, no.status)
+		if g.dryRun {
+			countDenials(first, first.answers)
+		}
+		return first
+	}
+	rules = g.rules
+	if exempt {
+		rules = nil
+	} else if g.exemptUsers[who.user] {
+		rules = g.clientLimits
+	}
+	p, no := newPass(g, rules, r, who)
+	if first.no = no; no != nil {
+		giveBack(g, first)
+		return first
+	}
+	if p.lasting {
+		g.memory.keep(sha256.Sum256([]byte(subject)), p)
+	}
+	now := *p
+	moveOn(first, &now)
+	now.fresh = true
+	if g.backend != nil {
+		now.passed = &g.backend.allowed // its decision has been counted
+	}
+	return &now
+}
+
+// newPass is what the given limits ask of a request of such a visitor.
+func newPass(g *gate, rules []*limitRule, r *http.Request, who visitor) (*pass, *refusal) {
+	p := &pass{who: nobody, lasting: true, passed: &g.uncalled}
+	said := r.Header
+	if g.backend != nil {
+		p.passed = &g.backend.allowed
+	}
+	if who.decision != nil {
+		p.who = who.decision
+		p.names = who.decision.names
+		p.values = who.decision.values
+		p.passed = &g.decisions.passed
+		said = who.decision.headers
+	}
+	address := ""
+	for _, rule := range rules {
+		key := ""
+		switch rule.key {
+		case keyUser:
+			key = who.limited
+		case keyHeader:
+			value := ""
+			if rule.told {
+				value = headerValue(said[rule.keyHeader])
+			} else {
+				value = fieldValue(r, rule.keyHeader)
+			}
+			if value != "" {
+				key = limit.Key(limit.HeaderKey, value)
+			}
+		case keyGlobal:
+			key = limit.GlobalKey
+		}
+		if key == "" {
+			if rule.key != keyIP && rule.onMissing == missingDeny {
+				if g.dryRun {
+					continue
+				}
+				return nil, missingKey(rule)
+			}
+			if rule.key != keyIP && rule.onMissing == missingSkip {
+				continue
+			}
+			if address == "" {
+				address = limit.Key(limit.IPKey, g.address.client(r))
+			}
+			key = address
+		}
+		p.rules = append(p.rules, rule)
+		p.asks = append(p.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: permitted(rule, said), Cost: rule.cost})
+		p.awaited = p.awaited || rule.awaited
+	}
+	if len(p.rules) == 0 {
+		return p, nil
+	}
+	policy := ""
+	for i := len(p.rules) - 1; i >= 0; i-- {
+		rule, head, stays := p.rules[i], "", false
+		if i > 0 {
+			head = ", "
+		}
+		p.places, stays = limit.NewPlace(&p.asks[i], i, head+rule.quoted, p.places)
+		p.lasting = p.lasting && stays
+		policy = head + rule.policyOf(p.asks[i].Limit) + policy
+	}
+	p.policy = []string{policy}
+	return p, nil
+}
+
+// moveOn takes over what was decided for the first limits, and ends those that count
+// the gate's answers alone: the credential is good.
+func moveOn(first, p *pass) {
+	p.answers = make([]limit.Answer, len(p.rules))
+	for i, rule := range p.rules {
+		for j, earlier := range first.rules {
+			if earlier == rule {
+				p.answers[i] = first.answers[j]
+			}
+		}
+	}
+	for _, h := range first.holds {
+		if h.rule.countFrom == gatesAnswers {
+			h.held.Settle(false)
+		} else {
+			p.holds = append(p.holds, h)
+		}
+	}
+}
