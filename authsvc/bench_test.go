@@ -1,10 +1,13 @@
 package authsvc
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -68,6 +71,42 @@ func BenchmarkAuth(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkNewToken is one answer of /auth to a token that nobody showed before,
+// over one connection on loopback. What the client allocates is counted too, and
+// is as little as can be.
+func BenchmarkNewToken(b *testing.B) {
+	redis := redistest.Start(b)
+	r := open(b, testConfig(b, redis.Addr))
+	r.awaitStream()
+	connection, err := net.Dial("tcp", r.PublicAddr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer connection.Close()
+	answers := make([]byte, 4<<10)
+	var tokens []string
+	before := r.store.RoundTrips()
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(tokens) == 0 {
+			b.StopTimer()
+			for range 500 {
+				tokens = append(tokens, "GET /auth HTTP/1.1\r\nHost: authsvc\r\nAuthorization: Bearer "+issueWithoutRedis(b, r)+"\r\n\r\n")
+			}
+			b.StartTimer()
+		}
+		if _, err := io.WriteString(connection, tokens[0]); err != nil {
+			b.Fatal(err)
+		}
+		tokens = tokens[1:]
+		n, err := connection.Read(answers) // short as it is, it comes in one piece
+		if answer := answers[:n]; err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 OK\r\n")) || !bytes.HasSuffix(answer, []byte("\r\n\r\n")) {
+			b.Fatalf("%v %s", err, answer)
+		}
+	}
+	b.ReportMetric(float64(r.store.RoundTrips()-before)/float64(b.N), "round-trips/op")
 }
 
 type forgery struct{ name, compact string }

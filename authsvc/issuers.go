@@ -182,7 +182,6 @@ func (v *verifier) checkSignature(c *token.Compact) (payload []byte, by []*issue
 	var signer string // thumbprint
 	tried := make(map[string]bool)
 	var pending []string
-	err = fmt.Errorf("%w: alg %q, kid %.40q", token.ErrNoKey, c.Algorithm, c.KeyID)
 	for _, issuer := range v.issuers {
 		keys, ready := issuer.source.keys()
 		if !ready && issuer.accepts(c.Algorithm) {
@@ -211,6 +210,9 @@ func (v *verifier) checkSignature(c *token.Compact) (payload []byte, by []*issue
 	}
 	if pending != nil {
 		return nil, nil, fmt.Errorf("%w: %s", errKeysPending, strings.Join(pending, ", "))
+	}
+	if err == nil {
+		err = fmt.Errorf("%w: alg %q, kid %.40q", token.ErrNoKey, c.Algorithm, c.KeyID)
 	}
 	return nil, nil, err
 }

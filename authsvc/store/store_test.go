@@ -459,3 +459,23 @@ func (h *halfPipeline) ProcessPipelineHook(next goredis.ProcessPipelineHook) gor
 		return err
 	}
 }
+
+// TestNotesOfUsers: what is noted of many users at once is noted of each, and what
+// the newest token says stays.
+func TestNotesOfUsers(t *testing.T) {
+	s := listening(t, open(t, options(redistest.Start(t).Addr)))
+	const users = 2*mostTogether + 1
+	for _, plan := range []string{"free", "pro"} {
+		for i := range users {
+			q := question(fmt.Sprintf("%s-%d", plan, i), fmt.Sprintf("u%d", i))
+			q.Headers = [][2]string{{"X-User-Plan", plan}}
+			ask(t, s, q)
+		}
+	}
+	for i := range users {
+		redistest.Eventually(t, 10*time.Second, "the newest token is noted", func() bool {
+			headers, known, err := s.User(context.Background(), fmt.Sprintf("u%d", i))
+			return err == nil && known && headers["X-User-Plan"] == "pro"
+		})
+	}
+}
