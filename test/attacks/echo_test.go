@@ -31,6 +31,7 @@ type echo struct {
 	byID  map[string][]seen // "" holds requests without a name: nobody sent such
 	tape  bytes.Buffer
 	serve int
+	left  int // slow ones whose client went away
 }
 
 func startEcho(t *testing.T) *echo {
@@ -61,6 +62,9 @@ func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.Contains(r.RequestURI, "?slow"):
 		select {
 		case <-r.Context().Done():
+			e.mu.Lock()
+			e.left++
+			e.mu.Unlock()
 		case <-time.After(time.Second):
 		}
 	case err != nil, strings.Contains(r.RequestURI, "?dies"):
@@ -69,6 +73,8 @@ func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The name goes back, so that a client notices when it reads another's answer.
 	w.Header().Set(caseHeader, id)
 	switch {
+	case strings.Contains(r.RequestURI, "?closes"):
+		w.Header().Set("Connection", "close")
 	case strings.Contains(r.RequestURI, "fail=500"):
 		w.WriteHeader(http.StatusInternalServerError)
 	case strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
@@ -92,6 +98,13 @@ func (e *echo) served() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.serve
+}
+
+// abandoned is how many slow requests ended since nobody waited.
+func (e *echo) abandoned() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.left
 }
 
 // heard says whether a text was among the bytes that arrived since rewind.

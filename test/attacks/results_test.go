@@ -97,7 +97,7 @@ const head = `# Attacks on the running gateway
 
 Written by ` + "`cd test && go test ./attacks -timeout 40m -full`" + `. Traefik %s, %s/%s, %s, all on loopback.
 Attacks go through four ways in: HTTP/1.1 and HTTP/2, with and without TLS. Setups are both wirings with the plugin compiled in, the
-fast one interpreted, and the fast one on three gateways behind the balancer.
+fast one interpreted, on three gateways behind the balancer, and with Traefik's experimental.fastProxy.
 
 ## Cases
 
@@ -148,6 +148,10 @@ func writeResults(to io.Writer) error {
 	fmt.Fprintf(w, "\n## Advisories\n\nEach is a regression test on the path of Sluice's requests.\n\n| attack | source |\n|---|---|\n")
 	for _, a := range advisories {
 		fmt.Fprintf(w, "| %s | %s |\n", a.name, a.source)
+	}
+	fmt.Fprintf(w, "\n## What Traefik's fastProxy does otherwise\n\nFound by this suite and shown in each of its runs, beside the standard proxy, which does none of it. Cases of other classes that rest\non it are tried on the standard proxy alone.\n\n")
+	for _, d := range differences {
+		fmt.Fprintf(w, "- %s\n", d.what)
 	}
 	fmt.Fprintf(w, "\n## Exhaustion\n\n| attack | source |\n|---|---|\n")
 	for _, e := range exhausting {

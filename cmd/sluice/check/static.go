@@ -39,6 +39,9 @@ func Openings(tree map[string]any) (open, weak []string) {
 	if !is(at(tree, "experimental", "abortOnPluginFailure"), true) {
 		opened("experimental.abortOnPluginFailure: write true; the default is false, and with a plugin that fails to load the routes with a gate vanish, so that a broader route without one may take their requests")
 	}
+	if at(tree, "experimental", "fastProxy") != nil {
+		opened("experimental.fastProxy: to a request with an empty Host, which anybody can send, Traefik 3.7.13 dials the service without end; leave it out, or write passHostHeader: false for every service")
+	}
 	if is(at(tree, "api", "insecure"), true) {
 		opened("api.insecure: true serves the API and the dashboard to everyone on an entry point")
 	}

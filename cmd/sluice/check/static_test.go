@@ -30,6 +30,7 @@ func TestEveryClosingSettingIsAsserted(t *testing.T) {
 		{"global.sendAnonymousUsage", true, "global.sendAnonymousUsage"},
 		{"experimental.abortOnPluginFailure", false, "abortOnPluginFailure"},
 		{"experimental.localPlugins", nil, "experimental.localPlugins"},
+		{"experimental.fastProxy", map[string]any{}, "experimental.fastProxy"},
 		{"api", map[string]any{"insecure": true}, "api.insecure"},
 		{"providers.rest", map[string]any{"insecure": true}, "providers.rest.insecure"},
 		{"entryPoints", nil, "entryPoints: none"},

@@ -43,7 +43,7 @@ func (s *Stack) openGateways(ctx context.Context) error {
 	s.onClose(func() error { return stopAll(gateways) })
 	for i := range s.options.Gateways {
 		name := fmt.Sprintf("gateway-%d", i+1)
-		at := placement{dynamic: s.options.Dynamic, addresses: map[string]string{}}
+		at := placement{dynamic: s.options.Dynamic, addresses: map[string]string{}, fastProxy: s.options.FastProxy}
 		for _, point := range []string{web, webSecure, balancedWeb, balancedWebSecure, ping} {
 			if at.addresses[point], err = freeport.Address(); err != nil {
 				return err

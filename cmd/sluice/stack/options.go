@@ -32,6 +32,7 @@ type Options struct {
 	Wiring       string // Fast or Classic; default Fast
 	Dynamic      string // a dynamic configuration instead of the shipped one
 	DataDir      string // keys and certificate; default: sluice in the user's state directory
+	FastProxy    bool   // Traefik's experimental.fastProxy
 	RedirectHTTP bool   // HTTP answers with a redirect to HTTPS
 	ReadyFile    string // written once every part answers
 

@@ -16,6 +16,7 @@ type placement struct {
 	addresses map[string]string // of every entry point in the file
 	balancer  []string          // CIDRs believed where the file believes the balancer; none: nobody
 	dynamic   string            // the file provider's file
+	fastProxy bool              // experimental.fastProxy, which the file leaves out
 }
 
 // apply returns the static configuration for this placement. It fails if the
@@ -51,6 +52,13 @@ func (p placement) apply(shipped []byte) ([]byte, error) {
 		return nil, fmt.Errorf("static configuration: no file provider")
 	}
 	file["filename"] = p.dynamic
+	if p.fastProxy {
+		experimental, ok := tree["experimental"].(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("static configuration: no experimental section")
+		}
+		experimental["fastProxy"] = map[string]any{}
+	}
 
 	var out bytes.Buffer
 	out.WriteString("# Derived by sluice from the shipped file of this name.\n")

@@ -89,6 +89,28 @@ func TestBalancerStatic(t *testing.T) {
 	}
 }
 
+// TestFastProxyIsAChoice: asked for, it is added to the shipped file, and nothing
+// else is.
+func TestFastProxyIsAChoice(t *testing.T) {
+	shipped := shippedFile(t, "traefik.yml")
+	without, err := placement{addresses: everywhere}.apply(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with, err := placement{addresses: everywhere, fastProxy: true}.apply(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := tree(t, with), tree(t, without)
+	experimental := got["experimental"].(map[string]any)
+	if chosen, there := experimental["fastProxy"].(map[string]any); !there || len(chosen) > 0 {
+		t.Errorf("fastProxy is %v", experimental["fastProxy"])
+	}
+	if delete(experimental, "fastProxy"); !reflect.DeepEqual(got, want) {
+		t.Errorf("more differs:\n%v\n%v", got, want)
+	}
+}
+
 // TestStaticFailsRatherThanListenElsewhere: an entry point without an address
 // of ours would open the containers' port.
 func TestStaticFailsRatherThanListenElsewhere(t *testing.T) {
