@@ -115,6 +115,7 @@ func TestIntrospection(t *testing.T) {
 // A secret in a file changes without a restart (RULES 41), and emptying the
 // file does not open the door.
 func TestSecretsChange(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	redis := redistest.Start(t)
 	path := writeFile(t, filepath.Join(t.TempDir(), "admin"), "the-first-admin-token\n")
 	c := testConfig(t, redis.Addr)

@@ -66,6 +66,7 @@ func TestIssuersAreKeptApart(t *testing.T) {
 // A changed file counts within seconds, a broken one does not count at all,
 // and tokens that were verified by a key that is gone are refused.
 func TestKeyFilesAreReadAgain(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	f := newFederation(t)
 	next := newForeign(t, "file", "PS256")
 	old, young := f.byFile.token(nil), next.token(nil)

@@ -197,6 +197,7 @@ func TestJWKSAnswerIsBounded(t *testing.T) {
 // A key server that never ends, by size or by time, costs one fetch, which ends:
 // the last good set stays, and no token waits longer than jwksWait (RULES 45).
 func TestJWKSAnswerEnds(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	a := newForeign(t, "a", "ES256")
 	for name, pause := range map[string]time.Duration{"drop by drop": 100 * time.Millisecond, "without end": 0} {
 		t.Run(name, func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 // Rotation with overlap: the new key is published before it signs, tokens of
 // the old one live on, and other replicas follow by the folder alone.
 func TestKeyRotation(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	redis := redistest.Start(t)
 	all := replicas(t, redis.Addr, 2, func(c *Config) { c.Own.PublishAhead = 2 * time.Second })
 	old := all[0].login("u1")

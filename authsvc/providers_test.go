@@ -47,6 +47,7 @@ func underOneKid(jwk string, algorithms ...string) string {
 // RFC 7517 section 5: keys that cannot be used are left out, the others serve;
 // each that is left out is named once, with its reason.
 func TestUnusableKeysAreLeftOut(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	good := newForeign(t, "real", "RS256")
 	shared := newForeign(t, "real", "RS256")
 	for name, beside := range map[string]struct{ jwk, reason string }{

@@ -19,6 +19,7 @@ import (
 // Slow requests cost nobody else anything, and the server ends them: headers
 // and bodies that never come to an end, at both listeners.
 func TestSlowRequests(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	r, _ := start(t)
 	const body = "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
 	var held []net.Conn
