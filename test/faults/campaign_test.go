@@ -68,6 +68,7 @@ func TestCampaign(t *testing.T) {
 		for _, form := range []string{asCompiled, asInterpreted} {
 			p := stampede(t, form, 1000, 0)
 			r.Parallel = append(r.Parallel, p)
+			t.Logf("%s: %d of %d rounds exact, %d decisions without Redis, %v", form, p.Exact, p.Rounds, p.Degraded, p.Took)
 			demand(t, p.Wrong)
 		}
 	})

@@ -398,6 +398,10 @@ func (o *Outcome) judge(all []Record, began, ended time.Time, pace Pace, warmed 
 // by then is lost.
 const patience = time.Minute
 
+// forgotten is how long they may take where Redis forgets: what it has forgotten
+// and no gateway has reason to tell it again never comes.
+const forgotten = 5 * time.Second
+
 // reported waits until Redis has counted what the gateways admitted, and
 // compares the executions of every request.
 func (b *bed) reported(o *Outcome, all []Record, warmed int) {
@@ -415,7 +419,11 @@ func (b *bed) reported(o *Outcome, all []Record, warmed int) {
 	admitted[hot] += int64(warmed)
 	var counters map[string]counter
 	began := time.Now()
-	for deadline := began.Add(patience); ; {
+	deadline := began.Add(patience)
+	if o.Kind.Forgets {
+		deadline = began.Add(forgotten)
+	}
+	for {
 		counters = b.counters()
 		missing, example := 0, ""
 		for key, n := range admitted {
