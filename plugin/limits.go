@@ -220,28 +220,6 @@ func headerValue(values []string) string {
 	return strings.Trim(values[0], " \t")
 }
 
-// decide is for what memory does not grant. It asks Redis where memory does not tell,
-// and is what is to be said of the limits, and the refusal if one of them refuses.
-func decide(g *gate, p *pass, state string, verdict limit.Verdict, answers []limit.Answer) (string, *refusal) {
-	if p.no != nil {
-		return state, p.no // by a limit that was asked before the others
-	}
-	if g.dryRun || verdict == limit.Undecided {
-		ask(g, p, answers)
-		state, verdict = limit.Spend(p.places, 0, answers)
-	}
-	switch {
-	case g.dryRun:
-		if !p.partial {
-			countDenials(p, answers)
-		}
-		return state, nil
-	case verdict == granted:
-		return state, nil
-	}
-	return state, refusalBy(g, p, answers)
-}
-
 // ask asks Redis about what memory does not tell: in a dry run each limit for itself,
 // since none refuses.
 func ask(g *gate, p *pass, answers []limit.Answer) {
@@ -339,8 +317,8 @@ func settleByGate(holds []hold, status int) {
 	}
 }
 
-// settle lets what became of the request decide which permits count.
-func settle(holds []hold, o outcome) {
+// settleBy lets what became of the request decide which permits count.
+func settleBy(holds []hold, o outcome) {
 	for _, h := range holds {
 		h.held.Settle(h.rule.counts(o))
 	}

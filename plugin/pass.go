@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"math"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -36,7 +35,6 @@ type pass struct {
 
 	// Of a pass that was just found out, and is one request's:
 	fresh   bool
-	partial bool           // of the limits that are asked before identity
 	answers []limit.Answer // of the limits that were asked already
 	holds   []hold
 	no      *refusal
@@ -134,7 +132,9 @@ func (m *memory) drop(p *pass) {
 // prepare finds out by what the requests of the gate differ, and which passes are
 // its own: those of all routers that have its configuration are found out once.
 func (g *gate) prepare(config *Config) {
-	g.asks = g.auth != nil || len(g.rules) > 0 || g.trustUserHeader
+	if g.auth == nil && len(g.rules) == 0 && !g.trustUserHeader {
+		g.open = &pass{who: nobody, passed: &g.uncalled}
+	}
 	over := ""
 	switch {
 	case g.decisions != nil:
@@ -166,35 +166,9 @@ func (g *gate) prepare(config *Config) {
 	if g.byAddress && (g.address.depth > 0 || len(g.address.excluded) > 0) {
 		g.inputs = append(g.inputs, "X-Forwarded-For")
 	}
-	g.byMore = g.auth == nil || g.byAddress || len(g.inputs) > 0
-	if g.auth != nil {
-		g.credential = "Authorization"
-	}
 	text, _ := json.Marshal(config) // strings alone
 	sum := sha256.Sum256([]byte(over + "\n" + string(text)))
 	g.kind = hex.EncodeToString(sum[:]) + "\n"
-}
-
-// describe is what else than the credential a request's pass depends on. No value of
-// a field holds a line's end.
-func describe(g *gate, r *http.Request, h http.Header) string {
-	text := "\r"
-	if g.auth == nil && len(h["Authorization"]) > 1 {
-		text += "two" // is all that counts of it, and is refused
-	}
-	if g.byAddress {
-		text += r.RemoteAddr[:strings.LastIndexByte(r.RemoteAddr, ':')+1]
-	}
-	for _, name := range g.inputs {
-		text += "\r"
-		if name == hostField {
-			text += r.Host
-		}
-		for _, value := range h[name] {
-			text += value + "\n"
-		}
-	}
-	return text
 }
 
 // findOut finds out what no pass tells, in the order of RULES 15: limits that need
@@ -218,12 +192,16 @@ func findOut(g *gate, r *http.Request, subject string) *pass {
 	if no != nil {
 		return &pass{no: no}
 	}
-	first.fresh, first.partial = true, true
+	first.fresh = true
 	first.answers = make([]limit.Answer, len(first.asks))
-	if state, verdict := limit.Spend(first.places, clock(), first.answers); verdict != granted {
-		if _, first.no = decide(g, first, state, verdict, first.answers); first.no != nil {
-			return first
-		}
+	_, verdict := limit.Spend(first.places, clock(), first.answers)
+	if verdict == limit.Undecided || verdict != granted && g.dryRun {
+		ask(g, first, first.answers)
+		_, verdict = limit.Spend(first.places, 0, first.answers)
+	}
+	if verdict != granted && !g.dryRun {
+		first.no = refusalBy(g, first, first.answers)
+		return first
 	}
 	first.holds = takeHolds(g, first, first.answers)
 	who, no := g.identify(r, credentials, kept)

@@ -71,7 +71,7 @@ func (w *answer) note(status int) {
 	}
 	w.status = status
 	if len(w.holds) > 0 {
-		settle(w.holds, outcome{status: status, fault: status >= 400 && w.clientsFault(), own: status >= 499 && !fromService(w.ResponseWriter.Header())})
+		settleBy(w.holds, outcome{status: status, fault: status >= 400 && w.clientsFault(), own: status >= 499 && !fromService(w.ResponseWriter.Header())})
 	}
 }
 
@@ -79,7 +79,7 @@ func (w *answer) note(status int) {
 func (w *answer) end() {
 	if w.status == 0 {
 		w.status = http.StatusInternalServerError
-		settle(w.holds, outcome{status: w.status, fault: true})
+		settleBy(w.holds, outcome{status: w.status, fault: true})
 	}
 }
 

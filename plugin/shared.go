@@ -17,7 +17,8 @@ import (
 // Traefik calls New for every router that uses the middleware and again at
 // every configuration reload, and closes nothing. So all that must outlive a
 // reload, or must exist once for many routers, lives here, in the plugin's only
-// package variables:
+// package variables but for request ids (requestid.go) and those who attend to
+// requests (attend.go):
 //
 //	process    who we are                     one a Traefik process
 //	backends   Redis client, limits, events   one a `redis` section

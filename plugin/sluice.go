@@ -30,13 +30,11 @@ package plugin
 
 import (
 	"context"
-	"crypto/sha256"
 	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
@@ -68,13 +66,11 @@ type gate struct {
 	disarms       bool // the credential stays here
 
 	// By what passes are found (pass.go).
-	asks       bool     // there is something to find out
-	kind       string   // of the passes
-	credential string   // the header
-	byMore     bool     // and more than that:
-	byAddress  bool     // the client's
-	inputs     []string // and other headers
-	memory     *memory
+	open      *pass    // of all requests, where there is nothing to find out
+	kind      string   // of the passes; then by the credential,
+	byAddress bool     // the client's address
+	inputs    []string // and other headers
+	memory    *memory
 
 	quiet    atomic.Int64 // answers that left our headers alone (response.go)
 	uncalled atomic.Int64 // requests that nobody limits nor judges
@@ -84,6 +80,10 @@ type gate struct {
 // configuration.
 func New(ctx context.Context, next http.Handler, config *Config, name string) (http.Handler, error) {
 	makingUUIDs.Do(func() { go makeUUIDs(uuids) })
+	if resident {
+
+		attending.Do(takeSeats)
+	}
 	s, problems := config.read()
 	if len(problems) > 0 {
 		mistakes.tell(ctx, name, problems)
@@ -133,35 +133,34 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	return g, nil
 }
 
-// ServeHTTP is the way of every request, in any configuration. Interpreted, each
-// expression in a function costs each of its calls an allocation, so what is rare is
-// a call (BenchmarkHotPath in test/forms).
+// ServeHTTP is the way of every request, in any configuration. What is known of such
+// requests is recalled; what is not is found out, and then goes the same way.
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	out, h := w.Header(), r.Header
-	id := out[requestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
-	if id == nil {
-		if g.vouched {
-			id = vouchedID(g, r)
-		} else {
-			id = <-uuids
+	var v *visit
+	if resident {
+		v = <-visits
+	} else {
+		v = &visit{}
+	}
+	v.gate = g
+	v.w = w
+	v.r = r
+	if resident {
+		arrivals <- v
+		<-v.done
+	} else {
+		attend(v, nil, nil)
+	}
+	out, watched := v.out, v.watched
+	if v.clear {
+		if resident {
+			v.r = nil
+			visits <- v
 		}
+	} else if !settle(v) {
+		return
 	}
-	h[requestIDHeader] = id
-	out[requestIDHeader] = id
-	for _, name := range g.stripped {
-		delete(h, name)
-	}
-	if h["Connection"] != nil || r.ProtoMajor > 1 || r.Method == http.MethodConnect {
-		if !carriable(w, r, h, id) {
-			return
-		}
-	}
-	if g.asks || len(h["Authorization"]) > 1 {
-		if !admit(g, w, r, h, out, id) {
-			return
-		}
-	}
-	if r.ContentLength != 0 || g.quiet.Load() < watchedFirst {
+	if watched {
 		watch(g, w, r, out, nil)
 		return
 	}
@@ -170,83 +169,6 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.quiet.Store(talksOver)
 	}
 }
-
-// carriable mends or refuses what the way to the service could not carry.
-func carriable(w http.ResponseWriter, r *http.Request, h http.Header, id []string) bool {
-	if h["Connection"] != nil {
-		cutConnection(h)
-	}
-	switch {
-	case r.ProtoMajor <= 1 && r.Method == http.MethodConnect:
-		tunnel().write(w, r, id[0])
-		return false
-	case r.ProtoMajor > 1 && strings.IndexByte(r.URL.RawQuery, ' ') >= 0:
-		// Go's server takes white space over HTTP/2, and in HTTP/1.1 it would end the target.
-		brokenTarget().write(w, r, id[0])
-		return false
-	}
-	return true
-}
-
-// admit asks who it is and whether they may, now. What is known of such requests it
-// recalls; what is not, it finds out, and goes on alike. It reports whether the
-// request is to go on to the service: one that is refused has been answered, and so
-// has one whose answer decides whether its permits count.
-func admit(g *gate, w http.ResponseWriter, r *http.Request, h, out http.Header, id []string) bool {
-	subject := g.kind
-	for _, credential := range h[g.credential] {
-		subject += credential + "\n"
-	}
-	if g.byMore {
-		subject += describe(g, r, h)
-	}
-	now := int64(time.Since(startedAt))
-	m := g.memory
-	m.mu.RLock()
-	p := m.passes[sha256.Sum256([]byte(subject))]
-	m.mu.RUnlock()
-	if p == nil || now >= p.until {
-		p = findOut(g, r, subject)
-		now = clock() // the auth service may have taken a second (RULES 15)
-	}
-	if g.disarms {
-		delete(h, "Authorization")
-	}
-	for i, name := range p.names { // of a denial too: the access log tells whose it was
-		h[name] = p.values[i]
-	}
-	no, answers := p.no, p.answers
-	if p.places != nil {
-		if answers == nil {
-			answers = make([]limit.Answer, len(p.asks))
-		}
-		state, verdict := limit.Spend(p.places, now, answers)
-		if verdict != granted {
-			state, no = decide(g, p, state, verdict, answers)
-		}
-		if out["Ratelimit"] != nil {
-			joinEarlier(out, p, state)
-		} else {
-			out["Ratelimit-Policy"] = p.policy
-			out["Ratelimit"] = []string{state}
-		}
-		if g.legacyHeaders {
-			announceLegacy(out, p, answers)
-		}
-	}
-	if no != nil {
-		refuse(w, r, out, no, id[0])
-		return false
-	}
-	p.passed.Add(1)
-	if p.awaited {
-		watch(g, w, r, out, takeHolds(g, p, answers))
-		return false
-	}
-	return true
-}
-
-const granted = limit.Granted // as a name of this package it is no expression to the interpreter
 
 // told remembers of which mistakes the log has been told.
 type told struct {

@@ -5,12 +5,15 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sluice-gateway/sluice/test/forms"
+	"github.com/sluice-gateway/sluice/test/harness"
 )
 
 // TestKnownIsAnsweredAsNew: what a gate recalls of earlier requests changes no
@@ -66,7 +69,7 @@ func TestKnownIsAnsweredAsNew(t *testing.T) {
 					r.Header.Set("Connection", "X-User-ID, close")
 					r.Header.Set("X-Forwarded-For", []string{"198.51.100.7", "192.0.2.1, 198.51.100.8"}[n%2])
 					r.Header.Set("X-User-ID", []string{"ann", "bob"}[n%2])
-					if n%4 > 1 {
+					if n%2 == 1 {
 						r.Header.Set("X-User-Plan", "pro")
 					}
 					if n%5 > 1 {
@@ -100,6 +103,27 @@ func TestKnownIsAnsweredAsNew(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestPanicWhileAttending: interpreted, a goroutine that panics would end Traefik, and
+// those that attend to requests are few. Whatever makes one panic is refused, and as
+// many attend to the others as before.
+func TestPanicWhileAttending(t *testing.T) {
+	if harness.Race {
+		t.Skip("Yaegi itself does not pass the race detector")
+	}
+	b := newBed(t, forms.Interpreted{})
+	gate := b.gate("redis: REDIS\nlimits: [{name: l, key: ip, limit: 1000, window: 1h}]")
+	for range 4 * runtime.GOMAXPROCS(0) {
+		w := httptest.NewRecorder()
+		gate.ServeHTTP(w, &http.Request{Method: "GET", RemoteAddr: "203.0.113.7:1", URL: &url.URL{Path: "/"}}) // no server hands on a request without a map of headers
+		if w.Code != http.StatusServiceUnavailable {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+	}
+	if got := statuses(gate, 3); got != "200 200 200" {
+		t.Errorf("after the panics: %s", got)
+	}
 }
 
 var instants = regexp.MustCompile(`\bt=\d+|^\d+$|"retry_after":\d+`)

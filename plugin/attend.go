@@ -1,0 +1,287 @@
+package plugin
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
+)
+
+// visit is a request at the gate: what ServeHTTP hands to attend, and what comes back.
+type visit struct {
+	gate *gate
+	w    http.ResponseWriter
+	r    *http.Request
+
+	subject string // by what memory would know such requests, if it does not
+	pass    *pass  // what is known of them
+	answers []limit.Answer
+	verdict limit.Verdict
+	asked   bool     // Redis was, about what memory did not tell
+	again   bool     // it comes once more, with what was found out
+	no      *refusal // of a request that nobody is asked about
+
+	out     http.Header
+	clear   bool // it may go on, and nothing else has to be seen to
+	watched bool // and its answer is to be watched (response.go)
+
+	done chan bool
+}
+
+// attend names requests, removes what no client may set, recalls what is known of
+// them, spends, and tells the service and the client. It leaves to settle what is not
+// known, and whoever is refused.
+//
+// Compiled, ServeHTTP calls it for each request. The interpreter makes room for every
+// expression of a function at each call, executed or not, which is two thirds of what
+// a request costs there; in a goroutine that stays in one function it does so once.
+// So interpreted a few goroutines never leave it, and take the requests one by one:
+// for two changes of goroutine a request, a microsecond or so, it takes a third of the
+// allocations (BenchmarkHotPath in test/forms). All variables are declared ahead, as a
+// declaration in the loop would allocate again. It waits for nothing but short locks.
+func attend(v *visit, next chan *visit, s *seat) {
+	var (
+		g              *gate
+		r              *http.Request
+		h, out         http.Header
+		p              *pass
+		m              *memory
+		id, made       []string
+		name           string
+		value, subject string
+		state          string
+		verdict        limit.Verdict
+		now            int64
+		i              int
+	)
+	for {
+		g = v.gate
+		r = v.r
+		h = r.Header
+		verdict = granted
+		v.clear = false
+		if !v.again {
+			out = v.w.Header()
+			v.out = out
+			v.no = nil
+			v.answers = nil
+			v.asked = false
+			id = out[requestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
+			if id == nil {
+				if g.vouched {
+					id = vouchedID(g, r)
+				} else {
+					made = <-uuids // what was received into is assigned to in no other way: Yaegi cannot
+					id = made
+				}
+			}
+			h[requestIDHeader] = id
+			out[requestIDHeader] = id
+			for _, name = range g.stripped {
+				delete(h, name)
+			}
+			if h["Connection"] != nil {
+				cutConnection(h)
+			}
+			if r.ProtoMajor > 1 {
+				if strings.IndexByte(r.URL.RawQuery, ' ') >= 0 {
+					v.no = brokenTarget()
+				}
+			} else if r.Method == http.MethodConnect {
+				v.no = tunnel()
+			}
+			p = g.open
+			if p == nil || len(h["Authorization"]) > 1 {
+				// No value of a field holds a line's end.
+				subject = g.kind
+				for _, value = range h["Authorization"] {
+					if g.auth == nil {
+						value = "" // their number alone counts
+					}
+					subject += value + "\n"
+				}
+				if g.byAddress {
+					subject += "\r" + r.RemoteAddr[:strings.LastIndexByte(r.RemoteAddr, ':')+1]
+				}
+				for _, name = range g.inputs {
+					subject += "\r"
+					if name == hostField {
+						subject += r.Host
+					}
+					for _, value = range h[name] {
+						subject += value + "\n"
+					}
+				}
+				now = int64(time.Since(startedAt))
+				m = g.memory
+				m.mu.RLock()
+				p = m.passes[sha256.Sum256([]byte(subject))]
+				m.mu.RUnlock()
+				if p == nil || now >= p.until {
+					p = nil
+					v.subject = subject
+				}
+				subject = "" // no token outlives its request here
+			}
+			v.pass = p
+		} else {
+			p = v.pass
+			out = v.out
+			now = int64(time.Since(startedAt)) // the auth service may have taken a second (RULES 15)
+		}
+		if p != nil && v.no == nil {
+			if g.disarms {
+				delete(h, "Authorization")
+			}
+			for i, name = range p.names { // of a denial too: the access log tells whose it was
+				h[name] = p.values[i]
+			}
+			if p.places != nil {
+				if v.answers == nil {
+					v.answers = make([]limit.Answer, len(p.asks))
+				}
+				state, verdict = limit.Spend(p.places, now, v.answers)
+				if verdict == granted || v.asked || verdict != limit.Undecided && !g.dryRun {
+					if out["Ratelimit"] != nil {
+						joinEarlier(out, p, state)
+					} else {
+						out["Ratelimit-Policy"] = p.policy
+						out["Ratelimit"] = []string{state}
+					}
+					if g.legacyHeaders {
+						announceLegacy(out, p, v.answers)
+					}
+				}
+			}
+			if verdict == granted && p.no == nil && !p.awaited {
+				v.clear = true
+				p.passed.Add(1)
+			}
+		}
+		v.verdict = verdict
+		v.watched = r.ContentLength != 0 || g.quiet.Load() < watchedFirst
+		if next == nil {
+			return
+		}
+		v.done <- true
+		v = <-next
+		s.visit = v
+	}
+}
+
+const granted = limit.Granted
+
+// Those who attend, where a request does not do so itself.
+var (
+	resident  = reflect.TypeOf(gate{}).Name() == "" // the interpreter's types have no names
+	visits    = make(chan *visit, mostVisits)       // that no request has
+	arrivals  = make(chan *visit, mostVisits)
+	attending sync.Once
+)
+
+// mostVisits are attended to or wait for it. A request that has to wait for others has
+// a visit of its own.
+const mostVisits = 256
+
+// seat is where one who attends works.
+type seat struct{ visit *visit }
+
+// takeSeats begins to attend.
+func takeSeats() {
+	for n := 0; n < mostVisits; n++ {
+		visits <- &visit{done: make(chan bool, 1)}
+	}
+	for n := 0; n < runtime.GOMAXPROCS(0); n++ {
+		go func() {
+			for {
+				takeSeat()
+			}
+		}()
+	}
+}
+
+// takeSeat attends until a request makes it panic, which would end Traefik: that one
+// is refused.
+func takeSeat() {
+	s := &seat{}
+	defer func() {
+		if p := recover(); p != nil {
+			logLine("error", fmt.Sprint("a request made the gate panic and was refused: ", p))
+			v := s.visit
+			v.clear = false
+			v.no = unavailable("The gateway could not read the request.", 0)
+			v.done <- true
+		}
+	}()
+	v := <-arrivals
+
+	s.visit = v
+	attend(v, arrivals, s)
+}
+
+// settle sees to all that memory does not tell: who it is, what Redis says, why not. It
+// reports whether the request is to go on to the service; one that is refused has been
+// answered, and so has one whose answer decides whether its permits count. It waits,
+// so the visit that attend took is for others, and this one a copy.
+func settle(v *visit) bool {
+	mine := *v
+	if resident {
+		mine.done = make(chan bool, 1)
+		v.r = nil
+		visits <- v
+	}
+	for {
+		p := mine.pass
+		switch {
+		case mine.clear:
+			return true
+		case mine.no == nil && p == nil:
+			mine.pass = findOut(mine.gate, mine.r, mine.subject)
+			mine.answers = mine.pass.answers
+			mine.asked = mine.pass.no != nil
+		case mine.no == nil && p.no == nil && !mine.asked && (mine.verdict == limit.Undecided || mine.verdict != granted && mine.gate.dryRun):
+			ask(mine.gate, p, mine.answers)
+			mine.asked = true
+		default:
+			return conclude(&mine)
+		}
+		mine.again = true
+		if resident {
+			arrivals <- &mine
+			<-mine.done
+		} else {
+			attend(&mine, nil, nil)
+		}
+	}
+}
+
+// conclude is the end of a visit that is decided, but not clear.
+func conclude(v *visit) bool {
+	g, p, no := v.gate, v.pass, v.no
+	if no == nil {
+		no = p.no
+	}
+	if no == nil && v.verdict != granted {
+		if g.dryRun {
+			countDenials(p, v.answers)
+		} else {
+			no = refusalBy(g, p, v.answers)
+		}
+	}
+	if no != nil {
+		refuse(v.w, v.r, v.w.Header(), no, v.r.Header.Get(requestIDHeader))
+		return false
+	}
+	p.passed.Add(1)
+	if p.awaited {
+		watch(g, v.w, v.r, v.out, takeHolds(g, p, v.answers))
+		return false
+	}
+	return true
+}
