@@ -142,7 +142,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 			for i, name = range p.names { // of a denial too: the access log tells whose it was
 				h[name] = p.values[i]
 			}
-			if p.places != nil {
+			if p.asks != nil {
 				if v.answers == nil {
 					v.answers = make([]limit.Answer, len(p.asks))
 				}

@@ -221,18 +221,24 @@ func headerValue(values []string) string {
 }
 
 // ask asks Redis about what memory does not tell: in a dry run each limit for itself,
-// since none refuses.
+// since none refuses. A pass that was just found out knows its places by then.
 func ask(g *gate, p *pass, answers []limit.Answer) {
-	if !g.dryRun {
-		g.engine.Take(&g.policy, p.asks, answers)
-	} else {
+	undecided := false
+	for i := range answers {
+		undecided = undecided || answers[i].Verdict == limit.Undecided
+	}
+	if undecided && !g.dryRun {
+		limit.Take(g.engine, &g.policy, p.asks, answers, clock())
+	} else if undecided {
 		for i := range answers {
 			if answers[i].Verdict == limit.Undecided {
-				g.engine.Take(&g.policy, p.asks[i:i+1], answers[i:i+1])
+				limit.Take(g.engine, &g.policy, p.asks[i:i+1], answers[i:i+1], clock())
 			}
 		}
 	}
-	if !p.fresh && limit.Moved(p.places, answers) {
+	if p.fresh {
+		settleDown(g, p, answers)
+	} else if limit.Moved(p.places, answers) {
 		g.memory.drop(p)
 	}
 }

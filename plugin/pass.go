@@ -26,15 +26,16 @@ type pass struct {
 
 	rules   []*limitRule // the limits that apply, in configured order
 	asks    []limit.Ask  // what is asked of each
-	places  *limit.Place // where: in memory
+	heads   []string     // what stands before each of them in RateLimit
+	places  *limit.Place // where: in memory; nil before they were asked
 	policy  []string     // RateLimit-Policy, as a header's values
 	awaited bool         // the answer decides whether some permit counts
 
-	lasting bool          // memory has room for each of its keys
-	passed  *atomic.Int64 // counts those who get through
+	passed *atomic.Int64 // counts those who get through
 
 	// Of a pass that was just found out, and is one request's:
 	fresh   bool
+	partial bool           // of the limits that are asked before identity
 	answers []limit.Answer // of the limits that were asked already
 	holds   []hold
 	no      *refusal
@@ -193,15 +194,14 @@ func findOut(g *gate, r *http.Request, subject string) *pass {
 		return &pass{no: no}
 	}
 	first.fresh = true
+	first.partial = true
 	first.answers = make([]limit.Answer, len(first.asks))
-	_, verdict := limit.Spend(first.places, clock(), first.answers)
-	if verdict == limit.Undecided || verdict != granted && g.dryRun {
+	if len(first.asks) > 0 {
 		ask(g, first, first.answers)
-		_, verdict = limit.Spend(first.places, 0, first.answers)
-	}
-	if verdict != granted && !g.dryRun {
-		first.no = refusalBy(g, first, first.answers)
-		return first
+		if _, verdict := limit.Spend(first.places, 0, first.answers); verdict != granted && !g.dryRun {
+			first.no = refusalBy(g, first, first.answers)
+			return first
+		}
 	}
 	first.holds = takeHolds(g, first, first.answers)
 	who, no := g.identify(r, credentials, kept)
@@ -223,8 +223,9 @@ func findOut(g *gate, r *http.Request, subject string) *pass {
 		giveBack(g, first)
 		return first
 	}
-	if p.lasting {
-		g.memory.keep(sha256.Sum256([]byte(subject)), p)
+	p.key = sha256.Sum256([]byte(subject))
+	if len(p.asks) == 0 {
+		g.memory.keep(p.key, p)
 	}
 	now := *p
 	moveOn(first, &now)
@@ -235,20 +236,49 @@ func findOut(g *gate, r *http.Request, subject string) *pass {
 	return &now
 }
 
+// settleDown gives a pass its places, now that its limits have been asked, and has
+// the next requests of the kind served by it, if memory has room for each of its
+// keys.
+func settleDown(g *gate, p *pass, answers []limit.Answer) {
+	lasting := !p.partial
+	for i := len(p.asks) - 1; i >= 0; i-- {
+		place, stays := limit.NewPlace(&p.asks[i], &answers[i], i, p.heads[i], p.places)
+		p.places = place
+		lasting = lasting && stays
+	}
+	if !lasting {
+		return
+	}
+	kept := *p
+	kept.fresh = false
+	kept.answers = nil
+	kept.holds = nil
+	kept.passed = passedBy(g, kept.who)
+	g.memory.keep(kept.key, &kept)
+}
+
+// passedBy counts those who get through by what is known of such a visitor.
+func passedBy(g *gate, who *decision) *atomic.Int64 {
+	switch {
+	case who != nobody:
+		return &g.decisions.passed
+	case g.backend != nil:
+		return &g.backend.allowed
+	}
+	return &g.uncalled
+}
+
 // newPass is what the given limits ask of a request of such a visitor.
 func newPass(g *gate, rules []*limitRule, r *http.Request, who visitor) (*pass, *refusal) {
-	p := &pass{who: nobody, lasting: true, passed: &g.uncalled}
+	p := &pass{who: nobody}
 	said := r.Header
-	if g.backend != nil {
-		p.passed = &g.backend.allowed
-	}
 	if who.decision != nil {
 		p.who = who.decision
 		p.names = who.decision.names
 		p.values = who.decision.values
-		p.passed = &g.decisions.passed
 		said = who.decision.headers
 	}
+	p.passed = passedBy(g, p.who)
 	address := ""
 	for _, rule := range rules {
 		key := ""
@@ -290,15 +320,11 @@ func newPass(g *gate, rules []*limitRule, r *http.Request, who visitor) (*pass, 
 	if len(p.rules) == 0 {
 		return p, nil
 	}
-	policy := ""
-	for i := len(p.rules) - 1; i >= 0; i-- {
-		rule, head, stays := p.rules[i], "", false
-		if i > 0 {
-			head = ", "
-		}
-		p.places, stays = limit.NewPlace(&p.asks[i], i, head+rule.quoted, p.places)
-		p.lasting = p.lasting && stays
-		policy = head + rule.policyOf(p.asks[i].Limit) + policy
+	policy, comma := "", ""
+	for i, rule := range p.rules {
+		p.heads = append(p.heads, comma+rule.quoted)
+		policy += comma + rule.policyOf(p.asks[i].Limit)
+		comma = ", "
 	}
 	p.policy = []string{policy}
 	return p, nil

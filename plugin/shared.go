@@ -175,15 +175,22 @@ func openBackend(s *redisSettings) *backend {
 	b.log = backends.whileHeld(s.identity, logLine)
 	config := s.client
 	config.Log = b.log
+	config.Epoch = startedAt
 	b.client = redis.New(config)
+	calls := make(chan *redis.Call, mostCalls)
+	go redis.Serve(b.client, calls)
 	b.engine = limit.NewEngine(limit.Options{
-		Redis: b.client, Timeout: s.timeout, MaxWait: s.client.MaxWait, Instance: process, Prefix: s.keyPrefix, Where: s.where(),
+		Calls: calls, Healthy: func() bool { return b.client.Healthy() }, Timeout: s.timeout, MaxWait: s.client.MaxWait, Instance: process, Prefix: s.keyPrefix, Where: s.where(),
 		Report: b.account.report, Clock: clock, Log: b.log,
 	})
 	b.engine.Start()
 	b.client.OnReady(b.engine.Ready)
 	return b
 }
+
+// mostCalls is how many calls may wait to be routed. What comes beyond is decided
+// as without Redis.
+const mostCalls = 1 << 12
 
 func (b *backend) close() {
 	b.stream.close()

@@ -192,6 +192,47 @@ func TestDialect(t *testing.T) {
 				compiled: `"e" 7 99`, interpreted: `"" 0 99`,
 			},
 			{
+				name: "of a type with methods, what is sent as an interface value is the variable, not what it holds",
+				program: `package p
+					type call struct{ name string }
+					func (c *call) end() {}
+					func Run() string {
+						sent := make(chan interface{}, 2)
+						first := &call{"a"}
+						second := &call{"b"}
+						c := first
+						sent <- c
+						c = second
+						sent <- c
+						said := ""
+						for len(sent) > 0 {
+							message := <-sent
+							said += message.(*call).name
+						}
+						return said
+					}`,
+				compiled: "ab", interpreted: "bb",
+			},
+			{
+				name: "a function literal does not see what is received after it was made",
+				program: `package p
+					type call struct{ name string }
+					func Run() string {
+						calls := make(chan *call, 1)
+						var c *call
+						said := func() string {
+							if c == nil {
+								return "none"
+							}
+							return c.name
+						}
+						calls <- &call{"a"}
+						c = <-calls
+						return said()
+					}`,
+				compiled: "a", interpreted: "none",
+			},
+			{
 				name: "goroutines started in a loop share their receiver, unless they are quick",
 				program: `package p
 					type node struct { n int; said chan int }
@@ -246,6 +287,19 @@ func TestDialect(t *testing.T) {
 					said := make(chan string, 1)
 					go func() { said <- "ran" }()
 					return <-said
+				}`},
+			{"an assignment to what was received into", `package p
+				type call struct{ name string }
+				func Run() string {
+					calls := make(chan *call, 1)
+					var c *call
+					calls <- &call{"a"}
+					c = <-calls
+					c = nil
+					if c == nil {
+						return "none"
+					}
+					return c.name
 				}`},
 			{"errors.As on a type of the program", `package p
 				import "errors"

@@ -130,34 +130,33 @@ func (s *Store) Usage(ctx context.Context, l Limit, key string) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	u := usage(l, parse(value), now)
+	u := usage(l, parse(value, width(l)), now)
 	u.Key = key
 	return u, nil
 }
 
-// parse reads the value of a limit's key; what is no such value counts nothing.
-func parse(value string) window.Counts {
-	var n [6]int64
-	fields := strings.Fields(value)
-	if len(fields) != len(n) {
+// parse reads the value of a limit's key, over windows of so many microseconds;
+// what is no such value counts nothing. A gateway's reply holds one, so what reads
+// that reads this.
+func parse(value string, width int64) window.Counts {
+	var reply window.Grant
+	if !window.ReadLine("[0,0,0,"+strings.ReplaceAll(value, " ", ",")+"]", width, &reply) {
 		return window.Counts{}
 	}
-	for i, field := range fields {
-		var err error
-		if n[i], err = strconv.ParseInt(field, 10, 64); err != nil || n[i] < 0 || n[i] > window.MaxCount {
+	c := reply.Counts
+	for _, n := range []int64{c.Generation, c.Index, c.Granted, c.Returned, c.PreviousGranted, c.PreviousReturned} {
+		if n < 0 || n > window.MaxCount {
 			return window.Counts{}
 		}
 	}
-	return window.Counts{
-		Generation: n[0], Index: n[1],
-		Granted: n[2], Returned: min(n[2], n[3]), PreviousGranted: n[4], PreviousReturned: min(n[4], n[5]),
-	}
+	c.Returned, c.PreviousReturned = min(c.Granted, c.Returned), min(c.PreviousGranted, c.PreviousReturned)
+	return c
 }
 
 // usage is what the gateways' rule says of a key. A heartbeat may claim any
 // limit, and the rule is made for those that a gateway takes.
 func usage(l Limit, counts window.Counts, at time.Time) Usage {
-	width := min(max(1, l.WindowMS)*1000, window.MaxWindow)
+	width := width(l)
 	limit, cost := min(max(0, l.Limit), window.MaxLimit), min(max(1, l.Cost), window.MaxLimit)
 	now := at.UnixMicro()
 	grant, _ := window.Decide(counts, window.Ask{Window: width, Limit: limit, Cost: 1, Instances: 1}, now) // for nobody
@@ -171,6 +170,11 @@ func usage(l Limit, counts window.Counts, at time.Time) Usage {
 		u.RetryAfter = max(1, (wait+999_999)/1_000_000)
 	}
 	return u
+}
+
+// width is a limit's window in microseconds, of those that the rules are made for.
+func width(l Limit) int64 {
+	return min(max(1, l.WindowMS), window.MaxWindow/1000) * 1000
 }
 
 // never is the RetryAfter of a request that costs more than the limit.

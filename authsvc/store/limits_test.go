@@ -58,6 +58,10 @@ func TestUsageIsWhatTheRuleSays(t *testing.T) {
 			Granted:         rapid.Int64Range(0, l.Limit).Draw(t, "current"),
 			PreviousGranted: rapid.Int64Range(0, l.Limit).Draw(t, "previous"),
 		}
+		if window.Exact(l.Limit, width) { // the log rule's own from its first answer on
+			grant, _ := window.Decide(counts, window.Ask{Window: width, Limit: l.Limit, Cost: 1, Instances: 1}, now)
+			counts = grant.Counts
+		}
 		// What a gateway would be granted of a request for everything.
 		admitted := func(at int64) int64 {
 			grant, _ := window.Decide(counts, window.Ask{Window: width, Limit: l.Limit, Cost: 1, Need: l.Limit, Instances: 1}, at)
@@ -86,9 +90,12 @@ func TestUsageOfAbsurdLimits(t *testing.T) {
 		for _, windowMS := range absurd {
 			for _, count := range absurd {
 				for _, cost := range absurd {
-					u := usage(Limit{Limit: limit, WindowMS: windowMS, Cost: cost}, parse(fmt.Sprintf("1 2 %d 0 %d 0", count, count)), time.UnixMilli(1_800_000_000_000))
-					if u.Used < 0 || u.Remaining < 0 || u.RetryAfter < -1 {
-						t.Errorf("limit %d window %d count %d cost %d: %+v", limit, windowMS, count, cost, u)
+					l := Limit{Limit: limit, WindowMS: windowMS, Cost: cost}
+					for _, log := range []string{"", fmt.Sprintf(" 1 %d", count), fmt.Sprintf(" %d 1", count)} {
+						value := fmt.Sprintf("1 2 %d 0 %d 0%s", count, count, log)
+						if u := usage(l, parse(value, width(l)), time.UnixMilli(1_800_000_000_000)); u.Used < 0 || u.Remaining < 0 || u.RetryAfter < -1 {
+							t.Errorf("%+v, value %q: %+v", l, value, u)
+						}
 					}
 				}
 			}
@@ -114,6 +121,25 @@ func TestUsageAndReset(t *testing.T) {
 	client.Set(ctx, "t:lim:1:month:2592000000:{uu1}", fmt.Sprintf("0 %d 999999999 0 0 0", time.Now().UnixMilli()/month.WindowMS), 0)
 	if usage, err := s.Usage(ctx, month, "user:u1"); err != nil || usage != (Usage{Name: "month", Key: "user:u1", Limit: 1e9, Window: 2592000, Used: 999999999, Remaining: 1}) {
 		t.Errorf("a billion a month: %+v %v", usage, err)
+	}
+	// What a gateway has counted by a log, permits of 20 and of 10 minutes ago, of a limit of three.
+	few := Limit{Name: "few", Key: "user", WindowMS: 3600_000, Limit: 3, Cost: 1}
+	now := time.Now().UnixMicro()
+	hour, log := now/3600e6, []int64{now - 3700e6, now - 1200e6, now - 600e6}
+	value := window.Line(&window.Grant{Counts: window.Counts{Generation: 2, Index: hour, History: 5, Instants: log}}, 3600e6)
+	client.Set(ctx, "t:lim:1:few:3600000:{uu1}", strings.ReplaceAll(strings.Trim(value, "[]"), ",", " ")[len("0 0 0 "):], 0)
+	if usage, err := s.Usage(ctx, few, "user:u1"); err != nil || usage.Used != 2 || usage.Remaining != 1 || usage.RetryAfter != 0 {
+		t.Errorf("counted by a log: %+v %v", usage, err)
+	}
+	few.Cost = 2 // fits once the first of the two has come free, an hour after it
+	if usage, err := s.Usage(ctx, few, "user:u1"); err != nil || usage.RetryAfter < 2398 || usage.RetryAfter > 2400 {
+		t.Errorf("counted by a log, cost 2: %+v %v", usage, err)
+	}
+	if err := s.Reset(ctx, few, "user:u1"); err != nil {
+		t.Fatal(err)
+	}
+	if usage, err := s.Usage(ctx, few, "user:u1"); err != nil || usage.Used != 0 {
+		t.Errorf("counted by a log, after the reset: %+v %v", usage, err)
 	}
 	if err := s.Reset(ctx, l, "user:u1"); err != nil {
 		t.Fatal(err)

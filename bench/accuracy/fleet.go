@@ -60,24 +60,20 @@ type fleet struct {
 // link is one gateway's connection to Redis. Each way takes half of 0.1 to
 // 0.4 ms, and of 8 ms once in fifty times.
 type link struct {
-	fleet *fleet
-
-	mu     sync.Mutex
+	fleet  *fleet
 	random *rand.Rand
 }
 
-func (l *link) Healthy() bool { return true }
-
-func (l *link) Send(calls ...*redis.Call) {
-	for _, call := range calls {
-		l.mu.Lock()
+// serve takes the engine's calls to Redis.
+func (l *link) serve(calls <-chan *redis.Call, clock func() int64) {
+	for call := range calls {
 		there, back := l.latency()/2, l.latency()/2
-		l.mu.Unlock()
 		go func() {
 			time.Sleep(there)
-			reply, err := l.fleet.execute(call)
+			call.Line, call.Err = l.fleet.execute(call)
 			time.Sleep(back)
-			call.Done(reply, err)
+			call.At = clock()
+			call.To <- call
 		}()
 	}
 }
@@ -91,13 +87,14 @@ func (l *link) latency() time.Duration {
 
 // execute has Redis run the limit script. Heartbeats are answered here: every
 // gateway of the fleet lives.
-func (f *fleet) execute(call *redis.Call) (redis.Reply, error) {
+func (f *fleet) execute(call *redis.Call) (line string, err error) {
 	now := time.Now().UnixMicro()
 	switch {
 	case call.Script == nil: // the heartbeat's report
-		return redis.Reply{}, nil
+		return "OK", nil
 	case strings.HasSuffix(call.Key, ":gw:live"):
-		return redis.ParseReply(f.roll(now))
+		// Redis's time, that the sender was known, and who is there.
+		return strings.Join(append([]string{strconv.FormatInt(now, 10), "1"}, f.names...), " "), nil
 	}
 	words := append([]string{"EVALSHA", f.store.hash, "1", call.Key}, call.Args...)
 	wire, err := f.store.wire.do(append(words, strconv.FormatInt(now/1e6, 10), strconv.FormatInt(now%1e6, 10))...)
@@ -105,21 +102,7 @@ func (f *fleet) execute(call *redis.Call) (redis.Reply, error) {
 	f.calls++
 	f.err = errors.Join(f.err, err)
 	f.mu.Unlock()
-	if err != nil {
-		return redis.Reply{}, err
-	}
-	return redis.ParseReply(wire)
-}
-
-// roll is the reply to a heartbeat: Redis's time, that the sender was known,
-// and who is there.
-func (f *fleet) roll(now int64) string {
-	words := append([]string{strconv.FormatInt(now, 10), "1"}, f.names...)
-	wire := fmt.Sprintf("*%d\r\n", len(words))
-	for _, word := range words {
-		wire += fmt.Sprintf("$%d\r\n%s\r\n", len(word), word)
-	}
-	return wire
+	return strings.Trim(wire, "+\r\n"), err
 }
 
 // outcome is what a subject made of a traffic.
@@ -165,13 +148,17 @@ func (s *store) sluice(test *testing.T, t traffic, q quota, engines int, skew ti
 
 func (f *fleet) join(name string, ahead time.Duration, random *rand.Rand) *limit.Engine {
 	started := time.Now()
+	clock := func() int64 { return int64(time.Since(started) + ahead) }
+	calls := make(chan *redis.Call, 1<<12)
 	engine := limit.NewEngine(limit.Options{
-		Redis: &link{fleet: f, random: random}, Timeout: 25 * time.Millisecond, Instance: name, Prefix: "sluice",
+		Calls: calls, Healthy: func() bool { return true }, Timeout: 25 * time.Millisecond, Instance: name, Prefix: "sluice",
 		Report: func() string { return "{}" },
-		Clock:  func() int64 { return int64(time.Since(started) + ahead) },
+		Clock:  clock,
 		Log:    func(string, string) {},
 	})
 	engine.Start()
+	link := &link{fleet: f, random: random}
+	go link.serve(calls, clock)
 	return engine
 }
 
@@ -193,7 +180,7 @@ func replay(t traffic, start time.Time, q quota, gates []*limit.Engine) []decisi
 		all.Go(func() {
 			gate := a.gate % len(gates)
 			asks := []limit.Ask{{Limiter: limiters[gate], Key: names[a.key], Limit: q.limit, Cost: 1}}
-			admitted := gates[gate].Take(policy, asks, make([]limit.Answer, 1))
+			admitted := limit.Take(gates[gate], policy, asks, make([]limit.Answer, 1), gates[gate].Now())
 			decisions[i] = decision{admitted: admitted, at: time.Since(start)}
 		})
 	}

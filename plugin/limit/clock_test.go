@@ -1,7 +1,6 @@
 package limit
 
 import (
-	"math"
 	"testing"
 	"time"
 )
@@ -11,8 +10,7 @@ import (
 func TestLeapOfTheClock(t *testing.T) {
 	const true0, leap = int64(1_800_000_000e6), int64(2 * 3600e6)
 	now := int64(5e9)
-	e := &Engine{clock: func() int64 { return now }, timeout: int64(25 * time.Millisecond)}
-	e.doubt.Store(math.MaxInt64)
+	c := &core{timeout: int64(25 * time.Millisecond)}
 	start := now
 	for i, reply := range []struct {
 		ahead    int64 // of the clock first told, us
@@ -39,10 +37,10 @@ func TestLeapOfTheClock(t *testing.T) {
 	} {
 		now += int64(time.Second)
 		sent := now - int64(time.Millisecond)
-		if got := e.tellTime(true0+(sent-start)/1000+reply.ahead, sent); got != reply.believed {
+		if got := tellTime(c, true0+(sent-start)/1000+reply.ahead, sent, now); got != reply.believed {
 			t.Errorf("reply %d, %+v: believed is %v", i, reply, got)
 		}
-		if known := e.redisNow(now) - true0 - (now-start)/1000; known != reply.known {
+		if known := c.redisNow(now) - true0 - (now-start)/1000; known != reply.known {
 			t.Errorf("reply %d, %+v: the clock is taken to be %d ahead", i, reply, known)
 		}
 	}

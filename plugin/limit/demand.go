@@ -18,25 +18,31 @@ const (
 // demand estimates the permits that a key will ask of this instance within the
 // horizon: a moving average that forgets at the horizon's pace.
 type demand struct {
-	taken   int64   // permits asked for since the last estimate
-	last    int64   // monotonic ns of that estimate
+	last    int64   // monotonic ns of the last estimate; 0 before the first request
+	asked   int64   // permits asked of Redis for those who waited since
 	average float64 // permits a horizon
 }
 
 // estimate folds in what was taken since the last call.
-func (d *demand) estimate(now int64) int64 {
+func estimate(b *bucket, now int64) int64 {
+	d := &b.demand
 	elapsed := float64(now-d.last) / float64(horizon)
 	if elapsed > 0 {
+		b.mu.Lock()
+		taken := b.taken + d.asked
+		b.taken = 0
+		b.mu.Unlock()
 		fade := math.Exp(-elapsed)
-		d.average = d.average*fade + float64(d.taken)/elapsed*(1-fade)
-		d.taken, d.last = 0, now
+		d.average = d.average*fade + float64(taken)/elapsed*(1-fade)
+		d.last = now
+		d.asked = 0
 	}
 	return int64(d.average)
 }
 
-// reserveLocked is how many permits a key wants beyond its need.
-func (b *bucket) reserveLocked(now, instances int64) int64 {
-	extra := b.demand.estimate(now)
+// reserve is how many permits a key wants beyond its need.
+func reserve(b *bucket, now, instances int64) int64 {
+	extra := estimate(b, now)
 	if far := extra * farHorizons; far*plentiful*instances <= b.room {
 		return far
 	}

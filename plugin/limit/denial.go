@@ -32,6 +32,11 @@ type denial struct {
 	free  int64 // monotonic ns: the instant at which cost permits come free
 	ends  int64 // monotonic ns: the end of the window it was given in
 	last  bool  // Redis's last answer denied somebody
+
+	// What the answer was made of, for those who cost more and wait for longer.
+	counts  window.Counts
+	decided int64 // monotonic ns
+	clock   int64 // Redis's at that instant, us
 }
 
 // deniedLocked refuses from memory what the remembered denial covers, and is
@@ -40,7 +45,7 @@ func deniedLocked(b *bucket, limit, cost int64, o *Outcome, now int64) Verdict {
 	if !coveredLocked(b, limit, cost, now) {
 		return Undecided
 	}
-	refuseLocked(b, o, now)
+	refuseLocked(b, cost, o, now)
 	return Denied
 }
 
@@ -51,20 +56,26 @@ func coveredLocked(b *bucket, limit, cost, now int64) bool {
 }
 
 // refuseLocked is the outcome of a denial that has just been found or made.
-func refuseLocked(b *bucket, o *Outcome, now int64) {
+func refuseLocked(b *bucket, cost int64, o *Outcome, now int64) {
 	reset := b.denial.ends - now
 	if reset < 0 {
 		reset = 0
 	}
 	o.Verdict = Denied
 	o.Remaining = 0
-	o.RetryAfter = time.Duration(retryLocked(b, now))
+	o.RetryAfter = time.Duration(retryLocked(b, cost, now))
 	o.Reset = time.Duration(reset)
 }
 
-// retryLocked is how long to wait until the rule could admit what was denied.
-func retryLocked(b *bucket, now int64) int64 {
-	retry := b.denial.free - now
+// retryLocked is how long to wait until the rule could admit a request of the given
+// cost that was denied.
+func retryLocked(b *bucket, cost, now int64) int64 {
+	d := &b.denial
+	free := d.free
+	if cost > d.cost {
+		free = later(free, d.decided+(window.FreeAt(d.counts, b.limiter.window, d.limit, cost, d.clock)-d.clock)*1000)
+	}
+	retry := free - now
 	if retry < 0 {
 		return 0
 	}
@@ -74,34 +85,34 @@ func retryLocked(b *bucket, now int64) int64 {
 	return retry
 }
 
-// deniedLast tells whether Redis's last answer for the key was a denial.
-func (b *bucket) deniedLast() bool {
-	if b == nil {
-		return false // never asked
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.denial.last
-}
-
-// concludeLocked notes what a reply proves about the requests to come.
+// conclude is what a reply proves about the requests to come.
 //
 // Where less was granted than needed, or no whole request is left, none can be
 // admitted before the instant free. Where some room is left at the limit's
 // edge, it is left for the next batch: without the pace each permit that comes
 // free would cost a call, and each call would find the next one free.
-func (b *bucket) concludeLocked(f *flight, grant window.Grant, room, now int64) {
-	w := b.limiter.window
+func conclude(b *bucket, f *flight, now int64) denial {
+	w, grant := b.limiter.window, &f.grant
 	short := grant.Need < f.need
-	b.edge = short || b.edge && room <= edgeRoom(w, f.limit, f.cost)
-	d := denial{limit: f.limit, cost: f.cost, last: short}
+	b.edge = !f.exact && (short || b.edge && f.room <= edgeRoom(w, f.limit, f.cost)) // a log knows when which permit comes free, and has no batches
+	d := denial{limit: f.limit, cost: f.cost, last: short, counts: grant.Counts, clock: grant.Now}
 	// Redis decided halfway between sending and now, as far as one can tell.
 	decided := f.sent + (now-f.sent)/2
+	if f.exact {
+		decided = now // so that who waits for that long is not refused again
+	}
+	d.decided = decided
 	d.ends = decided + ((grant.Counts.Index+1)*w-grant.Now)*1000
-	if short || room < f.cost {
+	if short || f.room < f.cost {
 		free := window.FreeAt(grant.Counts, w, f.limit, f.cost, grant.Now)
 		d.free = decided + (free-grant.Now)*1000
-		d.until = later(d.free, now+pace(w))
+		d.until = d.free
+		if f.exact {
+			d.ends = d.free
+			d.until = f.sent + (free-grant.Now)*1000 // nor because this gateway is late in asking again
+		} else {
+			d.until = later(d.free, now+pace(w))
+		}
 	} else if b.edge {
 		d.free = now + pace(w)
 		d.until = d.free
@@ -109,7 +120,7 @@ func (b *bucket) concludeLocked(f *flight, grant window.Grant, room, now int64) 
 	if latest := f.sent + denialLife; d.until > latest {
 		d.until = latest
 	}
-	b.denial = d
+	return d
 }
 
 // edgeRoom is the room up to which a key that was denied counts as at its

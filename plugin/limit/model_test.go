@@ -39,7 +39,7 @@ func drawPlan(t *rapid.T, kinds ...string) plan {
 		seed:      rapid.Int64Range(1, 1<<40).Draw(t, "seed"),
 		instances: rapid.SampledFrom([]int{1, 2, 3, 7}).Draw(t, "instances"),
 		limit:     rapid.SampledFrom([]int64{1, 3, 10, 40, 200}).Draw(t, "limit"),
-		span:      rapid.SampledFrom([]time.Duration{time.Second, 1700 * time.Millisecond, 5 * time.Second}).Draw(t, "window"),
+		span:      rapid.SampledFrom([]time.Duration{time.Second, 1700 * time.Millisecond, 5 * time.Second, 10 * time.Second, 12500 * time.Millisecond}).Draw(t, "window"),
 		costs:     []int64{1},
 		keys:      rapid.IntRange(1, 3).Draw(t, "keys"),
 	}

@@ -9,7 +9,7 @@ import (
 // once, and what they ask of it. A request at several limits spends at a chain
 // of places.
 //
-// A bucket that has left its table answers nothing (bucket.leave), so a Place
+// A bucket that has left its table answers nothing (leave), so a Place
 // may be kept for as long as its owner likes.
 type Place struct {
 	bucket  *bucket
@@ -20,19 +20,20 @@ type Place struct {
 	next    *Place
 }
 
-// NewPlace puts a place for such requests before a chain of others, and tells
-// whether it is worth keeping: a key that finds no room in the table has a bucket
-// for one request. Its answer has the given index; in RateLimit the limit is called
-// head.
-func NewPlace(ask *Ask, index int, head string, next *Place) (p *Place, keep bool) {
-	b := ask.Limiter.table.find(ask.Limiter, ask.Key)
+// NewPlace puts a place for requests such as one that has been answered before a
+// chain of others, and tells whether it is worth keeping: a key that finds no room in
+// the table has a bucket for one request. The answers have the given index; in
+// RateLimit the limit is called head.
+func NewPlace(ask *Ask, answer *Answer, index int, head string, next *Place) (p *Place, keep bool) {
+	b := answer.bucket
 	p = &Place{bucket: b, permits: ask.Limit, cost: ask.Cost, head: head, index: index, next: next}
-	return p, ask.Limiter.table.known(ask.Key) == b
+	return p, b != nil && !b.passing && !b.shared
 }
 
 // Spend takes a permit at each place of a chain by what memory says, and fills in
 // the answers; those that are decided already it only reads. It is the worst of the
-// verdicts, and the value of RateLimit for all that are decided. Where it is Denied,
+// verdicts, and the value of RateLimit for all that are decided; of no place it
+// is Undecided. Where it is Denied,
 // what others granted has to go back (GiveBack); where it is Undecided, Take has
 // to be asked before that.
 //
@@ -43,6 +44,9 @@ func NewPlace(ask *Ask, index int, head string, next *Place) (p *Place, keep boo
 func Spend(first *Place, now int64, answers []Answer) (string, Verdict) {
 	state := make([]byte, 0, 128)
 	verdict := Granted
+	if first == nil {
+		verdict = Undecided
+	}
 	for p := first; p != nil; p = p.next {
 		a := &answers[p.index]
 		if a.Verdict == Undecided {
@@ -53,7 +57,7 @@ func Spend(first *Place, now int64, answers []Answer) (string, Verdict) {
 			h := b.lease
 			if h != nil && h.left >= p.cost && h.limit == p.permits && now < h.until {
 				h.left -= p.cost
-				b.demand.taken += p.cost
+				b.taken += p.cost
 				a.Remaining = (h.left + h.room) / p.cost
 				b.mu.Unlock()
 				a.Verdict = Granted
@@ -100,7 +104,8 @@ func denyAt(p *Place, now int64, a *Answer) {
 
 // spentAlone counts a permit that was set aside without Redis.
 func spentAlone(b *bucket, a *Answer) {
-	countAlone(b.limiter.engine, &a.Outcome)
+	b.limiter.engine.Degraded.Add(1)
+	a.Degraded = true
 }
 
 // worse is the verdict of several of which one is not granted. Where there is

@@ -1,14 +1,16 @@
 package limit
 
 import (
+	"fmt"
 	"sort"
 	"strconv"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
 	"github.com/sluice-gateway/sluice/plugin/wait"
+	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 //
 //	KEYS[1]  the set of instances, scored by their last heartbeat (ms)
 //	ARGV     1 this instance   2 how long an instance lives (ms)   3 how long it is kept after that (ms)
-//	reply    Redis's time (us), 1 if this instance was alive, then all that are
+//	reply    a line: Redis's time (us), 1 if this instance was alive, then all that are
 const beatScript = `
 local time = redis.call('TIME')
 local ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -36,7 +38,7 @@ local all = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #all, 2 do
   if tonumber(all[i + 1]) >= oldest then reply[#reply + 1] = all[i] end
 end
-return reply
+return {ok = table.concat(reply, ' ')}
 `
 
 var beatLua = redis.NewScript(beatScript)
@@ -44,13 +46,10 @@ var beatLua = redis.NewScript(beatScript)
 // presence knows how many instances share the limits, and which part of them
 // is ours while Redis is away.
 type presence struct {
-	engine   *Engine
+	prefix   string // of all Redis keys
 	instance string
-	report   func() string
 	ready    chan struct{} // Redis is back: beat now
-
-	live     atomic.Int64 // instances at the last heartbeat, at least 1
-	answered atomic.Bool  // a heartbeat has been answered since the last restore
+	answered bool          // a heartbeat has been answered; the core's
 
 	mu      sync.Mutex
 	history []attendance // of the last rememberFor before the last heartbeat, oldest first
@@ -63,14 +62,9 @@ type attendance struct {
 	rank  int64 // our place among the instances' sorted ids
 }
 
-func newPresence(e *Engine, instance string, report func() string) *presence {
-	p := &presence{engine: e, instance: instance, report: report, ready: make(chan struct{}, 1)}
-	p.live.Store(1)
-	return p
+func newPresence(prefix, instance string) *presence {
+	return &presence{prefix: prefix, instance: instance, ready: make(chan struct{}, 1)}
 }
-
-// instances is the number of live gateways, for the size of leases.
-func (p *presence) instances() int64 { return p.live.Load() }
 
 // share is this instance's part of a limit while Redis is away: of n instances
 // each gets limit/n, and the first limit%n by rank one more, so that the parts
@@ -101,15 +95,14 @@ func (p *presence) most() attendance {
 }
 
 // beat sends a heartbeat each second, and at once when Redis is back.
-func (p *presence) beat() {
-	e := p.engine
+func (e *Engine) beat() {
 	began := e.clock()
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
 	for {
 		now := e.clock()
-		if e.redis.Healthy() {
-			p.send(now)
+		if e.healthy() {
+			e.sendBeat(now)
 		} else if now-began >= int64(beatEvery) { // the first connection takes a moment
 			why := e.visible.trouble() // what opened the breaker, if it was a heartbeat's
 			if why == nil {
@@ -117,122 +110,122 @@ func (p *presence) beat() {
 			}
 			e.exact.persists(why, now)
 		}
-		if wait.First(ticker.C, p.ready, e.stop) == 2 {
+		if wait.First(ticker.C, e.presence.ready, e.stop) == 2 {
 			return
 		}
 	}
 }
 
-// Ready has the engine greet a Redis that is back: heartbeat and reports go
-// out now.
-func (e *Engine) Ready() {
-	wait.Poke(e.presence.ready)
-	e.sweeper.nudge()
-}
-
-// send tells Redis that this instance lives, and tries what the limits need for
-// as long as nobody knows it to work.
-func (p *presence) send(now int64) {
-	e := p.engine
-	calls := []*redis.Call{{
-		Key: liveKey(e.prefix), Script: beatLua,
+// sendBeat has the core tell Redis that this instance lives.
+func (e *Engine) sendBeat(now int64) {
+	p := e.presence
+	e.tell(&beat{now: now, calls: []*redis.Call{{
+		Key: liveKey(p.prefix), Script: beatLua, Tag: &pulse{sent: now, live: true},
 		Args: []string{p.instance, milliseconds(liveFor), milliseconds(keptFor)},
-		Done: func(reply redis.Reply, err error) {
-			if err == nil {
-				err = p.heard(reply, now)
-			}
-			e.beaten(err, now)
-		},
 	}, {
-		Key: heartbeatKey(e.prefix, p.instance), Name: "SET",
-		Args: []string{p.report(), "PX", milliseconds(keptFor)},
-		Done: func(_ redis.Reply, err error) { e.beaten(err, now) },
-	}}
-	if !e.counted.Load() || e.Trouble() != nil {
-		calls = append(calls, e.rehearse(now)...)
-	}
-	e.redis.Send(calls...)
+		Key: heartbeatKey(p.prefix, p.instance), Name: "SET", Tag: &pulse{sent: now},
+		Args: []string{e.report(), "PX", milliseconds(keptFor)},
+	}}})
 }
 
-// beaten notes what became of a heartbeat.
-func (e *Engine) beaten(err error, sent int64) {
-	if err != nil {
-		e.counted.Store(false) // the next heartbeat tries
-		e.visible.failed(err, e.clock())
-	} else {
-		e.visible.served(sent)
+// A pulse is what a heartbeat's call is known by.
+type pulse struct {
+	sent int64 // monotonic ns
+	live bool  // it asked who lives
+}
+
+// beaten takes what became of a call of the core's own.
+func beaten(c *core, call *redis.Call, now int64) {
+	p := call.Tag.(*pulse)
+	err := call.Err
+	if err == nil && p.live {
+		err = heard(c, call.Line, p.sent, now)
+	}
+	switch {
+	case err == nil:
+		c.visible.served(p.sent)
+	case !c.closing:
+		c.counted = false // the next heartbeat tries
+		c.visible.failed(err, now)
 	}
 }
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Millisecond), 10) }
 
-// words are the reply's elements; nil where one is not a string.
-func words(reply redis.Reply) []string {
-	elements, err := reply.Array()
-	if err != nil {
-		return nil
-	}
-	all := make([]string, len(elements))
-	for i := range elements {
-		if all[i], err = elements[i].Str(); err != nil {
-			return nil
-		}
-	}
-	return all
-}
-
 // heard takes the reply to a heartbeat.
-func (p *presence) heard(reply redis.Reply, sent int64) error {
-	fields := words(reply)
+func heard(c *core, line string, sent, now int64) error {
+	p := c.presence
+	fields := strings.Fields(line)
 	if len(fields) < 3 {
 		return errReply
 	}
 	micros, err := strconv.ParseInt(fields[0], 10, 64)
 	instances := append([]string(nil), fields[2:]...)
 	sort.Strings(instances)
-	now := attendance{at: sent, count: int64(len(instances)), rank: int64(sort.SearchStrings(instances, p.instance))}
-	if err != nil || now.rank == now.count || instances[now.rank] != p.instance || !p.engine.tellTime(micros, sent) {
+	at := attendance{at: sent, count: int64(len(instances)), rank: int64(sort.SearchStrings(instances, p.instance))}
+	if err != nil || at.rank == at.count || instances[at.rank] != p.instance || !tellTime(c, micros, sent, now) {
 		return errReply
 	}
-	known := fields[1] == "1"
-	p.live.Store(now.count)
-
-	p.mu.Lock()
-	recent := p.history[:0]
-	for _, a := range p.history {
-		if sent-a.at < rememberFor {
-			recent = append(recent, a)
-		}
-	}
-	p.history = append(recent, now)
-	p.mu.Unlock()
+	c.instances = at.count
+	p.note(at)
 
 	// A Redis that does not know an instance it has answered before has lost
 	// its state (restarted empty, flushed, or a replica that lagged took over),
 	// or has not heard of us for liveFor. It learns again what we have seen;
 	// where it had forgotten nothing that changes nothing.
-	if p.answered.Swap(true) && !known {
-		p.engine.restore(sent)
+	if p.answered && fields[1] != "1" {
+		restore(c)
 	}
+	p.answered = true
 	return nil
 }
 
-// restore has every bucket whose counts still matter tell Redis about them.
-func (e *Engine) restore(now int64) {
-	told := 0
-	e.limiters.Range(func(_, limiter interface{}) bool {
-		l := limiter.(*Limiter)
-		running := e.redisNow(now) / l.window
-		l.table.each(func(b *bucket) {
-			b.mu.Lock()
-			counts := b.seen.At(running)
-			if counts.Current()+counts.Previous() > 0 {
-				e.oweLocked(b)
-				told++
-			}
-			b.mu.Unlock()
-		})
-		return true
-	})
-	e.log("warn", "Redis did not know this gateway any more: telling it the counts of "+strconv.Itoa(told)+" keys")
+// note remembers what a heartbeat saw.
+func (p *presence) note(at attendance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	recent := p.history[:0]
+	for _, a := range p.history {
+		if at.at-a.at < rememberFor {
+			recent = append(recent, a)
+		}
+	}
+	p.history = append(recent, at)
+}
+
+// rehearse makes calls that show whether Redis counts requests, though nobody
+// may be asking: a call of the limit script for nobody, which needs all that one
+// for a request does (the command, the key pattern, and a write), and one about
+// the key that failed last, which changes nothing.
+func rehearse(c *core, now int64) []*redis.Call {
+	tag := GlobalKey
+	if b, ok := c.failing.(*bucket); ok {
+		tag = b.name // of the same node in a Cluster
+		if b.flight == nil && len(b.queue) == 0 && !b.shared {
+			c.launches = append(c.launches, b)
+		}
+	}
+	f := &flight{sent: now, limit: 1000000, cost: 1, need: 1}
+	f.ask = window.Ask{Window: window.Span(time.Second), Limit: f.limit, Cost: f.cost, Need: f.need, Instances: 1}
+	return []*redis.Call{{
+		Key: limitPrefix(c.presence.prefix, rehearsalName, time.Second) + tag + "}", Script: script, Args: []string{f.ask.Word()}, Tag: f,
+	}}
+}
+
+// rehearsalName is no name that a limit can have.
+const rehearsalName = "_"
+
+// rehearsed takes what became of a call for nobody.
+func rehearsed(c *core, call *redis.Call, f *flight, now int64) {
+	err := call.Err
+	if err == nil && !tellTime(c, f.grant.Now, f.sent, now) {
+		err = fmt.Errorf("%w: %s", errSense, call.Line)
+	}
+	switch {
+	case err == nil && f.grant.Need > 0:
+		wrote(c, f.sent)
+	case err != nil && !c.closing:
+		c.ailing = true
+		c.exact.failed(err, now)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluice-gateway/sluice/internal/redistest"
 	"github.com/sluice-gateway/sluice/plugin/redis"
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
@@ -154,10 +155,11 @@ func (l *link) Healthy() bool {
 	return !l.world.down
 }
 
-func (l *link) Send(calls ...*redis.Call) {
-	for _, call := range calls {
+// serve is what redis.Serve does.
+func (l *link) serve(calls <-chan *redis.Call) {
+	for call := range calls {
 		if !l.Healthy() {
-			call.Done(redis.Reply{}, redis.ErrAway)
+			l.end(call, "", redis.ErrAway)
 			continue
 		}
 		l.mu.Lock()
@@ -167,6 +169,12 @@ func (l *link) Send(calls ...*redis.Call) {
 	}
 }
 
+// end sends a call back.
+func (l *link) end(call *redis.Call, line string, err error) {
+	call.Line, call.Err, call.At = line, err, l.engine.Now()
+	call.To <- call
+}
+
 func (l *link) fly(call *redis.Call) {
 	w := l.world
 	w.mu.Lock()
@@ -174,23 +182,23 @@ func (l *link) fly(call *redis.Call) {
 	w.mu.Unlock()
 	time.Sleep(there)
 	w.mu.Lock()
-	reply, err := redis.Reply{}, error(redis.ErrTimeout)
+	line, err := "", error(redis.ErrTimeout)
 	if !w.down && !w.deaf {
-		reply, err = w.executeLocked(call), nil
+		line, err = w.executeLocked(call), nil
 	} else {
 		w.doubts++
 	}
 	w.mu.Unlock()
 	if there+back > l.timeout {
 		time.Sleep(l.timeout - there)
-		if call.TimedOut != nil && l.has(call) {
-			call.TimedOut()
+		if l.has(call) {
+			call.To <- &redis.Overdue{Calls: []*redis.Call{call}, At: l.engine.Now()}
 		}
 		back = there + back - l.timeout
 	}
 	time.Sleep(back)
 	if l.take(call) {
-		call.Done(reply, err)
+		l.end(call, line, err)
 	}
 }
 
@@ -218,36 +226,25 @@ func (l *link) cut() {
 	l.world.doubts += len(flying)
 	l.world.mu.Unlock()
 	for call := range flying {
-		call.Done(redis.Reply{}, redis.ErrTimeout)
+		l.end(call, "", redis.ErrTimeout)
 	}
 }
 
-func (w *world) executeLocked(call *redis.Call) redis.Reply {
+func (w *world) executeLocked(call *redis.Call) string {
 	w.calls++
 	now := w.clockLocked()
 	switch call.Script {
 	case script:
-		words := strings.Fields(call.Args[0])
-		n := make([]int64, len(words))
-		for i, word := range words {
-			n[i], _ = strconv.ParseInt(word, 10, 64)
-		}
-		ask := window.Ask{
-			Window: n[0], Limit: n[1], Cost: n[2], Need: n[3], Extra: n[4], Instances: n[5],
-			Seen: window.Counts{Generation: n[6], Index: n[7], Granted: n[8], Returned: n[9], PreviousGranted: n[10], PreviousReturned: n[11]},
-			Owed: window.Settlement{Spent: n[12], PreviousSpent: n[13], Returned: n[14], PreviousReturned: n[15]},
-		}
-		g, changed := window.Decide(w.counters[call.Key], ask, now)
+		line, kept, changed := redistest.Decide(w.counters[call.Key], call.Args[0], now)
 		if changed {
-			before := w.counters[call.Key].At(g.Counts.Index)
-			if g.Counts.Returned > before.Returned || g.Counts.PreviousReturned > before.PreviousReturned {
+			before := w.counters[call.Key].At(kept.Index)
+			if kept.Returned > before.Returned || kept.PreviousReturned > before.PreviousReturned {
 				w.returned[call.Key] = now
 			}
-			w.counters[call.Key] = g.Counts
+			w.counters[call.Key] = kept
 			w.changed[call.Key] = now
 		}
-		return integers(g.Need, g.Extra, g.Now, g.Counts.Generation, g.Counts.Index, g.Counts.Granted, g.Counts.Returned,
-			g.Counts.PreviousGranted, g.Counts.PreviousReturned)
+		return line
 	case beatLua:
 		_, known := w.live[call.Args[0]]
 		w.live[call.Args[0]] = now / 1000
@@ -262,33 +259,9 @@ func (w *world) executeLocked(call *redis.Call) redis.Reply {
 				fields = append(fields, instance)
 			}
 		}
-		return texts(fields...)
+		return strings.Join(fields, " ")
 	}
-	return redis.Reply{}
-}
-
-func integers(numbers ...int64) redis.Reply {
-	wire := fmt.Sprintf("*%d\r\n", len(numbers))
-	for _, n := range numbers {
-		wire += fmt.Sprintf(":%d\r\n", n)
-	}
-	return parsed(wire)
-}
-
-func texts(words ...string) redis.Reply {
-	wire := fmt.Sprintf("*%d\r\n", len(words))
-	for _, word := range words {
-		wire += fmt.Sprintf("$%d\r\n%s\r\n", len(word), word)
-	}
-	return parsed(wire)
-}
-
-func parsed(wire string) redis.Reply {
-	reply, err := redis.ParseReply(wire)
-	if err != nil {
-		panic(err)
-	}
-	return reply
+	return "OK"
 }
 
 // instance is one gateway.
@@ -306,13 +279,15 @@ func (w *world) join(name string, policy Policy) *instance {
 	w.mu.Lock()
 	started := time.Now().Add(-time.Duration(w.rng.Int63n(int64(time.Hour)))) // no two clocks agree, nor with Redis's
 	w.mu.Unlock()
+	calls := make(chan *redis.Call, 1000)
 	l.engine = NewEngine(Options{
-		Redis: l, Timeout: l.timeout, Instance: name, Prefix: "sluice",
+		Calls: calls, Healthy: l.Healthy, Timeout: l.timeout, Instance: name, Prefix: "sluice",
 		Report: func() string { return "{}" },
 		Clock:  func() int64 { return int64(time.Since(started)) },
 		Log:    func(string, string) {},
 	})
 	l.engine.Start()
+	go l.serve(calls)
 	w.mu.Lock()
 	w.links = append(w.links, l)
 	w.mu.Unlock()
@@ -334,21 +309,21 @@ func (i *instance) take(asks []Ask) (bool, []Answer) {
 	var first *Place
 	if found, ok := i.places.Load(kind); ok {
 		first = found.(*Place)
-	} else {
-		lasting := true
-		for n := len(asks) - 1; n >= 0; n-- {
-			p, keep := NewPlace(&asks[n], n, "", first)
-			first, lasting = p, lasting && keep
-		}
-		if lasting {
-			i.places.Store(kind, first)
-		}
 	}
 	answers := make([]Answer, len(asks))
 	_, verdict := Spend(first, i.engine.Now(), answers)
 	if verdict == Undecided {
-		i.engine.Take(&i.policy, asks, answers)
-		if Moved(first, answers) {
+		Take(i.engine, &i.policy, asks, answers, i.engine.Now())
+		if first == nil {
+			lasting := true
+			for n := len(asks) - 1; n >= 0; n-- {
+				p, keep := NewPlace(&asks[n], &answers[n], n, "", first)
+				first, lasting = p, lasting && keep
+			}
+			if lasting {
+				i.places.Store(kind, first)
+			}
+		} else if Moved(first, answers) {
 			i.places.Delete(kind)
 		}
 		_, verdict = Spend(first, 0, answers)
@@ -379,7 +354,7 @@ func (i *instance) request(asks []Ask) (bool, []Answer) {
 	}
 	for n, ask := range asks {
 		at := w.clockLocked()
-		if h := answers[n].lease; h != nil && at/ask.Limiter.window > h.index {
+		if h := answers[n].lease; h != nil && answers[n].instant == 0 && at/ask.Limiter.window > h.index {
 			// With several limits one permit may be taken in the last moment of
 			// a window and another's reply come in the next: the permit counts
 			// where it was spent.
@@ -387,6 +362,9 @@ func (i *instance) request(asks []Ask) (bool, []Answer) {
 				w.outlived = fmt.Errorf("%s: a permit of window %d was spent %d us after its end", ask.Key, h.index, at%ask.Limiter.window)
 			}
 			at = (h.index+1)*ask.Limiter.window - 1
+		}
+		if answers[n].instant != 0 {
+			at = answers[n].instant // a log's permit, by Redis's clock
 		}
 		w.admitted = append(w.admitted, admission{key: ask.Limiter.redisKey(ask.Key), at: at, cost: ask.Cost, limit: ask.Limit})
 	}
@@ -427,7 +405,17 @@ func overLimit(admitted []admission, w int64) error {
 	admitted = append([]admission(nil), admitted...)
 	sort.SliceStable(admitted, func(i, j int) bool { return admitted[i].at < admitted[j].at })
 	counts := map[string]window.Counts{}
+	logs := map[string][]int64{}
 	for _, a := range admitted {
+		if window.Exact(a.limit, w) {
+			for n := int64(0); n < a.cost; n++ {
+				logs[a.key] = append(logs[a.key], a.at)
+			}
+			if log := logs[a.key]; int64(len(log)) > a.limit && log[len(log)-1]-log[int64(len(log))-1-a.limit] < w {
+				return fmt.Errorf("%s: admitted %d in %d us, the limit is %d", a.key, a.limit+1, log[len(log)-1]-log[int64(len(log))-1-a.limit]+1, a.limit)
+			}
+			continue
+		}
 		c := counts[a.key].At(a.at / w)
 		if window.Room(c, w, a.limit, a.at) < a.cost {
 			return fmt.Errorf("%s: admitted %d at %d us into its window, with %d there and %d before", a.key, a.cost, a.at%w, c.Current(), c.Previous())

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
-	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
 // A standing is what the operator is told of something that needs Redis: that
@@ -168,49 +167,3 @@ func join(before, text string) string {
 	}
 	return "; where so configured " + text
 }
-
-// fails notes that Redis has not counted a request of the key.
-func (e *Engine) fails(b *bucket, err error, now int64) {
-	e.failing.Store(b)
-	e.exact.failed(err, now)
-}
-
-// wrote notes that Redis has counted a request by a call sent at the given
-// instant.
-func (e *Engine) wrote(sent int64) {
-	e.counted.Store(true)
-	e.exact.served(sent)
-}
-
-// rehearse makes calls that show whether Redis counts requests, though nobody
-// may be asking: a call of the limit script for nobody, which needs all that one
-// for a request does (the command, the key pattern, and a write), and one about
-// the key that failed last, which changes nothing.
-func (e *Engine) rehearse(now int64) []*redis.Call {
-	ask := window.Ask{Window: window.Span(time.Second), Limit: 1000000, Cost: 1, Need: 1, Instances: 1}
-	tag := GlobalKey
-	var calls []*redis.Call
-	if b, ok := e.failing.Load().(*bucket); ok {
-		tag = b.name // of the same node in a Cluster
-		b.mu.Lock()
-		if b.flight == nil && len(b.queue) == 0 && !b.shared {
-			calls = append(calls, b.launchLocked(now))
-		}
-		b.mu.Unlock()
-	}
-	return append(calls, &redis.Call{
-		Key: limitPrefix(e.prefix, rehearsalName, time.Second) + tag + "}", Script: script, Args: []string{ask.String()},
-		Done: func(reply redis.Reply, err error) {
-			grant, err := e.parse(reply, err, ask, now)
-			switch {
-			case err != nil:
-				e.exact.failed(err, e.clock())
-			case grant.Need > 0:
-				e.wrote(now)
-			}
-		},
-	})
-}
-
-// rehearsalName is no name that a limit can have.
-const rehearsalName = "_"

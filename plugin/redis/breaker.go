@@ -116,9 +116,9 @@ func (b *breaker) probe() *Call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.why == refused && b.key != "" {
-		return &Call{Name: "SETRANGE", Key: b.key, Args: []string{"0", ""}, probe: true}
+		return &Call{Name: "SETRANGE", Key: b.key, Args: []string{"0", ""}, own: probe}
 	}
-	return &Call{Name: "PING", probe: true}
+	return &Call{Name: "PING", own: probe}
 }
 
 // A backoff doubles from firstPause to longestWait, half of each pause random,

@@ -4,10 +4,10 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"strconv"
-	"time"
 )
 
-// Script is a Lua script of at most one key.
+// Script is a Lua script of at most one key. It answers a status, such as
+// `return {ok = 'text'}` makes, or an integer.
 type Script struct {
 	byHash   string // the words EVALSHA, hash and number of keys, encoded
 	bySource string // the words EVAL, source and number of keys, encoded
@@ -22,35 +22,67 @@ func NewScript(source string) *Script {
 	}
 }
 
-// Call is one command for Redis. It belongs to the client from Send until
-// Done; it can be sent once.
+// Call is one command for Redis, answered in one line: a status or an integer.
+// It belongs to the client from Send until it has ended; it can be sent once.
 type Call struct {
 	Key    string  // routes in a Cluster; the script's KEYS[1], or the command's first argument
 	Script *Script // EVALSHA, and EVAL when Redis does not know it; nil for a command:
 	Name   string  // for example "SET"
 	Args   []string
 
-	// Done is called exactly once: from one of the client's goroutines, which
-	// it must not block, or from within Send when nothing can be sent.
-	Done func(Reply, error)
-	// TimedOut is called at most once and before Done: waiters should give up.
-	// The call stays in the pipeline, and a late reply still comes to Done,
-	// because what it granted has been counted (RULES 4). May be nil.
-	TimedOut func()
+	// To gets this *Call exactly once, when it has ended, and before that at
+	// most once an *Overdue that names it. It has to be read until every call
+	// has ended: the connection waits for room. Nil: nobody asks.
+	To  chan<- interface{}
+	Tag interface{} // the owner's, untouched
 
-	bySource bool      // Redis answered NOSCRIPT
-	asked    bool      // Redis answered ASK
-	asking   bool      // so the command goes out with ASKING before it, whose reply is still to come
-	hops     int       // redirects so far
-	late     bool      // timed out
-	probe    bool      // the client's own
-	since    time.Time // when it was first written, if it was redirected since
+	Line string // the reply, without its kind and CR LF
+	Err  error  // or why there is none
+	At   int64  // when it ended: monotonic ns since Config.Epoch
+
+	own      purpose
+	since    int64 // when it was first written, as At; 0 before
+	late     bool  // its owner was told that it is overdue
+	bySource bool  // Redis answered NOSCRIPT
+	asked    bool  // Redis answered ASK
+	asking   bool  // so the command goes out with ASKING before it, whose reply is still to come
+	hops     int   // redirects so far
 }
 
-// appendTo encodes the call for the wire. A call gives the same bytes until it
+// A purpose tells the client's own calls from its users'.
+type purpose int
+
+const (
+	users purpose = iota
+	ping          // shows that an idle connection lives
+	probe         // decides whether the breaker may close
+)
+
+// Overdue tells that these calls have waited too long: whoever waits for them
+// should give up. They stay in the pipeline and still end later, because what
+// they are granted has been counted (RULES 4). One message names all calls of a
+// connection that have the same To.
+type Overdue struct {
+	Calls []*Call
+	At    int64 // monotonic ns since Config.Epoch
+}
+
+// endCall hands a call back to its owner. It is no method, nor is appendCall:
+// interpreted, a value of a type with methods is not copied when it is sent as an
+// interface, so that its receiver would see what the variable holds later.
+func endCall(call *Call, line string, err error, at int64) {
+	call.Line = line
+	call.Err = err
+	call.At = at
+	if call.To != nil {
+		call.To <- call
+	}
+}
+
+// appendCall encodes the call for the wire. A call gives the same bytes until it
 // is answered: pipeline.go relies on that to tell which calls of a broken write
-// got out.
-func (call *Call) appendTo(wire []byte) []byte {
+// got out, and writer.go encodes the most frequent kind by itself.
+func appendCall(wire []byte, call *Call) []byte {
 	if call.asking {
 		wire = append(wire, "*1\r\n$6\r\nASKING\r\n"...)
 	}
@@ -86,6 +118,23 @@ func (call *Call) appendTo(wire []byte) []byte {
 		wire = appendWord(wire, arg)
 	}
 	return wire
+}
+
+// head is what precedes the key when the script goes out by its hash, with a
+// key and so many arguments.
+func (s *Script) head(args int) string {
+	return "*" + strconv.Itoa(args+4) + "\r\n" + s.byHash + "$1\r\n1\r\n"
+}
+
+// lengths are the lengths of short words, encoded.
+var lengths = makeLengths()
+
+func makeLengths() []string {
+	all := make([]string, 512)
+	for n := range all {
+		all[n] = "$" + strconv.Itoa(n) + "\r\n"
+	}
+	return all
 }
 
 // appendCommand encodes a command of the client's own.

@@ -3,28 +3,34 @@
 //
 // What happens to a call, in order:
 //
-//   - Send finds the node that owns the key (topology.go: one server, the
-//     master that Sentinel names, or a Cluster's slot map) and asks its breaker
-//     (breaker.go). If that is open, Done says so before Send returns: requests
-//     never dial and never wait for a connection.
-//   - The call is encoded (call.go) into the buffer of the node's one
-//     connection. Its writer puts everything that has gathered out in one
-//     write; its reader parses the replies within strict bounds (resp.go),
-//     hands each to its call (pipeline.go), and keeps the time (clock.go).
+//   - Send puts it into the channel of a connection: of the only node's, as a
+//     rule, else of the node that owns the key (topology.go: one server, the
+//     master that Sentinel names, or a Cluster's slot map). If there is none to
+//     use, or its breaker is open (breaker.go), Send says so: requests never dial
+//     and never wait for a connection.
+//   - The connection's writer (writer.go) encodes all that has gathered and puts
+//     it out in one write; its reader (reader.go) finds the call that each line
+//     answers and hands it back to its owner. Both are loops that stay in one
+//     function, because it is entering functions that costs the interpreter; what
+//     they share with the seldom ways is pipeline.go, the time is clock.go's.
 //   - Redirects, and scripts that Redis has forgotten, are sent once more,
 //     because such an answer proves that nothing ran (node.go). Nothing else
 //     is ever sent twice (RULES 34).
-//   - A call without an answer in time tells its waiter to give up and stays in
-//     the pipeline for a second: what it was granted has been counted.
+//   - The owner of a call without an answer in time is told so, and the call stays
+//     in the pipeline for a second: what it was granted has been counted.
 //   - Three bad outcomes in a row, or a lost connection, open the breaker. The
 //     node's keeper probes, or dials again (node.go, conn.go), with jitter and
 //     backoff, in the background, until OnReady can be told.
 //
+// Calls are answered in one line, a status or an integer, in RESP2; replies of
+// other kinds (resp.go) are for handshakes, topology and subscriptions.
+//
 // Subscribe (subscription.go) runs on a connection of its own. Besides the
 // caller's commands an ACL user needs SELECT (for a database other than 0),
 // CLUSTER SLOTS (in a Cluster), SUBSCRIBE (where it is used) and should have
-// PING and SETRANGE, which the probes are made of. Every goroutine recovers: the package is interpreted inside Traefik too, where a panic would
-// take the gateway down.
+// PING and SETRANGE, which the probes are made of. Every goroutine recovers: the
+// package is interpreted inside Traefik too, where a panic would take the gateway
+// down.
 package redis
 
 import (
@@ -56,6 +62,9 @@ type Config struct {
 	DialTimeout time.Duration // of a connection, handshake included; 1s when zero
 	ClientName  string
 
+	// Epoch is the instant that stamps count from; when New was called if zero.
+	Epoch time.Time
+
 	// Log hears of trouble: level is "error", "warn" or "info". It is called
 	// from background goroutines, for each kind at once and then at most once a
 	// minute while it lasts.
@@ -72,12 +81,20 @@ type Client struct {
 	look    chan struct{} // asks the topology's goroutine to look again
 	healthy atomic.Bool
 
-	mu    sync.Mutex
-	ready []func() // OnReady
+	mu     sync.Mutex
+	direct chan *Call // to the writer of the only node's connection; nil while there is none to use
+	calls  int64      // written, or about to be
+	ready  []func()   // OnReady
 }
 
 // New starts connecting in the background and returns at once.
 func New(config Config) *Client {
+	c := newClient(config)
+	c.discover()
+	return c
+}
+
+func newClient(config Config) *Client {
 	if config.Timeout <= 0 {
 		config.Timeout = 25 * time.Millisecond
 	}
@@ -87,47 +104,64 @@ func New(config Config) *Client {
 	if config.DialTimeout <= 0 {
 		config.DialTimeout = time.Second
 	}
+	if config.Epoch.IsZero() {
+		config.Epoch = time.Now()
+	}
 	c := &Client{config: config, journal: newJournal(config.Log), look: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.routes.Store(&routes{})
-	c.discover()
 	return c
 }
 
-// Send hands calls over and never waits: all that go to one node leave in one
-// write. A call that cannot be sent now, because there is no usable connection
-// or the breaker is open, ends with ErrAway before Send returns: nothing of it
-// was written.
-func (c *Client) Send(calls ...*Call) {
+// Send hands a call over and never waits. It reports false, and the call has
+// ended with ErrAway without a word to To, if nothing of it was written and
+// nothing will be: there is no usable connection, its breaker is open, or too many
+// calls wait for it. (It is a function, and short, for the interpreter's sake.)
+func Send(c *Client, call *Call) bool {
+	c.mu.Lock()
+	if len(c.direct) < cap(c.direct) {
+		c.calls++
+		c.direct <- call
+		c.mu.Unlock()
+		return true
+	}
+	c.mu.Unlock()
+	return c.route(call)
+}
+
+// route is Send where there is a choice, or nobody.
+func (c *Client) route(call *Call) bool {
 	r := c.routes.Load().(*routes)
-	if len(r.nodes) == 1 && len(calls) > 0 {
-		r.nodes[0].send(calls)
-		return
-	}
-	groups := make([][]*Call, len(r.nodes))
-	for _, call := range calls {
-		owner := r.owner(call.Key)
-		if owner == nobody {
-			c.refuse([]*Call{call})
-			continue
-		}
-		groups[owner] = append(groups[owner], call)
-	}
-	for i, group := range groups {
-		if len(group) > 0 {
-			r.nodes[i].send(group)
+	sent := false
+	if owner := r.owner(call.Key); owner != nobody && !r.nodes[owner].breaker.open.Load() {
+		if p := r.nodes[owner].pipeline(); p != nil {
+			c.mu.Lock()
+			if sent = p.takeLocked(call); sent {
+				c.calls++
+			}
+			c.mu.Unlock()
 		}
 	}
+	if !sent {
+		c.journal.away.Add(1)
+		call.Err = errRefused
+		call.At = int64(time.Since(c.config.Epoch))
+	}
+	return sent
 }
 
 // errRefused is made once: during an outage every call gets it.
 var errRefused = fmt.Errorf("%w: no usable connection", ErrAway)
 
-// refuse ends calls of which nothing was written.
-func (c *Client) refuse(calls []*Call) {
-	c.journal.away.Add(int64(len(calls)))
-	for _, call := range calls {
-		call.Done(Reply{}, errRefused)
+// aimLocked finds the way that calls take while there is but one.
+func (c *Client) aimLocked() {
+	c.direct = nil
+	r := c.routes.Load().(*routes)
+	if c.ctx.Err() != nil || r.slots != nil || len(r.nodes) != 1 || r.nodes[0].breaker.open.Load() {
+		return
+	}
+	if p := r.nodes[0].pipeline(); p != nil && !p.shut {
+		c.direct = p.in
 	}
 }
 
@@ -160,6 +194,7 @@ func (c *Client) refreshHealth() {
 		c.journal.opens.Add(1)
 	}
 	c.healthy.Store(healthy)
+	c.aimLocked()
 	ready := append([]func(){}, c.ready...)
 	c.mu.Unlock()
 	if !turned {
@@ -174,6 +209,9 @@ func (c *Client) refreshHealth() {
 // Stats returns the counters.
 func (c *Client) Stats() Stats {
 	s := c.journal.stats()
+	c.mu.Lock()
+	s.Calls = c.calls
+	c.mu.Unlock()
 	nodes := c.routes.Load().(*routes).nodes
 	s.BreakerOpen = len(nodes) == 0
 	for _, n := range nodes {
@@ -183,7 +221,7 @@ func (c *Client) Stats() Stats {
 }
 
 // Close ends every connection and goroutine. Pending calls end with an error,
-// later ones with ErrAway. It does not wait, so Done may call it.
+// later ones with ErrAway. It does not wait.
 func (c *Client) Close() {
 	c.cancel()
 	c.refreshHealth()

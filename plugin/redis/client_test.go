@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,10 +31,10 @@ var increment = NewScript("return redis.call('INCRBY', KEYS[1], ARGV[1])")
 func add(t testing.TB, c *Client, key string) (int64, error) {
 	t.Helper()
 	o := do(t, c, &Call{Key: key, Script: increment, Args: []string{"1"}})
-	if o.err != nil {
-		return 0, o.err
+	if o.Err != nil {
+		return 0, o.Err
 	}
-	return o.reply.Int()
+	return strconv.ParseInt(o.Line, 10, 64)
 }
 
 // mustAdd tries until a call is answered well.
@@ -67,24 +68,25 @@ func TestRepliesMeetTheirCalls(t *testing.T) {
 	s := startServer(t)
 	c := open(t, Config{Addresses: []string{s.address()}, Timeout: time.Second})
 	healthy(t, c)
+	echo := NewScript("return {ok = ARGV[1]}")
+	to := inbox(t)
 	var wait sync.WaitGroup
 	for g := 0; g < 10; g++ {
 		calls := make([]*Call, 100)
 		for i := range calls {
 			want := fmt.Sprintf("%d of %d %s", i, g, strings.Repeat("x", i*20))
 			wait.Add(1)
-			calls[i] = &Call{Name: "ECHO", Args: []string{want}, Done: func(r Reply, err error) {
+			call := &Call{Script: echo, Args: []string{want}, To: to}
+			call.Tag = &fate{ended: func() {
 				defer wait.Done()
-				if got, wrong := r.Str(); err != nil || wrong != nil || got != want {
-					t.Errorf("got %.20q, want %.20q, %v", got, want, err)
+				if call.Err != nil || call.Line != want {
+					t.Errorf("got %.20q, want %.20q, %v", call.Line, want, call.Err)
 				}
 			}}
+			calls[i] = call
 		}
 		go func() {
-			c.Send(calls[:50]...)
-			for _, call := range calls[50:] {
-				c.Send(call)
-			}
+			send(c, calls...)
 		}()
 	}
 	wait.Wait()
@@ -95,7 +97,7 @@ func TestRepliesMeetTheirCalls(t *testing.T) {
 
 func TestHandshakeWithRedis(t *testing.T) {
 	s := startServer(t)
-	s.cli("ACL", "SETUSER", "gate", "on", ">old", "~sluice:*", "+@scripting", "+incrby", "+select", "+client|getname")
+	s.cli("ACL", "SETUSER", "gate", "on", ">old", "~sluice:*", "+@scripting", "+incrby", "+select")
 	password := atomic.Value{}
 	password.Store("old")
 	c := open(t, Config{
@@ -109,8 +111,8 @@ func TestHandshakeWithRedis(t *testing.T) {
 	if got := s.cli("-n", "5", "GET", "sluice:n"); got != "1" {
 		t.Errorf("database 5 holds %q", got)
 	}
-	if o := do(t, c, &Call{Name: "CLIENT", Args: []string{"GETNAME"}}); o.err != nil || o.reply.text != "sluice-1" {
-		t.Errorf("%v", o)
+	if got := s.cli("CLIENT", "LIST"); !strings.Contains(got, " name=sluice-1 ") {
+		t.Errorf("no connection has the name:\n%s", got)
 	}
 	if _, err := add(t, c, "other:n"); Kind(err) != "noperm" || !NotExecuted(err) {
 		t.Errorf("got %v", err)
@@ -194,7 +196,7 @@ func TestTLS(t *testing.T) {
 	// A stall of several timeouts does not break the encrypted stream.
 	w := watch(t)
 	s.signal(syscall.SIGSTOP)
-	c.Send(w.call("n"))
+	send(c, w.call("n"))
 	eventually(t, time.Second, "the timeout", func() bool { return w.late.Load() == 1 })
 	s.signal(syscall.SIGCONT)
 	w.settled()
@@ -249,11 +251,11 @@ func TestClientPause(t *testing.T) {
 	s.cli("CLIENT", "PAUSE", "500")
 	w := watch(t)
 	for i := 0; i < 20; i++ {
-		c.Send(w.call("n"))
+		send(c, w.call("n"))
 	}
 	eventually(t, time.Second, "the breaker to open", func() bool { return !c.Healthy() })
 	for i := 0; i < 20; i++ {
-		c.Send(w.call("n"))
+		send(c, w.call("n"))
 	}
 	w.settled()
 	if waited := time.Duration(w.slowest.Load()); waited > 50*time.Millisecond+slack {
@@ -307,7 +309,7 @@ func TestRedisSaysNo(t *testing.T) {
 			c.start(s)
 			w := watch(t)
 			eventually(t, 3*time.Second, "the breaker to open", func() bool {
-				client.Send(w.call("n"))
+				send(client, w.call("n"))
 				time.Sleep(5 * time.Millisecond)
 				return !client.Healthy() && w.kind(c.kind) > 0
 			})
@@ -404,7 +406,7 @@ func (p *proxy) carry(from net.Conn) {
 	}
 }
 
-// However connections break, a call is executed once if Done says so, not at
+// However connections break, a call is executed once if its end says so, not at
 // all if the error says so, and never twice.
 func TestExecutionsPerCall(t *testing.T) {
 	length := 4 * time.Second
@@ -413,9 +415,10 @@ func TestExecutionsPerCall(t *testing.T) {
 	}
 	s := startServer(t)
 	p := startProxy(t, s.address())
-	type fate struct{ good, notRun bool }
+	type ending struct{ good, notRun bool }
 	var mu sync.Mutex
-	fates := map[string]fate{}
+	ends := map[string]ending{}
+	to := inbox(t)
 	var clients sync.WaitGroup
 	var reconnects atomic.Int64
 	end := time.Now().Add(length)
@@ -436,14 +439,16 @@ func TestExecutionsPerCall(t *testing.T) {
 				for k := range group {
 					key := fmt.Sprintf("n:%d:%d:%d", i, n, k)
 					calls.Add(1)
-					group[k] = &Call{Key: key, Script: increment, Args: []string{"1"}, Done: func(_ Reply, err error) {
+					call := &Call{Key: key, Script: increment, Args: []string{"1"}, To: to}
+					call.Tag = &fate{late: func() {}, ended: func() {
 						mu.Lock()
-						fates[key] = fate{err == nil, err != nil && NotExecuted(err)}
+						ends[key] = ending{call.Err == nil, call.Err != nil && NotExecuted(call.Err)}
 						mu.Unlock()
 						calls.Done()
 					}}
+					group[k] = call
 				}
-				c.Send(group...)
+				send(c, group...)
 				time.Sleep(500 * time.Microsecond)
 			}
 			calls.Wait()
@@ -459,9 +464,10 @@ func TestExecutionsPerCall(t *testing.T) {
 
 	direct := open(t, Config{Addresses: []string{s.address()}, Timeout: 5 * time.Second})
 	healthy(t, direct)
+	get := NewScript("return {ok = redis.call('GET', KEYS[1]) or ''}")
 	var good, notRun, unknown int
-	for key, f := range fates {
-		n := do(t, direct, &Call{Name: "GET", Key: key}).reply.text
+	for key, f := range ends {
+		n := do(t, direct, &Call{Script: get, Key: key}).Line
 		switch {
 		case f.good:
 			good++
@@ -498,7 +504,7 @@ func TestIdleConnectionIsPinged(t *testing.T) {
 	s.signal(syscall.SIGSTOP)
 	eventually(t, 4*time.Second, "the loss to be noticed", func() bool { return !c.Healthy() })
 	w := watch(t)
-	c.Send(w.call("n"))
+	send(c, w.call("n"))
 	if w.kind("away") != 1 {
 		t.Errorf("%v", w)
 	}
@@ -516,7 +522,7 @@ func TestOpenAndCloseLeavesNothing(t *testing.T) {
 		stop := c.Subscribe("events", func(string) {}, func() {})
 		if i%3 > 0 {
 			healthy(t, c)
-			c.Send(w.call("n"))
+			send(c, w.call("n"))
 		}
 		if i%2 > 0 {
 			stop()
@@ -537,12 +543,14 @@ func BenchmarkCalls(b *testing.B) {
 	b.ReportAllocs()
 	b.SetParallelism(64)
 	b.RunParallel(func(pb *testing.PB) {
-		answered := make(chan error, 1)
-		done := func(_ Reply, err error) { answered <- err }
+		to := make(chan interface{}, 1)
 		for pb.Next() {
-			c.Send(&Call{Key: "n", Script: increment, Args: []string{"1"}, Done: done})
-			if err := <-answered; err != nil {
-				b.Error(err)
+			call := &Call{Key: "n", Script: increment, Args: []string{"1"}, To: to}
+			if Send(c, call) {
+				<-to
+			}
+			if call.Err != nil {
+				b.Error(call.Err)
 			}
 		}
 	})

@@ -5,194 +5,215 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 const (
 	patience = time.Second      // a pipeline without a reply for so long is dead
 	rest     = time.Second      // an idle one is pinged this often
 	glance   = time.Millisecond // time to see that bytes wait after all
+	tardy    = int64(2 * glance)
 )
 
-// Read gives the parser its bytes and keeps the time while there are none. The
-// parser never sees a deadline, so a reply that stops half way and goes on
-// later is whole in the end.
-func (p *pipeline) Read(to []byte) (int, error) {
-	for {
-		n, err := p.conn.Read(to)
-		if n > 0 || (err != nil && !errors.Is(err, os.ErrDeadlineExceeded)) {
-			return n, err
+// quiet is called when the deadline has passed without a whole reply. It tells
+// the owners of calls that have run out of time, and sets the next deadline; an
+// error ends the connection.
+func (p *pipeline) quiet(now int64) error {
+	p.mu.Lock()
+	belated := now-p.armed > tardy
+	p.mu.Unlock()
+	overdue, spent, dead := p.late(now)
+	if (overdue && !spent) || (belated && (overdue || dead)) {
+		// The deadline may have passed because this goroutine was busy, with an
+		// owner that did not take its calls perhaps, or the machine. Bytes that
+		// wait are not a timeout (RULES 4).
+		there, err := p.peek()
+		if there || err != nil {
+			return err
 		}
-		now := time.Now()
-		overdue, spent, dead := p.late(now)
-		if overdue && !spent || dead {
-			// The deadline may have passed because this goroutine, or the
-			// machine, was busy. Bytes that wait are not a timeout (RULES 4).
-			if n, err = p.peek(to); n > 0 || err != nil {
-				return n, err
-			}
-		}
-		if overdue {
-			p.declare()
-		}
-		if dead {
-			return 0, fmt.Errorf("%w: no reply for %v", ErrTimeout, patience)
-		}
-		if err := p.rearm(now); err != nil {
-			return 0, err
+		now = p.now()
+		if belated && overdue && !spent {
+			p.excuse(now)
+			overdue = false
 		}
 	}
+	if overdue {
+		p.declare(now)
+	}
+	if dead {
+		return fmt.Errorf("%w: no reply for %v", ErrTimeout, patience)
+	}
+	return p.rearm(now)
 }
 
-// peek reads what is there already. It tries again when the machine was too
-// slow to tell "nothing" from "not looked".
-func (p *pipeline) peek(to []byte) (int, error) {
+// peek tells whether bytes are there already. It tries again when the machine was
+// too slow to tell "nothing" from "not looked".
+func (p *pipeline) peek() (bool, error) {
 	for try := 0; try < 3; try++ {
-		start := time.Now()
+		start := p.now()
 		p.mu.Lock()
-		p.armed = start.Add(glance)
-		p.conn.SetReadDeadline(p.armed)
+		p.armLocked(start + int64(glance))
 		p.mu.Unlock()
-		n, err := p.conn.Read(to)
-		if n > 0 || (err != nil && !errors.Is(err, os.ErrDeadlineExceeded)) {
-			return n, err
+		_, err := p.lines.Peek(1)
+		if err == nil {
+			return true, nil
 		}
-		if time.Since(start) < 2*glance {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return false, networkError(err)
+		}
+		if p.now()-start < tardy {
 			break
 		}
 	}
-	return 0, nil
+	return false, nil
 }
 
-// oldestLocked returns the oldest pending batch with an unanswered call that
-// has not been declared timed out.
-func (p *pipeline) oldestLocked() *batch {
-	for i := len(p.pending) - 1; i >= 0; i-- {
-		if p.pending[i] == p.declared {
-			if i+1 < len(p.pending) {
-				return p.pending[i+1]
-			}
-			return nil
+// oldest returns the oldest unanswered call whose owner has not been told that it
+// is overdue.
+func (p *pipeline) oldest() *Call {
+	for _, call := range p.held {
+		if !call.late {
+			return call
 		}
 	}
-	if len(p.pending) > 0 {
-		return p.pending[0]
+	if len(p.flight) == 0 {
+		return nil
 	}
-	return nil
+	call := <-p.flight
+	p.held = append(p.held, call)
+	return call
 }
 
-// late tells whether calls have run out of time, whether that is so though others
-// were answered meanwhile, and whether the connection has.
-func (p *pipeline) late(now time.Time) (overdue, spent, dead bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := p.oldestLocked()
-	overdue = b != nil && !now.Before(p.due(b))
-	spent = overdue && !now.Before(b.clock.Add(p.longest)) && p.progress.After(b.clock)
-	dead = len(p.pending) > 0 && !now.Before(p.endLocked())
-	return overdue, spent, dead
+// late tells whether calls have run out of time, whether they have so whatever
+// else is answered, and whether the connection has.
+func (p *pipeline) late(now int64) (overdue, spent, dead bool) {
+	if call := p.oldest(); call != nil {
+		overdue = now >= p.due(call)
+		spent = now >= call.since+p.longest
+	}
+	return overdue, spent, len(p.held) > 0 && now >= p.end()
 }
 
-// due is when the batch's calls are late. Redis is silent, or gone, when it answers
-// nothing for one timeout. As long as it answers, whatever call that be, it is at
-// work, and who waits for longer waits for a machine that is busy, with us perhaps: a
-// flood must not make gateways decide without a Redis that is well. So calls wait
-// on, but none for ever.
-func (p *pipeline) due(b *batch) time.Time {
-	due := b.clock.Add(p.timeout)
-	if alive := p.progress.Add(p.timeout); alive.After(due) {
-		due = alive
-	}
-	if last := b.clock.Add(p.longest); last.Before(due) {
-		due = last
-	}
-	return due
-}
-
-// endLocked is when the connection is given up unless a reply comes.
-func (p *pipeline) endLocked() time.Time {
-	from := p.pending[0].clock
-	if p.progress.After(from) {
+// due is when the call is late. Redis is silent, or gone, when it answers nothing
+// for one timeout. As long as it answers, whatever call that be, it is at work,
+// and who waits for longer waits for a machine that is busy, with us perhaps: a
+// flood must not make gateways decide without a Redis that is well. What this
+// process was late itself counts for nothing either. So calls wait on, but none
+// for ever.
+func (p *pipeline) due(call *Call) int64 {
+	from := call.since
+	if p.progress > from {
 		from = p.progress
 	}
-	return from.Add(patience)
-}
-
-// declare tells every waiter of this connection that its answer is late, not
-// only the first: whoever came after it would wait for the same silence
-// (RULES 35). What the writer has not taken yet is withdrawn altogether.
-func (p *pipeline) declare() {
 	p.mu.Lock()
-	pending, withdrawn := p.pending, p.queue
-	p.queue = nil
-	p.wire, p.since = p.wire[:0], time.Time{}
-	if len(pending) > 0 {
-		p.declared = pending[len(pending)-1]
+	if p.excused > from {
+		from = p.excused
 	}
 	p.mu.Unlock()
-	late := 0
-	for _, b := range pending {
-		from := 0
-		if b == p.head {
-			from = p.next
-		}
-		for _, call := range b.calls[from:] {
-			if call.late {
-				continue
-			}
+	if last := call.since + p.longest; last < from+p.timeout {
+		return last
+	}
+	return from + p.timeout
+}
+
+// end is when the connection is given up unless a reply comes.
+func (p *pipeline) end() int64 {
+	from := p.held[0].since
+	if p.progress > from {
+		from = p.progress
+	}
+	return from + int64(patience)
+}
+
+// excuse notes that Redis may have been silent because this process was late:
+// silence is measured anew.
+func (p *pipeline) excuse(now int64) {
+	p.mu.Lock()
+	p.excused = now
+	p.mu.Unlock()
+}
+
+// declare tells every owner of this connection's calls that they are overdue, not
+// only the first: whoever came after it would wait for the same silence
+// (RULES 35). What the writer has not taken yet is withdrawn altogether.
+func (p *pipeline) declare(now int64) {
+	p.collect()
+	var late []*Call
+	for _, call := range p.held {
+		if !call.late {
 			call.late = true
-			late++
-			if call.TimedOut != nil {
-				call.TimedOut()
-			}
+			late = append(late, call)
 		}
 	}
-	if p.overdue != nil {
-		p.overdue(late)
+	withdrawn := p.withdraw()
+	p.node.overdue(p, len(late))
+	for len(late) > 0 {
+		late = tell(late, now)
 	}
 	for _, call := range withdrawn {
-		p.settle(call, Reply{}, fmt.Errorf("%w: withdrawn, its connection is silent", ErrAway))
+		p.node.failed(call, errWithdrawn, now)
 	}
 }
 
-// rearm sets the next deadline and pings an idle connection.
-func (p *pipeline) rearm(now time.Time) error {
+var errWithdrawn = fmt.Errorf("%w: withdrawn, its connection is silent", ErrAway)
+
+// tell sends one message about all calls that have the first one's To, and
+// returns the others.
+func tell(late []*Call, now int64) []*Call {
+	to := late[0].To
+	var same, others []*Call
+	for _, call := range late {
+		if call.To == to {
+			same = append(same, call)
+		} else {
+			others = append(others, call)
+		}
+	}
+	if to != nil {
+		to <- &Overdue{Calls: same, At: now}
+	}
+	return others
+}
+
+// rearm sets the next deadline, and pings a connection that has been idle for so
+// long.
+func (p *pipeline) rearm(now int64) error {
+	finished := wait.Closed(p.written)
+	call := p.oldest()
+	next := now + int64(rest)
+	if len(p.held) > 0 && p.end() < next {
+		next = p.end()
+	}
+	if call != nil && p.due(call) < next {
+		next = p.due(call)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cause != nil {
-		return p.cause
+	if call == nil && len(p.flight) > 0 {
+		return nil // it has come since: the passed deadline leads back here
 	}
-	p.armed = now.Add(rest)
-	switch {
-	case len(p.pending) > 0:
-		if end := p.endLocked(); end.Before(p.armed) {
-			p.armed = end
+	if len(p.held) == 0 {
+		if finished {
+			return errRetired
 		}
-		if b := p.oldestLocked(); b != nil && p.due(b).Before(p.armed) {
-			p.armed = p.due(b)
+		if lively := p.progress + int64(rest); now < lively {
+			next = lively
+		} else {
+			p.take(&Call{Name: "PING", own: ping})
 		}
-	case len(p.queue) > 0: // the writer will arm it
-	case p.retired:
-		return errRetired
-	default:
-		ping := &Call{Name: "PING", probe: true, Done: nothing}
-		p.queue = append(p.queue, ping)
-		p.wire = ping.appendTo(p.wire)
-		p.ready.Signal()
 	}
-	if soon := now.Add(p.timeout); p.retired && soon.Before(p.armed) {
-		p.armed = soon
+	if p.retired && now+p.timeout < next {
+		next = now + p.timeout
 	}
-	p.conn.SetReadDeadline(p.armed)
+	p.armLocked(next)
 	return nil
 }
 
-// armLocked makes the reader look at the clock at t at the latest. Later
-// deadlines are left to the reader, which sets its next one whenever one has
-// passed: a busy connection moves its deadline forty times a second, not once
-// a call.
-func (p *pipeline) armLocked(t time.Time) {
-	if p.armed.IsZero() || t.Before(p.armed) {
-		p.armed = t
-		p.conn.SetReadDeadline(t) // an error means the connection is closed: Read will say so
-	}
+// armLocked sets the deadline at which the reader looks at the clock. The writer
+// only moves it forward, and leaves the next to the reader: a busy connection
+// moves its deadline forty times a second, not once a call.
+func (p *pipeline) armLocked(at int64) {
+	p.armed = at
+	p.conn.SetReadDeadline(p.epoch.Add(time.Duration(at))) // an error means the connection is closed: the read will say so
 }

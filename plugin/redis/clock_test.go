@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,10 +26,8 @@ func TestLateIsSilence(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ours, theirs := net.Pipe()
-				p := newPipeline(&link{address: "pipe", raw: ours, conn: ours, parser: newParser(ours, maxReply)}, timeout, 250*time.Millisecond)
-				p.settle = func(call *Call, reply Reply, err error) { call.Done(reply, err) }
-				p.start()
+				p, theirs := piped(Config{Timeout: timeout, MaxWait: 250 * time.Millisecond})
+				c := p.node.client
 				go func() {
 					in := newParser(theirs, 1<<20)
 					for n := 1; ; n++ {
@@ -48,23 +45,110 @@ func TestLateIsSilence(t *testing.T) {
 				}()
 				sent := time.Now()
 				late, first := 0, time.Duration(0)
-				calls := make([]*Call, tt.calls)
-				for i := range calls {
-					calls[i] = &Call{Name: "X", Done: nothing, TimedOut: func() {
-						if late++; late == 1 {
-							first = time.Since(sent)
-						}
-					}}
+				to := make(chan interface{}, 2*tt.calls)
+				for i := 0; i < tt.calls; i++ {
+					p.take(&Call{Name: "X", To: to})
 				}
-				p.send(calls, time.Time{})
+				p.start() // only now, so that all leave in one write
 				time.Sleep(900 * time.Millisecond)
 				p.fail(ErrClosed)
 				theirs.Close()
 				<-p.done
+				c.Close()
+				for len(to) > 0 {
+					if overdue, ok := (<-to).(*Overdue); ok {
+						if late == 0 {
+							first = time.Duration(overdue.At) - sent.Sub(c.config.Epoch)
+						}
+						late += len(overdue.Calls)
+					}
+				}
 				if late != tt.late || first < tt.after || first > tt.after+5*time.Millisecond {
 					t.Errorf("%d late, the first after %v; want %d after %v", late, first, tt.late, tt.after)
 				}
 			})
 		})
 	}
+}
+
+// What this process was late itself is not Redis's silence: here an owner takes no
+// calls for two timeouts, while a call waits for its answer.
+func TestOwnLatenessIsNoSilence(t *testing.T) {
+	const timeout, busy = 20 * time.Millisecond, 40 * time.Millisecond
+	for _, tt := range []struct {
+		name   string
+		answer time.Duration // when the second call's answer comes
+		late   time.Duration // when it is overdue; 0: never
+	}{
+		{"answered meanwhile", busy - 10*time.Millisecond, 0},
+		{"answered soon after", busy + 10*time.Millisecond, 0},
+		{"silent", time.Second, busy + timeout},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, theirs := piped(Config{Timeout: timeout, MaxWait: 250 * time.Millisecond})
+				c := p.node.client
+				p.start()
+				gone := make(chan struct{})
+				go func() {
+					defer close(gone)
+					in := newParser(theirs, 1<<20)
+					in.read()
+					theirs.Write([]byte(":1\r\n"))
+					in.read()
+					time.Sleep(tt.answer)
+					theirs.Write([]byte(":2\r\n"))
+				}()
+				sent := time.Now()
+				slow, to := make(chan interface{}), make(chan interface{}, 2)
+				p.take(&Call{Name: "X", To: slow})
+				p.take(&Call{Name: "X", To: to})
+				time.Sleep(busy)
+				<-slow
+				first := <-to
+				late := time.Duration(0)
+				if overdue, ok := first.(*Overdue); ok {
+					late = time.Duration(overdue.At) - sent.Sub(c.config.Epoch)
+				}
+				if late < tt.late || late > tt.late+5*time.Millisecond {
+					t.Errorf("overdue after %v, want %v", late, tt.late)
+				}
+				p.fail(ErrClosed)
+				theirs.Close()
+				<-p.done
+				c.Close()
+				<-gone
+			})
+		})
+	}
+}
+
+// An idle connection costs a ping a second.
+func TestIdleIsQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, theirs := piped(Config{Timeout: 20 * time.Millisecond})
+		c := p.node.client
+		p.start()
+		pings := 0
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			in := newParser(theirs, 1<<20)
+			for {
+				if _, err := in.read(); err != nil {
+					return
+				}
+				pings++
+				theirs.Write([]byte("+PONG\r\n"))
+			}
+		}()
+		time.Sleep(5500 * time.Millisecond)
+		p.fail(ErrClosed)
+		<-p.done
+		c.Close()
+		<-gone
+		if pings != 5 {
+			t.Errorf("%d pings in five seconds and a half", pings)
+		}
+	})
 }

@@ -115,8 +115,8 @@ func (c *Client) askSlots(ctx context.Context, address string) ([]slotRange, err
 //	first slot, last slot, master [host or null, port, id, ...], replicas ...
 //
 // A host that is null, empty or "?" is the one that was asked.
-func readSlots(reply Reply, asked string) ([]slotRange, error) {
-	list, err := reply.Array()
+func readSlots(r reply, asked string) ([]slotRange, error) {
+	list, err := r.array()
 	if err != nil {
 		return nil, err
 	}
@@ -128,9 +128,9 @@ func readSlots(reply Reply, asked string) ([]slotRange, error) {
 		if len(entry.list) < 3 || len(entry.list[2].list) < 2 {
 			return nil, fmt.Errorf("%w: a slot range without master", ErrProtocol)
 		}
-		first, err1 := entry.list[0].Int()
-		last, err2 := entry.list[1].Int()
-		port, err3 := entry.list[2].list[1].Int()
+		first, err1 := entry.list[0].integer()
+		last, err2 := entry.list[1].integer()
+		port, err3 := entry.list[2].list[1].integer()
 		if err1 != nil || err2 != nil || err3 != nil || first < 0 || first > last || last >= slotCount {
 			return nil, fmt.Errorf("%w: not a slot range", ErrProtocol)
 		}

@@ -68,13 +68,13 @@ func (c *Client) connect(ctx context.Context, address string) (*link, error) {
 	return l, nil
 }
 
-// greet speaks RESP3 with those who can and RESP2 with the others.
+// greet shakes hands by HELLO with those who know it.
 func (c *Client) greet(l *link) error {
 	password, err := c.password()
 	if err != nil {
 		return err
 	}
-	hello := []string{"HELLO", "3"}
+	hello := []string{"HELLO", "2"}
 	if password != "" {
 		hello = append(hello, "AUTH", c.user(), password)
 	}
@@ -156,25 +156,25 @@ func (c *Client) greetOld(l *link, password string) error {
 		return err
 	}
 	// CLIENT, INFO and ROLE may be forbidden to us; a master is assumed then.
-	if role, err := replies[len(replies)-2].Array(); err == nil && len(role) > 0 {
+	if role, err := replies[len(replies)-2].array(); err == nil && len(role) > 0 {
 		l.replica = role[0].text == "slave"
 	}
-	checked := append([]Reply{}, replies[:must]...)
+	checked := append([]reply{}, replies[:must]...)
 	return ready(l, append(checked, replies[len(replies)-1]))
 }
 
 // ready checks the replies to SELECT and PING, and that nothing else came.
 // PING shows LOADING and BUSY, which HELLO does not; that it is forbidden is
 // an answer as good as PONG.
-func ready(l *link, replies []Reply) error {
-	for i, reply := range replies {
-		if reply.kind != kindError {
+func ready(l *link, replies []reply) error {
+	for i, r := range replies {
+		if r.kind != kindError {
 			continue
 		}
-		if i == len(replies)-1 && faultOf(reply.text).word == "noperm" {
+		if i == len(replies)-1 && faultOf(r.text).word == "noperm" {
 			continue
 		}
-		return replyError(reply.text)
+		return replyError(r.text)
 	}
 	if l.parser.in.Buffered() > 0 {
 		return fmt.Errorf("%w: more replies than commands", ErrProtocol)
@@ -183,7 +183,7 @@ func ready(l *link, replies []Reply) error {
 }
 
 // textOf reads a field of HELLO's reply.
-func textOf(hello Reply, field string) string {
+func textOf(hello reply, field string) string {
 	for i := 0; i+1 < len(hello.list); i += 2 {
 		if hello.list[i].text == field {
 			return hello.list[i+1].text
@@ -203,7 +203,7 @@ func versionIn(info string) string {
 }
 
 // ask sends commands in one write and reads as many replies.
-func (l *link) ask(commands ...[]string) ([]Reply, error) {
+func (l *link) ask(commands ...[]string) ([]reply, error) {
 	var wire []byte
 	for _, words := range commands {
 		wire = appendCommand(wire, words...)
@@ -211,9 +211,9 @@ func (l *link) ask(commands ...[]string) ([]Reply, error) {
 	// A server that is full or protected writes one error and closes: our
 	// write may fail then, and the error is still there to be read.
 	_, writing := l.conn.Write(wire)
-	replies := make([]Reply, 0, len(commands))
+	replies := make([]reply, 0, len(commands))
 	for len(replies) < len(commands) {
-		reply, err := l.parser.read()
+		r, err := l.parser.read()
 		if err != nil {
 			if len(replies) > 0 && replies[0].kind == kindError {
 				return nil, replyError(replies[0].text)
@@ -223,9 +223,7 @@ func (l *link) ask(commands ...[]string) ([]Reply, error) {
 			}
 			return nil, networkError(err)
 		}
-		if reply.kind != kindPush {
-			replies = append(replies, reply)
-		}
+		replies = append(replies, r)
 	}
 	return replies, nil
 }

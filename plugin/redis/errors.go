@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// The errors that callers tell apart. Everything Done hands over wraps one of
+// The errors that callers tell apart. Every error of a call wraps one of
 // the sentinels of this file; errors.Is finds it, Kind names it.
 var (
 	ErrAway     = errors.New("redis: away")            // no usable connection, or the breaker is open: nothing was written

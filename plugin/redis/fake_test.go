@@ -102,7 +102,7 @@ func (f *fake) talk(s *session) {
 func welcome(_ *session, words []string) string {
 	switch words[0] {
 	case "HELLO":
-		return "%2\r\n+proto\r\n:3\r\n+role\r\n+master\r\n"
+		return "*4\r\n+proto\r\n:2\r\n+role\r\n+master\r\n"
 	case "PING":
 		return "+PONG\r\n"
 	}
@@ -151,10 +151,46 @@ func always(raw string) func(*session, []string) string {
 
 var well = always(":1\r\n")
 
+// A fate is what a test wants to hear of a call: its Tag, where the call comes
+// back to an inbox.
+type fate struct {
+	late, ended func()
+}
+
+// inbox is the To of calls whose Tag is a *fate; it runs them on one goroutine,
+// as an owner's loop would.
+func inbox(t testing.TB) chan<- interface{} {
+	to := make(chan interface{}, 1<<14)
+	quit := make(chan struct{})
+	t.Cleanup(func() { close(quit) })
+	go func() {
+		for {
+			select {
+			case message := <-to:
+				hear(message)
+			case <-quit:
+				return
+			}
+		}
+	}()
+	return to
+}
+
+func hear(message interface{}) {
+	if overdue, ok := message.(*Overdue); ok {
+		for _, call := range overdue.Calls {
+			call.Tag.(*fate).late()
+		}
+		return
+	}
+	message.(*Call).Tag.(*fate).ended()
+}
+
 // A witness follows calls from Send to their end, and fails the test if one
-// ends twice or is told of its timeout after its end.
+// ends twice or is told that it is overdue after its end.
 type witness struct {
 	t       testing.TB
+	to      chan<- interface{}
 	sent    atomic.Int64
 	ended   atomic.Int64
 	good    atomic.Int64
@@ -166,11 +202,12 @@ type witness struct {
 }
 
 func watch(t testing.TB) *witness {
-	return &witness{t: t, kinds: map[string]int{}}
+	return &witness{t: t, to: inbox(t), kinds: map[string]int{}}
 }
 
 // call makes a call that the witness follows.
 func (w *witness) call(key string) *Call {
+	call := &Call{Key: key, Script: increment, Args: []string{"1"}, To: w.to}
 	var ended, late atomic.Bool
 	sent := time.Now()
 	released := func() {
@@ -182,35 +219,44 @@ func (w *witness) call(key string) *Call {
 			}
 		}
 	}
-	w.sent.Add(1)
-	return &Call{
-		Key: key, Script: increment, Args: []string{"1"},
-		TimedOut: func() {
+	call.Tag = &fate{
+		late: func() {
 			if ended.Load() || !late.CompareAndSwap(false, true) {
-				w.t.Error("TimedOut came twice, or after Done")
+				w.t.Error("Overdue came twice, or after the end")
 			}
 			w.late.Add(1)
 			released()
 		},
-		Done: func(_ Reply, err error) {
+		ended: func() {
 			if !ended.CompareAndSwap(false, true) {
-				w.t.Error("Done came twice")
+				w.t.Error("a call ended twice")
 			}
 			if !late.Load() {
 				released()
 			}
 			w.mu.Lock()
-			if err != nil {
-				w.kinds[Kind(err)]++
+			if call.Err != nil {
+				w.kinds[Kind(call.Err)]++
 			}
 			w.mu.Unlock()
-			if err == nil {
+			if call.Err == nil {
 				w.good.Add(1)
-			} else if NotExecuted(err) {
+			} else if NotExecuted(call.Err) {
 				w.notRun.Add(1)
 			}
 			w.ended.Add(1)
 		},
+	}
+	w.sent.Add(1)
+	return call
+}
+
+// send hands calls over; those that cannot be sent have ended.
+func send(c *Client, calls ...*Call) {
+	for _, call := range calls {
+		if !Send(c, call) {
+			call.Tag.(*fate).ended()
+		}
 	}
 }
 

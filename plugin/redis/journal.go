@@ -23,8 +23,7 @@ type Stats struct {
 // second is written.
 type journal struct {
 	write func(level, message string) // nil: nobody listens
-	calls atomic.Int64
-	away  atomic.Int64 // counted apart: during an outage every call is one
+	away  atomic.Int64                // counted apart: during an outage every call is one
 	opens atomic.Int64
 
 	mu         sync.Mutex
@@ -100,7 +99,7 @@ func (j *journal) report(level, message string) { j.log(level, "panic", message)
 func (j *journal) stats() Stats {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s := Stats{Calls: j.calls.Load(), Errors: map[string]int64{}, Reconnects: j.reconnects, BreakerOpened: j.opens.Load()}
+	s := Stats{Errors: map[string]int64{}, Reconnects: j.reconnects, BreakerOpened: j.opens.Load()}
 	for kind, n := range j.errors {
 		s.Errors[kind] = n
 	}

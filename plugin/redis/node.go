@@ -22,12 +22,12 @@ type node struct {
 	leave   context.CancelFunc
 	locate  func(context.Context) ([]string, error) // addresses to try, best first
 
-	breaker *breaker
-	current atomic.Value // *pipeline, also when it has broken; nothing before the first
-	probing atomic.Bool  // a probe of the keeper's is pending
-	served  bool         // the reader's, then the keeper's: the connection has answered a call well
-	everUp  bool         // the keeper's own
-	backoff backoff      // the keeper's own: between connections
+	breaker  *breaker
+	current  atomic.Value // *pipeline, also when it has broken; nothing before the first
+	probing  atomic.Bool  // a probe of the keeper's is pending
+	answered bool         // the reader's, then the keeper's: the connection has answered a call well
+	everUp   bool         // the keeper's own
+	backoff  backoff      // the keeper's own: between connections
 }
 
 func (c *Client) newNode(address string, locate func(context.Context) ([]string, error)) *node {
@@ -42,19 +42,6 @@ func (n *node) pipeline() *pipeline {
 		return p
 	}
 	return nil
-}
-
-// send puts all calls on the wire in one write or answers those it cannot.
-func (n *node) send(calls []*Call) {
-	if n.breaker.open.Load() {
-		n.client.refuse(calls)
-		return
-	}
-	if p := n.pipeline(); p == nil || !p.send(calls, time.Time{}) {
-		n.client.refuse(calls)
-		return
-	}
-	n.client.journal.calls.Add(int64(len(calls)))
 }
 
 // start runs the keeper. In a loop, Yaegi would start every goroutine of a
@@ -81,11 +68,7 @@ func (n *node) connection() {
 		}
 		return
 	}
-	p := newPipeline(l, n.client.config.Timeout, n.client.config.MaxWait)
-	p.report = n.client.journal.report
-	p.overdue = n.overdue
-	p.broken = n.breaker.lost
-	p.settle = func(call *Call, reply Reply, err error) { n.settle(p, call, reply, err) }
+	p := newPipeline(n, l)
 	stop := context.AfterFunc(n.client.ctx, func() { p.fail(ErrClosed) })
 	defer stop()
 	leave := context.AfterFunc(n.ctx, p.retire)
@@ -94,13 +77,13 @@ func (n *node) connection() {
 	n.everUp = true
 	defer p.fail(ErrClosed) // should anything below panic
 
-	n.served = false
+	n.answered = false
 	n.current.Store(p)
 	n.breaker.close()
 	born := time.Now()
 	p.start()
 	n.watch(p)
-	if n.served || time.Since(born) > longestWait {
+	if n.answered || time.Since(born) > longestWait {
 		n.backoff.reset()
 	}
 	if n.ctx.Err() == nil && !errors.Is(p.err, errRetired) {
@@ -155,64 +138,78 @@ func (n *node) probe(p *pipeline) {
 	if !n.probing.CompareAndSwap(false, true) {
 		return
 	}
-	call := n.breaker.probe()
-	call.Done = func(reply Reply, err error) {
-		n.probing.Store(false)
-		sick := err != nil && Kind(err) != "noperm" && (isAway(err) || n.stranded(call, faultNamed(Kind(err))))
-		if !call.late && !sick {
-			n.breaker.close()
-		}
-	}
-	if !p.send([]*Call{call}, time.Time{}) {
+	if !p.take(n.breaker.probe()) {
 		n.probing.Store(false)
 	}
 }
 
-// overdue hears from the reader that calls timed out.
-func (n *node) overdue(calls int) {
+// probed takes the outcome of a probe.
+func (n *node) probed(call *Call, err error) {
+	n.probing.Store(false)
+	sick := err != nil && Kind(err) != "noperm" && (isAway(err) || n.stranded(call, faultNamed(Kind(err))))
+	if !call.late && !sick {
+		n.breaker.close()
+	}
+}
+
+// overdue hears from the reader that calls have waited too long.
+func (n *node) overdue(p *pipeline, calls int) {
+	p.unproven = true
 	n.client.journal.count(ErrTimeout, calls)
 	n.client.journal.log("warn", "timeout", fmt.Sprintf("no reply within %v", n.client.config.Timeout))
 	n.breaker.bad(silent, calls, "")
 }
 
-// settle ends a call: with its reply, or with why there is none. It runs on
-// the goroutine of the pipeline's reader.
-func (n *node) settle(p *pipeline, call *Call, reply Reply, err error) {
-	if err == nil && reply.kind != kindError {
-		if !call.late && !call.probe {
-			n.served = true
-			n.breaker.good()
-		}
-		call.Done(reply, nil)
+// served ends a call that Redis has answered with a status or an integer.
+func (n *node) served(p *pipeline, call *Call, text string, now int64) {
+	switch {
+	case call.own == probe:
+		n.probed(call, nil)
+	case call.own == users && !call.late:
+		p.unproven = false
+		n.answered = true
+		n.breaker.good()
+	}
+	endCall(call, text, nil, now)
+}
+
+// refused ends a call that Redis has answered with an error, unless it goes
+// another way.
+func (n *node) refused(p *pipeline, call *Call, text string, now int64) {
+	f := faultOf(text)
+	if call.own == users && !call.late && n.redirect(p, call, f, text) {
 		return
 	}
-	if err == nil {
-		f := faultOf(reply.text)
-		if !call.probe && !call.late && n.redirect(p, call, f, reply.text) {
-			return
-		}
-		err = replyError(reply.text)
-		away := f.away || n.stranded(call, f)
-		switch {
-		case away && !call.probe:
-			n.breaker.bad(refused, 1, call.Key)
-		case !away && !call.late && !call.probe:
-			n.breaker.good()
-		}
-		if f.word == "readonly" {
-			p.retire() // demoted; where the master is now, the next connection finds out
-		}
-		if away && (f.word == "moved" || f.word == "ask") {
-			n.client.journal.log("error", f.word, p.address+" is part of a Redis Cluster: set redis.cluster to true")
-		}
-		if f.word == "readonly" || f.word == "clusterdown" || f.word == "moved" {
-			n.client.lookAgain()
-		}
+	away := f.away || n.stranded(call, f)
+	switch {
+	case call.own != users:
+	case away:
+		p.unproven = true
+		n.breaker.bad(refused, 1, call.Key)
+	case !call.late:
+		n.breaker.good()
 	}
-	if !call.probe && !(call.late && errors.Is(err, ErrTimeout)) { // overdue has counted that one
+	if f.word == "readonly" {
+		p.retire() // demoted; where the master is now, the next connection finds out
+	}
+	if away && (f.word == "moved" || f.word == "ask") {
+		n.client.journal.log("error", f.word, p.address+" is part of a Redis Cluster: set redis.cluster to true")
+	}
+	if f.word == "readonly" || f.word == "clusterdown" || f.word == "moved" {
+		n.client.lookAgain()
+	}
+	n.failed(call, replyError(text), now)
+}
+
+// failed ends a call with an error.
+func (n *node) failed(call *Call, err error, now int64) {
+	if call.own == probe {
+		n.probed(call, err)
+	}
+	if call.own == users && !(call.late && errors.Is(err, ErrTimeout)) { // overdue has counted that one
 		n.client.journal.failed(err)
 	}
-	call.Done(Reply{}, err)
+	endCall(call, "", err, now)
 }
 
 // stranded reports whether an answer that redirect could not act on says that
@@ -259,8 +256,5 @@ func (n *node) redirect(p *pipeline, call *Call, f *fault, text string) bool {
 	if call.hops++; call.hops > maxHops {
 		return false
 	}
-	if call.since.IsZero() {
-		call.since = p.clock
-	}
-	return to.send([]*Call{call}, call.since)
+	return to.take(call)
 }

@@ -1,130 +1,195 @@
 package redis
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net"
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 const (
-	maxQueue = 1 << 20  // bytes that may wait for the writer
-	maxKept  = 64 << 10 // a write buffer that grew larger is given back
-	maxStack = 2 << 10  // bytes of a panic's stack in the log
+	maxQueue = 4096    // calls that may wait for the writer, and as many for their replies
+	maxStack = 2 << 10 // bytes of a panic's stack in the log
 )
 
 // errRetired ends a pipeline that was asked to finish: its server is no longer
 // the one to talk to.
 var errRetired = errors.New("redis: connection retired")
 
-// A pipeline carries calls over one connection. Callers encode into a buffer;
-// the writer puts the whole buffer out in one Write; the reader hands replies
-// to calls in order. The reader is also the only timekeeper, and the only one
-// that ends calls, so that "exactly once" needs no bookkeeping: a timeout is
-// declared by whoever would have seen the reply (RULES 4).
+// A pipeline carries calls over one connection: from callers through in to the
+// writer, through flight to the reader, and from there to their owners. Whoever
+// takes a call out of a channel has it alone, so that "exactly once" needs no
+// bookkeeping; and as the reader is the only timekeeper too, a timeout is declared
+// by whoever would have seen the reply (RULES 4).
 type pipeline struct {
+	node    *node
 	address string
-	raw     net.Conn                                 // the TCP connection; closing it unblocks reader and writer
-	conn    net.Conn                                 // raw, or TLS over it
-	timeout time.Duration                            // without any reply
-	longest time.Duration                            // for one, whatever else is answered
-	settle  func(call *Call, reply Reply, err error) // ends a call
-	overdue func(calls int)                          // so many calls just timed out; nil: nobody asks
-	pushed  func(Reply) bool                         // takes what answers no call; nil: pushes are dropped
-	broken  func()                                   // called before the calls of a broken pipeline end; nil: nobody asks
-	report  func(level, message string)
+	epoch   time.Time
+	raw     net.Conn      // the TCP connection; closing it unblocks reader and writer
+	conn    net.Conn      // raw, or TLS over it
+	lines   *bufio.Reader // of conn
+	timeout int64         // ns without any reply
+	longest int64         // ns for one, whatever else is answered
+	flight  chan *Call    // written or about to be, oldest first
 
-	done chan struct{} // closed when every call has ended
-	err  error         // why; to be read after done
+	taken *Call // the writer's own: on its way from in to flight
+
+	done    chan struct{} // closed when every call has ended
+	err     error         // why; to be read after done
+	written chan struct{} // closed when the writer has gone
+	last    torn          // the write that it failed at; to be read after written
+
+	// Guarded by the client's mu.
+	in   chan *Call // not yet taken by the writer; closed when nothing more comes
+	shut bool       // takes no more calls
 
 	// The reader's own.
-	parser   *parser
-	head     *batch
-	clock    time.Time // of the head
-	next     int       // index of the head's call whose reply comes next
-	progress time.Time // the last whole reply
-	declared *batch    // the newest batch whose calls timed out
+	hand     *Call   // on its way from flight to its owner
+	partial  []byte  // of a line that has not come to its end
+	held     []*Call // out of flight and not answered, oldest first: the late ones, and one that was looked at
+	progress int64   // the last whole reply
+	unproven bool    // it has not answered well since it was made, or since something went wrong
 
 	mu      sync.Mutex
-	ready   *sync.Cond // the queue is no longer empty, or the pipeline is broken
-	queue   []*Call    // encoded, not yet taken by the writer
-	wire    []byte     // their bytes
-	spare   []byte     // the buffer that the writer gave back
-	since   time.Time  // first write of the oldest redirected call in queue
-	pending []*batch   // taken by the writer, oldest first
-	armed   time.Time  // the read deadline that is set
-	retired bool       // takes no more calls, ends when the last is answered
-	cause   error      // set once broken
-	written chan struct{}
+	armed   int64 // the read deadline that is set
+	excused int64 // until then the process itself was late
+	retired bool  // ends when the last call is answered
+	cause   error // set once broken
 }
 
-// A batch is what went out in one write.
-type batch struct {
-	calls     []*Call
-	clock     time.Time // from when the timeout runs: the write's end, its beginning until then
-	inherited bool      // clock is that of an earlier write: a call in it was redirected
-	size      int       // bytes to write
-	sent      int       // bytes written
+// torn is a write that failed.
+type torn struct {
+	calls int // in it
+	size  int // bytes
+	sent  int // bytes that got out
 }
 
 // newPipeline takes over a connection that has shaken hands.
-func newPipeline(l *link, timeout, longest time.Duration) *pipeline {
-	p := &pipeline{
-		address: l.address,
-		raw:     l.raw,
-		conn:    l.conn,
-		timeout: timeout,
-		longest: longest,
-		done:    make(chan struct{}),
-		written: make(chan struct{}),
+func newPipeline(n *node, l *link) *pipeline {
+	config := &n.client.config
+	return &pipeline{
+		node:     n,
+		address:  l.address,
+		epoch:    config.Epoch,
+		raw:      l.raw,
+		conn:     l.conn,
+		lines:    l.parser.in,
+		timeout:  int64(config.Timeout),
+		longest:  int64(config.MaxWait),
+		in:       make(chan *Call, maxQueue),
+		flight:   make(chan *Call, maxQueue),
+		done:     make(chan struct{}),
+		written:  make(chan struct{}),
+		unproven: true,
 	}
-	p.ready = sync.NewCond(&p.mu)
-	p.parser = newParser(p, maxReply)
-	return p
 }
 
-// start runs the two goroutines. The functions must be set by now.
+// start runs the two goroutines.
 func (p *pipeline) start() {
 	p.mu.Lock()
-	p.armLocked(time.Now().Add(rest))
+	p.armLocked(p.now() + int64(rest))
 	p.mu.Unlock()
-	go p.write()
-	go p.read()
+	go write(p)
+	go read(p)
 }
 
-// send queues the calls as one write and reports false if they cannot be sent:
-// then they are the caller's again. It never waits for the network. A call that
-// was redirected tells when it was first written: its time has been running
-// since, so that redirects do not multiply the timeout.
-func (p *pipeline) send(calls []*Call, since time.Time) bool {
-	var wire []byte
-	for _, call := range calls {
-		wire = call.appendTo(wire)
-	}
-	p.mu.Lock()
-	if p.cause != nil || p.retired || (len(p.wire) > 0 && len(p.wire)+len(wire) > maxQueue) {
-		p.mu.Unlock()
+func (p *pipeline) now() int64 { return int64(time.Since(p.epoch)) }
+
+// take queues a call of the client's own, or one that is sent again. If it
+// reports false the call is the caller's again.
+func (p *pipeline) take(call *Call) bool {
+	c := p.node.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return p.takeLocked(call)
+}
+
+// takeLocked needs the client's mu. Nobody else adds to the channel meanwhile, so
+// that it does not block.
+func (p *pipeline) takeLocked(call *Call) bool {
+	if p.shut || len(p.in) == cap(p.in) {
 		return false
 	}
-	if len(p.queue) == 0 {
-		p.ready.Signal()
-	}
-	p.queue = append(p.queue, calls...)
-	p.wire = append(p.wire, wire...)
-	if !since.IsZero() && (p.since.IsZero() || since.Before(p.since)) {
-		p.since = since
-	}
-	p.mu.Unlock()
+	p.in <- call
 	return true
+}
+
+// next returns the channel that replaced the one given, or nil: the pipeline
+// takes no more calls, and the writer is done.
+func (p *pipeline) next(in chan *Call) chan *Call {
+	c := p.node.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p.in == in {
+		return nil
+	}
+	return p.in
+}
+
+// shutDown has the pipeline take no more calls.
+func (p *pipeline) shutDown() {
+	c := p.node.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p.shut {
+		return
+	}
+	p.shut = true
+	close(p.in)
+	c.aimLocked()
+}
+
+// withdraw returns the calls that the writer has not taken. It may be blocked, or
+// about to take the next: that is why the channel is replaced, not emptied.
+func (p *pipeline) withdraw() []*Call {
+	c := p.node.client
+	c.mu.Lock()
+	old := p.in
+	if !p.shut {
+		p.in = make(chan *Call, maxQueue)
+		close(old)
+		c.aimLocked()
+	}
+	c.mu.Unlock()
+	return drain(old)
+}
+
+// drain takes what is left in a closed channel, unless somebody else does.
+func drain(in chan *Call) []*Call {
+	var all []*Call
+	for {
+		call := <-in
+		if call == nil {
+			return all
+		}
+		all = append(all, call)
+	}
 }
 
 // retire lets the pipeline finish what is pending and end.
 func (p *pipeline) retire() {
+	p.shutDown()
 	p.mu.Lock()
 	p.retired = true
-	p.armLocked(time.Now()) // wakes the reader
+	p.mu.Unlock()
+	p.wake()
+}
+
+// leave is the writer's last act.
+func (p *pipeline) leave() {
+	close(p.written)
+	p.wake() // which ends a retired pipeline if nothing is pending
+}
+
+// wake makes the reader look at the clock.
+func (p *pipeline) wake() {
+	p.mu.Lock()
+	p.armLocked(p.now())
 	p.mu.Unlock()
 }
 
@@ -134,201 +199,70 @@ func (p *pipeline) fail(cause error) {
 	if p.cause == nil {
 		p.cause = cause
 	}
-	p.ready.Broadcast()
 	p.mu.Unlock()
+	p.shutDown()
 	p.raw.Close() // not conn: closing TLS writes, and may block
-}
-
-// write is the writer's goroutine.
-func (p *pipeline) write() {
-	defer close(p.written)
-	defer func() {
-		if r := recover(); r != nil {
-			p.fail(panicked("writer", r, p.report))
-		}
-	}()
-	for {
-		b, wire := p.take()
-		if b == nil {
-			return
-		}
-		n, err := p.conn.Write(wire)
-		p.sent(b, wire, n)
-		if err != nil {
-			p.fail(networkError(err))
-			return
-		}
-	}
-}
-
-// take waits for the queue and makes it the newest pending batch.
-func (p *pipeline) take() (*batch, []byte) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.queue) == 0 && p.cause == nil {
-		p.ready.Wait()
-	}
-	if p.cause != nil {
-		return nil, nil
-	}
-	b := &batch{calls: p.queue, clock: time.Now(), size: len(p.wire)}
-	if !p.since.IsZero() {
-		b.clock, b.inherited = p.since, true
-	}
-	wire := p.wire
-	p.queue = nil // one by one: Yaegi panics at a nil within a parallel assignment
-	p.wire = p.spare
-	p.spare = nil
-	p.since = time.Time{}
-	p.pending = append(p.pending, b)
-	p.armLocked(b.clock.Add(p.timeout)) // runs during the write too: a write that blocks is an answer that does not come
-	return b, wire
-}
-
-// sent notes the end of a write: from here on the batch's timeout runs.
-func (p *pipeline) sent(b *batch, wire []byte, n int) {
-	p.mu.Lock()
-	b.sent = n
-	if !b.inherited {
-		b.clock = time.Now()
-	}
-	if cap(wire) <= maxKept {
-		p.spare = wire[:0]
-	}
-	p.mu.Unlock()
-}
-
-// read is the reader's goroutine.
-func (p *pipeline) read() {
-	defer close(p.done)
-	defer func() {
-		if r := recover(); r != nil {
-			panicked("reader", r, p.report)
-		}
-	}()
-	err := p.receive()
-	p.fail(err)
-	<-p.written // how much of the last write got out is known now
-	p.mu.Lock()
-	p.err = p.cause
-	p.mu.Unlock()
-	if p.broken != nil {
-		p.broken()
-	}
-	p.abandon()
-}
-
-// receive hands out replies until the connection fails.
-func (p *pipeline) receive() (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = panicked("reader", r, p.report)
-		}
-	}()
-	p.progress = time.Now()
-	for {
-		reply, err := p.parser.read()
-		if err != nil {
-			return networkError(err)
-		}
-		if p.pushed != nil && p.pushed(reply) {
-			continue
-		}
-		if p.pushed == nil && reply.kind == kindPush {
-			continue
-		}
-		call := p.answered()
-		if call == nil {
-			if reply.kind == kindError { // a farewell, such as "max number of clients"
-				return replyError(reply.text)
-			}
-			return fmt.Errorf("%w: a reply that answers no call", ErrProtocol)
-		}
-		p.progress = time.Now()
-		p.settle(call, reply, nil)
-	}
-}
-
-// answered returns the call whose reply has just come.
-func (p *pipeline) answered() *Call {
-	if p.head == nil {
-		p.mu.Lock()
-		if len(p.pending) > 0 {
-			p.head, p.next = p.pending[0], 0
-			p.clock = p.head.clock
-		}
-		p.mu.Unlock()
-		if p.head == nil {
-			return nil
-		}
-	}
-	call := p.head.calls[p.next]
-	if call.asking {
-		// The +OK of its ASKING comes first.
-		call.asking = false
-		return &Call{Done: nothing, probe: true}
-	}
-	if p.next++; p.next == len(p.head.calls) {
-		p.mu.Lock()
-		p.pending = p.pending[1:]
-		p.mu.Unlock()
-		p.head = nil
-	}
-	return call
 }
 
 // abandon ends every call that the broken pipeline still holds. Calls of which
 // Redis has at most a part are known not to have run.
-func (p *pipeline) abandon() {
+func (p *pipeline) abandon(cause error) {
+	p.fail(cause)
+	for !wait.Closed(p.written) {
+		p.collect() // the writer may wait for room
+		wait.First(p.written, time.After(glance))
+	}
+	p.collect()
 	p.mu.Lock()
-	pending, queue := p.pending, p.queue
-	p.pending = nil
-	p.queue = nil
+	p.err = p.cause
 	p.mu.Unlock()
+	p.node.breaker.lost()
+
+	// Every write but the last went out whole. Counted from the end, because its
+	// first calls may belong to others by now and encode differently.
+	whole, end := len(p.held), p.last.size
+	for i := 0; i < p.last.calls && whole > 0 && end > p.last.sent; i++ {
+		whole--
+		end -= len(appendCall(nil, p.held[whole]))
+	}
 	unsent := fmt.Errorf("%w: %w", ErrAway, p.err)
-	for _, b := range pending {
-		from := 0
-		if b == p.head {
-			from = p.next
-		}
-		// Counted from the end, because calls before from belong to others by
-		// now and may encode differently.
-		whole, end := len(b.calls), b.size
-		for whole > from && end > b.sent {
-			whole--
-			end -= len(b.calls[whole].appendTo(nil))
-		}
-		for _, call := range b.calls[from:whole] {
-			p.end(call, p.err)
-		}
-		for _, call := range b.calls[whole:] {
-			p.end(call, unsent)
+	for i, call := range p.held {
+		if i < whole {
+			p.give(call, p.err)
+		} else {
+			p.give(call, unsent)
 		}
 	}
-	for _, call := range queue {
-		p.end(call, unsent)
+	p.held = nil
+	for _, call := range p.withdraw() {
+		p.give(call, unsent)
 	}
 }
 
-// nothing is the Done of calls whose outcome only the pipeline looks at.
-func nothing(reply Reply, err error) {}
+// collect takes all calls out of flight.
+func (p *pipeline) collect() {
+	for len(p.flight) > 0 {
+		call := <-p.flight
+		p.held = append(p.held, call)
+	}
+}
 
-// end is settle for a goroutine that must go on if the caller's Done panics.
-func (p *pipeline) end(call *Call, err error) {
+// give ends a call without a reply, and goes on if that panics.
+func (p *pipeline) give(call *Call, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			panicked("callback", r, p.report)
+			p.fail(panicked("owner", r, p.report))
 		}
 	}()
-	p.settle(call, Reply{}, err)
+	p.node.failed(call, err, p.now())
 }
+
+func (p *pipeline) report(level, message string) { p.node.client.journal.report(level, message) }
 
 // panicked reports a panic and makes an error of it: in a plugin, a goroutine
 // that panics takes Traefik with it.
 func panicked(who string, value interface{}, report func(level, message string)) error {
 	err := fmt.Errorf("redis: panic in %s: %v", who, value)
-	if report != nil {
-		report("error", err.Error()+"\n"+clip(string(debug.Stack()), maxStack))
-	}
+	report("error", err.Error()+"\n"+clip(string(debug.Stack()), maxStack))
 	return err
 }

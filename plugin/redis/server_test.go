@@ -136,23 +136,22 @@ func healthy(t testing.TB, c *Client) {
 	eventually(t, 15*time.Second, "a healthy client", c.Healthy)
 }
 
-// An outcome is what Done was told.
-type outcome struct {
-	reply Reply
-	err   error
-}
-
 // do sends one call and waits for its end.
-func do(t testing.TB, c *Client, call *Call) outcome {
+func do(t testing.TB, c *Client, call *Call) *Call {
 	t.Helper()
-	ch := make(chan outcome, 2)
-	call.Done = func(r Reply, err error) { ch <- outcome{r, err} }
-	c.Send(call)
-	select {
-	case o := <-ch:
-		return o
-	case <-time.After(10 * time.Second):
-		t.Fatal("a call did not end")
-		return outcome{}
+	to := make(chan interface{}, 2)
+	call.To = to
+	if !Send(c, call) {
+		return call
+	}
+	for {
+		select {
+		case message := <-to:
+			if message == interface{}(call) {
+				return call
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("a call did not end")
+		}
 	}
 }

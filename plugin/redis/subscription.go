@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -23,8 +24,12 @@ func (c *Client) Subscribe(channel string, message func(payload string), lost fu
 	go func() {
 		for ctx.Err() == nil {
 			c.guard("subscription", s.connection)
-			if s.established.CompareAndSwap(true, false) && ctx.Err() == nil {
-				c.guard("lost", lost)
+			if s.established {
+				s.established = false
+				s.backoff.reset()
+				if ctx.Err() == nil {
+					c.guard("lost", lost)
+				}
 			}
 			c.pause(ctx, s.backoff.next())
 		}
@@ -37,9 +42,18 @@ type subscription struct {
 	channel     string
 	message     func(payload string)
 	ctx         context.Context
-	established atomic.Bool
+	established bool
 	attempt     int // picks another node of a Cluster after a failure
 	backoff     backoff
+}
+
+// A hearing is one connection of a subscription.
+type hearing struct {
+	link  *link
+	home  *node       // whose server it is
+	heard atomic.Bool // something, since the keeper looked
+	ended chan error  // why the keeper closed it
+	done  chan struct{}
 }
 
 // connection subscribes once and stays until the connection breaks or Redis'
@@ -54,33 +68,16 @@ func (s *subscription) connection() {
 		s.failed(err)
 		return
 	}
-	p := newPipeline(l, patience, patience)
-	p.report = s.client.journal.report
-	p.pushed = s.pushed
-	p.settle = func(call *Call, reply Reply, err error) {
-		if err == nil && reply.kind == kindError {
-			err = replyError(reply.text)
-		}
-		call.Done(reply, err)
+	defer l.raw.Close()
+	h := &hearing{link: l, home: home, ended: make(chan error, 1), done: make(chan struct{})}
+	defer close(h.done)
+	go s.client.guard("subscription", func() { s.keep(h) })
+	err = s.listen(h)
+	if len(h.ended) > 0 {
+		err = <-h.ended
 	}
-	stop := context.AfterFunc(s.ctx, func() { p.fail(ErrClosed) })
-	defer stop()
-	defer p.fail(ErrClosed) // should anything below panic
-	p.send([]*Call{{Name: "SUBSCRIBE", Args: []string{s.channel}, Done: func(_ Reply, err error) {
-		if err != nil {
-			p.fail(err)
-			return
-		}
-		s.established.Store(true)
-	}}}, time.Time{})
-	p.start()
-	s.stay(p, home)
-	<-p.done
-	if s.established.Load() {
-		s.backoff.reset()
-	}
-	if !errors.Is(p.err, errRetired) {
-		s.failed(p.err)
+	if !errors.Is(err, errRetired) {
+		s.failed(err)
 	}
 }
 
@@ -112,39 +109,73 @@ func (s *subscription) address() (*node, string) {
 	return n, ""
 }
 
-// stay returns when the connection breaks, and retires it when its node has
-// gone from the Cluster or talks to another server now.
-func (s *subscription) stay(p *pipeline, home *node) {
-	tick := time.NewTicker(rest / 4)
-	defer tick.Stop()
+// listen takes messages until the connection breaks.
+//
+//	"subscribe", channel, count
+//	"message", channel, payload
+//	"pong", ""
+func (s *subscription) listen(h *hearing) error {
+	if err := h.say("SUBSCRIBE", s.channel); err != nil {
+		return err
+	}
 	for {
-		if wait.First(tick.C, p.done) == 1 {
-			return
+		r, err := h.link.parser.read()
+		if err != nil {
+			return networkError(err)
 		}
-		current := home.pipeline()
-		if home.ctx.Err() != nil || (current.address != p.address && !wait.Closed(current.done)) {
-			p.fail(errRetired)
-			return
+		h.heard.Store(true)
+		switch {
+		case r.kind == kindError:
+			return replyError(r.text)
+		case r.kind != kindArray || len(r.list) == 0:
+			return fmt.Errorf("%w: not what a subscription hears", ErrProtocol)
+		case r.list[0].text == "subscribe":
+			s.established = true
+		case r.list[0].text == "message" && len(r.list) == 3 && r.list[2].kind == kindBulk:
+			s.message(r.list[2].text)
 		}
 	}
 }
 
-// pushed takes messages: a push in RESP3, an array in RESP2.
-//
-//	"message", channel, payload
-//
-// The confirmation of SUBSCRIBE, though a push too, answers our call.
-func (s *subscription) pushed(reply Reply) bool {
-	if (reply.kind != kindPush && reply.kind != kindArray) || len(reply.list) == 0 {
-		return false
-	}
-	switch reply.list[0].text {
-	case "subscribe", "pong":
-		return false
-	case "message":
-		if len(reply.list) == 3 && reply.list[2].kind == kindBulk {
-			s.message(reply.list[2].text)
+func (h *hearing) say(words ...string) error {
+	h.link.conn.SetWriteDeadline(time.Now().Add(patience))
+	_, err := h.link.conn.Write(appendCommand(nil, words...))
+	return networkError(err)
+}
+
+// keep closes the connection when it is silent, though pinged, when its node has
+// gone from the Cluster or talks to another server now, and when nobody wants it
+// any more. Silence is counted in looks: what this process had no time to look at
+// is not counted.
+func (s *subscription) keep(h *hearing) {
+	const looks = 8 // in rest, and in patience
+	defer h.link.raw.Close()
+	tick := time.NewTicker(rest / looks)
+	defer tick.Stop()
+	for quiet := 1; ; quiet++ {
+		switch wait.First(tick.C, s.ctx.Done(), h.done) {
+		case 1:
+			h.ended <- ErrClosed
+			return
+		case 2:
+			return
+		}
+		if h.heard.Swap(false) {
+			quiet = 0
+		}
+		current := h.home.pipeline()
+		var why error
+		switch {
+		case h.home.ctx.Err() != nil || (current.address != h.link.address && !wait.Closed(current.done)):
+			why = errRetired
+		case quiet == looks:
+			why = h.say("PING")
+		case quiet == 2*looks:
+			why = fmt.Errorf("%w: no reply for %v", ErrTimeout, patience)
+		}
+		if why != nil {
+			h.ended <- why
+			return
 		}
 	}
-	return true
 }

@@ -109,7 +109,7 @@ func TestSubscriptionRefused(t *testing.T) {
 		if refuse.Load() {
 			return "-NOPERM this user has no permissions to access one of the channels\r\n"
 		}
-		return fmt.Sprintf(">3\r\n$9\r\nsubscribe\r\n$%d\r\n%s\r\n:1\r\n>3\r\n+message\r\n+%s\r\n$1\r\nx\r\n", len(words[1]), words[1], words[1])
+		return fmt.Sprintf("*3\r\n$9\r\nsubscribe\r\n$%d\r\n%s\r\n:1\r\n*3\r\n+message\r\n+%s\r\n$1\r\nx\r\n", len(words[1]), words[1], words[1])
 	})
 	c := open(t, Config{Addresses: []string{f.address()}})
 	l, stop := listen(c, strings.Repeat("c", 10))

@@ -155,9 +155,9 @@ func (c *Client) askSentinel(ctx context.Context, sentinel string) (string, erro
 	if err != nil {
 		return "", fmt.Errorf("sentinel %s: %w", sentinel, err)
 	}
-	for _, reply := range replies {
-		if reply.kind == kindError {
-			return "", fmt.Errorf("sentinel %s: %w", sentinel, replyError(reply.text))
+	for _, r := range replies {
+		if r.kind == kindError {
+			return "", fmt.Errorf("sentinel %s: %w", sentinel, replyError(r.text))
 		}
 	}
 	last := replies[len(replies)-1]

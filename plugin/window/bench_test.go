@@ -52,13 +52,13 @@ func BenchmarkScript(b *testing.B) {
 		b.Fatal(err)
 	}
 	granted := func(b *testing.B, key string, ask window.Ask) int64 {
-		reply, err := client.EvalSha(ctx, digest, []string{key}, ask.String()).Int64Slice()
+		line, err := client.EvalSha(ctx, digest, []string{key}, ask.Word()).Text()
 		if err != nil {
 			b.Fatal(err)
 		}
-		grant, ok := window.ParseGrant(reply)
-		if !ok {
-			b.Fatalf("reply %v", reply)
+		var grant window.Grant
+		if !window.ReadLine(line, ask.Window, &grant) {
+			b.Fatalf("reply %s", line)
 		}
 		return grant.Need
 	}

@@ -1,5 +1,13 @@
-// Package window is the sliding-window-counter rule, and nothing else: no
-// clock, no socket, no lock.
+// Package window is the two rules by which limits are counted, and nothing else:
+// no clock, no socket, no lock.
+//
+// A small limit over a window that is not short (Exact) is counted by a sliding
+// log: the instants of its grants are kept, and a request is admitted while
+// fewer than the limit lie within the last window. That is the limit itself, in
+// every interval of the window's length, and costs a few bytes a permit
+// (log.go). Every other limit is counted by a sliding-window counter, below.
+// Counts holds what either knows of a key, and who asks this package need not
+// know which rule holds.
 //
 // Time is cut into windows of W microseconds, aligned to the epoch of Redis's
 // clock. Of each key two counters are kept, for the window that runs and for
@@ -20,9 +28,9 @@
 // month. Time is rounded so that the previous window never weighs less than it
 // should: the limit still holds, and a permit comes free at most a unit late.
 //
-// The rule stands here twice: Decide in Go, which the fallback uses while Redis
+// The rules stand here twice: Decide in Go, which the fallback uses while Redis
 // is away, and Script in Lua (lua.go), which is the arbiter while it is there.
-// window_test.go drives both with the same schedules and demands equal answers.
+// lua_test.go drives both with the same schedules and demands equal answers.
 package window
 
 import "time"
@@ -49,7 +57,8 @@ func Unit(permits, window int64) int64 {
 }
 
 // Counts is what is known of one key: permits granted and given back, in the
-// window with the given index and in the one before.
+// window with the given index and in the one before. Both rules keep these, so
+// that a key may change from one to the other.
 type Counts struct {
 	Generation int64 // grows by one with every reset; a newer one replaces all that was known
 	Index      int64 // unix microseconds / window: which window Granted and Returned belong to
@@ -61,6 +70,11 @@ type Counts struct {
 	Returned         int64
 	PreviousGranted  int64 // of window Index-1
 	PreviousReturned int64
+
+	History  int64   // names the log that Instants are of (log.go); 0: there is none, the counter rule counted last
+	Instants []int64 // unix microseconds of the permits that count, ascending, no two alike; never written to
+
+	Told string // the reply that said all this, to be handed back as it is; empty once anything was changed
 }
 
 // Current is the number of permits in use in window Index.
@@ -71,40 +85,53 @@ func (c Counts) Previous() int64 { return c.PreviousGranted - c.PreviousReturned
 
 // At is what c means once the window with the given index runs.
 func (c Counts) At(index int64) Counts {
-	switch ahead := index - c.Index; {
-	case ahead <= 0:
+	ahead := index - c.Index
+	if ahead <= 0 {
 		return c
-	case ahead == 1:
-		return Counts{Generation: c.Generation, Index: index, PreviousGranted: c.Granted, PreviousReturned: c.Returned}
-	default:
-		return Counts{Generation: c.Generation, Index: index}
 	}
+	c.Index = index
+	c.PreviousGranted, c.PreviousReturned = c.Granted, c.Returned
+	if ahead > 1 {
+		c.PreviousGranted, c.PreviousReturned = 0, 0
+	}
+	c.Granted, c.Returned = 0, 0
+	return c
 }
 
-// Settlement is what an instance owes Redis for a key, counted by the windows
-// Index and Index-1 of the Counts it goes with.
+// sameNumbers tells whether a and b count the same.
+func sameNumbers(a, b *Counts) bool {
+	return a.Generation == b.Generation && a.Index == b.Index && a.Granted == b.Granted && a.Returned == b.Returned &&
+		a.PreviousGranted == b.PreviousGranted && a.PreviousReturned == b.PreviousReturned
+}
+
+// Settlement is what an instance owes Redis for a key: by the windows Index and
+// Index-1 of the Counts it goes with, or by its instant where the log rule holds.
 type Settlement struct {
 	Spent            int64 // admitted by the instance alone while Redis was away
 	PreviousSpent    int64
 	Returned         int64 // granted by Redis but not used
 	PreviousReturned int64
+
+	SpentAt    []int64 // unix microseconds of each permit, ascending; these are not in the numbers above
+	ReturnedAt []int64
 }
 
 // Empty says that nothing is owed.
 func (s Settlement) Empty() bool {
-	return s.Spent == 0 && s.PreviousSpent == 0 && s.Returned == 0 && s.PreviousReturned == 0
+	return s.Spent == 0 && s.PreviousSpent == 0 && s.Returned == 0 && s.PreviousReturned == 0 && len(s.SpentAt) == 0 && len(s.ReturnedAt) == 0
 }
 
 // Shift is what s means once the windows have moved on by the given number:
-// what belongs to windows that no longer count is dropped.
+// what belongs to windows that no longer count is dropped. Instants stay; the
+// rule drops those that are too old.
 func (s Settlement) Shift(windows int64) Settlement {
 	switch {
 	case windows <= 0:
 		return s
 	case windows == 1:
-		return Settlement{PreviousSpent: s.Spent, PreviousReturned: s.Returned}
+		return Settlement{PreviousSpent: s.Spent, PreviousReturned: s.Returned, SpentAt: s.SpentAt, ReturnedAt: s.ReturnedAt}
 	default:
-		return Settlement{}
+		return Settlement{SpentAt: s.SpentAt, ReturnedAt: s.ReturnedAt}
 	}
 }
 
@@ -115,6 +142,8 @@ func (s Settlement) Plus(t Settlement) Settlement {
 		PreviousSpent:    s.PreviousSpent + t.PreviousSpent,
 		Returned:         s.Returned + t.Returned,
 		PreviousReturned: s.PreviousReturned + t.PreviousReturned,
+		SpentAt:          together(s.SpentAt, t.SpentAt),
+		ReturnedAt:       together(s.ReturnedAt, t.ReturnedAt),
 	}
 }
 
@@ -156,19 +185,35 @@ func Decide(stored Counts, ask Ask, now int64) (grant Grant, changed bool) {
 	seen = seen.At(base)
 	kept := stored.At(base)
 	merged := merge(kept, seen)
-	if merged.Generation == seen.Generation {
-		merged = settle(merged, owed)
+	exact := Exact(ask.Limit, w)
+	if exact {
+		changed = recall(&merged, &kept, &seen, w, now)
+	} else {
+		merged.History = 0
+		merged.Instants = nil // not in one assignment: Yaegi takes no nil there
 	}
-	changed = merged != kept
+	if merged.Generation == seen.Generation && !ask.Owed.Empty() {
+		merged = settle(merged, owed, w)
+		if exact {
+			merged.Instants = settleLog(merged.Instants, &owed, merged.Current(), w, now)
+			changed = true
+		}
+	}
+	merged.Told = ""
 
-	grant.Need, grant.Extra = reserve(merged, ask, now)
+	if exact {
+		grant.Need = reserveLog(merged.Instants, &ask)
+		merged.Instants = grantLog(merged.Instants, grant.Need, now)
+	} else {
+		grant.Need, grant.Extra = reserve(merged, ask, now)
+	}
 	merged.Granted += grant.Need + grant.Extra
 	grant.Counts = merged
 	grant.Now = now
-	return grant, changed || grant.Need+grant.Extra > 0
+	return grant, changed || !sameNumbers(&merged, &kept)
 }
 
-// reserve is what the rule grants of ask beside what c has in use.
+// reserve is what the counter rule grants of ask beside what c has in use.
 func reserve(c Counts, ask Ask, now int64) (need, extra int64) {
 	room := Room(c, ask.Window, ask.Limit, now)
 	if room <= 0 {
@@ -182,38 +227,12 @@ func reserve(c Counts, ask Ask, now int64) (need, extra int64) {
 	return need, extra
 }
 
-// Answers tells whether the grant makes sense as an answer to ask: its counts
-// could be those of a key and forget nothing that ask brought along, and it is
-// what the rule gives beside them. Whoever answers otherwise, in the right shape
-// or not, is not the script.
-func (g Grant) Answers(ask Ask) bool {
-	c := g.Counts
-	if c.Granted > MaxCount || c.PreviousGranted > MaxCount || c.Generation < ask.Seen.Generation || c.Generation > MaxCount ||
-		c.Returned < 0 || c.Returned > c.Granted || c.PreviousReturned < 0 || c.PreviousReturned > c.PreviousGranted ||
-		g.Now < 0 || g.Now/ask.Window != c.Index || g.Need < 0 || g.Extra < 0 || g.Need > ask.Need || g.Extra > ask.Extra {
-		return false
-	}
-	c.Granted -= g.Need + g.Extra // before the grant
-	if c.Generation == ask.Seen.Generation {
-		// What is granted comes on top of all that was seen and is owed: one who
-		// counts it once would grant it for ever.
-		granted, previous := ask.Seen.Granted+ask.Owed.Spent, ask.Seen.PreviousGranted+ask.Owed.PreviousSpent
-		switch c.Index - ask.Seen.Index {
-		case 0:
-			if c.Granted < granted || c.Returned < ask.Seen.Returned || c.PreviousGranted < previous || c.PreviousReturned < ask.Seen.PreviousReturned {
-				return false
-			}
-		case 1:
-			if c.PreviousGranted < granted || c.PreviousReturned < ask.Seen.Returned {
-				return false
-			}
-		}
-	}
-	if c.Granted < 0 {
-		return false
-	}
-	need, extra := reserve(c, ask, g.Now)
-	return g.Need == need && g.Extra == extra
+// Brought is how many permits of the window that a's counts are of, and of the one
+// before, an answer to a has to count: what was seen and what is told.
+func Brought(a *Ask) (granted, previous int64) {
+	_, spent := byWindow(a.Owed.SpentAt, a.Seen.Index+1, a.Window) // not what lies a microsecond after it
+	_, before := byWindow(a.Owed.SpentAt, a.Seen.Index, a.Window)
+	return a.Seen.Granted + a.Owed.Spent + spent, a.Seen.PreviousGranted + a.Owed.PreviousSpent + before
 }
 
 // rebase takes counts that lie more than one window ahead of the clock, as a
@@ -241,23 +260,91 @@ func merge(a, b Counts) Counts {
 	return a
 }
 
-// settle adds what is owed. A return never brings a window below zero.
-func settle(c Counts, owed Settlement) Counts {
-	c.Granted += owed.Spent
-	c.PreviousGranted += owed.PreviousSpent
-	c.Returned += smallest(owed.Returned, c.Current())
-	c.PreviousReturned += smallest(owed.PreviousReturned, c.Previous())
+// settle adds what is owed, over windows of the given length. A return never
+// brings a window below zero.
+func settle(c Counts, owed Settlement, window int64) Counts {
+	spent, previousSpent := byWindow(owed.SpentAt, c.Index, window)
+	returned, previousReturned := byWindow(owed.ReturnedAt, c.Index, window)
+	c.Granted += owed.Spent + spent
+	c.PreviousGranted += owed.PreviousSpent + previousSpent
+	c.Returned += smallest(owed.Returned+returned, c.Current())
+	c.PreviousReturned += smallest(owed.PreviousReturned+previousReturned, c.Previous())
+	return c
+}
+
+// byWindow is how many of the instants lie in the window with the given index, or
+// after it, and in the one before.
+func byWindow(instants []int64, index, window int64) (current, previous int64) {
+	for _, at := range instants {
+		if at >= index*window {
+			current++
+		} else if at >= (index-1)*window {
+			previous++
+		}
+	}
+	return current, previous
+}
+
+// Fold is c once what is owed has been told: what was spent alone is seen from then
+// on, so that it is not told twice. Unfold takes it out again.
+func Fold(c Counts, owed *Settlement, window int64) Counts {
+	return fold(c, owed, window, 1)
+}
+
+// Unfold is c without what was folded in, by the windows of its index.
+func Unfold(c Counts, owed *Settlement, window int64) Counts {
+	return fold(c, owed, window, -1)
+}
+
+func fold(c Counts, owed *Settlement, window, sign int64) Counts {
+	spent, previous := byWindow(owed.SpentAt, c.Index, window)
+	spent += owed.Spent
+	previous += owed.PreviousSpent
+	if spent+previous == 0 {
+		return c
+	}
+	fresh := c.Current()+c.Previous() == 0
+	c.Granted += sign * spent
+	c.PreviousGranted += sign * previous
+	c.Told = ""
+	switch {
+	case owed.Spent+owed.PreviousSpent > 0 || c.History == 0 && !fresh:
+		c.History = 0 // some instants are not known
+		c.Instants = nil
+	case sign < 0:
+		for _, at := range owed.SpentAt {
+			c.Instants = remove(c.Instants, at)
+		}
+	default:
+		// A memory of no history that the store can know: it looks for each of
+		// them, and nothing is lost or counted twice.
+		c.History = owed.SpentAt[0]%histories + 1
+		for _, at := range owed.SpentAt {
+			c.Instants = insert(c.Instants, at)
+		}
+		c.Instants = newest(c.Instants)
+	}
 	return c
 }
 
 // Used is the number of permits that count against limit at the given time,
-// which lies in window c.Index: those of that window, and what the previous one
-// still weighs, rounded up.
+// which lies in window c.Index: by the log rule those of the last window's length,
+// else those of that window and what the previous one still weighs, rounded up.
 func Used(c Counts, window, limit, now int64) int64 {
-	unit := Unit(largest(limit, c.Previous()), window)
+	if c.History != 0 {
+		return usedLog(c.Instants, window, now)
+	}
+	permits, previous := limit, c.PreviousGranted-c.PreviousReturned
+	if previous == 0 {
+		return c.Granted - c.Returned
+	}
+	if previous > permits {
+		permits = previous
+	}
+	unit := Unit(permits, window)
 	units := (window + unit - 1) / unit
 	elapsed := (now - c.Index*window) / unit
-	return c.Current() + (c.Previous()*(units-elapsed)+units-1)/units
+	return c.Granted - c.Returned + (previous*(units-elapsed)+units-1)/units
 }
 
 // Room is the number of permits the rule has left under limit at the given
@@ -270,6 +357,9 @@ func Room(c Counts, window, limit, now int64) int64 {
 // admit a request of the given cost, if nothing is granted or returned
 // meanwhile; cost is at most limit.
 func FreeAt(c Counts, window, limit, cost, now int64) int64 {
+	if c.History != 0 {
+		return freeLog(c.Instants, window, limit, cost, now)
+	}
 	c = c.At(now / window)
 	if Room(c, window, limit, largest(now, c.Index*window)) >= cost {
 		return now

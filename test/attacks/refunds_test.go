@@ -1,6 +1,8 @@
 package attacks
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -169,6 +171,9 @@ func (b *bed) breach(f front, way breach, path, free, name string) error {
 			return fmt.Errorf("answered %s", response.Status)
 		}
 	}
+	if err := b.granted(strings.TrimPrefix(path, "/limited/"), name); err != nil {
+		return err
+	}
 	// While a permit is not settled, Retry-After is 1 (RULES 16).
 	var last string
 	for deadline := time.Now().Add(slack); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -184,4 +189,24 @@ func (b *bed) breach(f front, way breach, path, free, name string) error {
 		last = fmt.Sprintf("%d, RateLimit %s", got.status, got.header.Get("RateLimit"))
 	}
 	return fmt.Errorf("the permits came back: %s", last)
+}
+
+// granted waits until all permits of a client have been granted: who asks while
+// another still holds one is refused, and that proves nothing.
+func (b *bed) granted(limit, client string) (err error) {
+	for deadline := time.Now().Add(slack); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		var keys []string
+		if keys, err = b.redis.Client.Keys(context.Background(), "*:lim:1:limited-"+limit+":3600000:{h"+client+"}").Result(); err != nil || len(keys) != 1 {
+			err = errors.Join(err, fmt.Errorf("%d counters of %s", len(keys), client))
+			continue
+		}
+		var value string
+		var number, grants int
+		value, err = b.redis.Client.Get(context.Background(), keys[0]).Result()
+		if _, scanned := fmt.Sscan(value, &number, &number, &grants); scanned == nil && grants >= allowance {
+			return nil
+		}
+		err = errors.Join(err, fmt.Errorf("not all permits are granted: %s", value))
+	}
+	return err
 }

@@ -236,7 +236,7 @@ func falsify(instead string) func(*bed) {
 }
 
 // wrongType is well said, but not what a script answers.
-const wrongType = "$5\r\nhello\r\n"
+const wrongType = ":5\r\n"
 
 // stepBack runs every script under a clock that is ten minutes early, which is
 // before the running window began.

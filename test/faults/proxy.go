@@ -364,7 +364,7 @@ func (l *proxied) note(x exchange, reply []byte, delivered bool) {
 	if delivered && reply[0] != '-' && time.Since(x.at) < l.proxy.ledger.timeout {
 		l.proxy.ledger.trial(l.proxy.gateway)
 	}
-	if !reserves(x.words) || reply[0] != '*' {
+	if !reserves(x.words) || reply[0] != '+' {
 		return
 	}
 	g := l.proxy.ledger
@@ -437,13 +437,14 @@ func (p *Proxy) script(words []string) string {
 }
 
 // reserves tells whether a command is a call of the limit's script that needs
-// something: EVALSHA hash 1 key "window limit cost need ...", sixteen integers.
+// something: EVALSHA hash 1 key "window limit cost need extra instances[...]...".
 func reserves(words []string) bool {
 	if !isScript(words) || len(words) != 5 {
 		return false
 	}
-	ask := strings.Fields(words[4])
-	return len(ask) == 16 && ask[3] != "0"
+	asked, _, _ := strings.Cut(words[4], "[")
+	ask := strings.Fields(asked)
+	return len(ask) == 6 && ask[3] != "0"
 }
 
 // isScript tells whether a command runs a script.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,7 +89,14 @@ func TestClientsGetNoRefund(t *testing.T) {
 	waiting(t, func(t *testing.T, b *bed) {
 		b.redis.RoomIn(hour, 2*time.Minute)
 		for kind, rule := range rules {
-			base := b.before(t, fmt.Sprintf(`{redis: REDIS, limits: [{name: %s, key: "header:X-Client", onMissingKey: deny, limit: 3, window: 1h, %s}]}`, kind, rule), moody)
+			var mu sync.Mutex
+			arrived := map[string]int{}
+			base := b.before(t, fmt.Sprintf(`{redis: REDIS, limits: [{name: %s, key: "header:X-Client", onMissingKey: deny, limit: 3, window: 1h, %s}]}`, kind, rule), func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				arrived[r.Header.Get("X-Client")]++
+				mu.Unlock()
+				moody(w, r)
+			})
 			for i, way := range ways {
 				if way.refundOnly && kind != "refunded" {
 					continue
@@ -107,6 +115,14 @@ func TestClientsGetNoRefund(t *testing.T) {
 							t.Errorf("answered %d, want %d", status, way.status)
 						}
 					}
+					harness.Eventually(t, 10*time.Second, "each of them has its permit", func() error {
+						mu.Lock()
+						defer mu.Unlock()
+						if arrived[client] != 3 {
+							return fmt.Errorf("%d arrived", arrived[client])
+						}
+						return nil
+					})
 					b.spent(t, base, kind, client)
 				})
 			}

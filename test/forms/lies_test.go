@@ -48,16 +48,16 @@ var lies = []struct {
 
 type asked struct{ window, need, generation, granted, now, index, turn int64 }
 
-// TestRedisThatLies: two gateways, one of each form, share a limit of 60. While
+// TestRedisThatLies: two gateways, one of each form, share a limit of 70. While
 // Redis answers numbers that make no sense each decides alone, by its half, and
-// says so; what they admit together is never more than 60.
+// says so; what they admit together is never more than 70.
 func TestRedisThatLies(t *testing.T) {
 	lines := pluginLog(t)
 	b := newBed(t, forms.Compiled{})
 	proxy := redistest.Interpose(t, b.redis.Addr)
 	config := forms.FromFile(t, fmt.Sprintf(`
 redis: {addresses: [%q], keyPrefix: %s, timeout: 2s}
-limits: [{name: all, key: "header:X-Case", limit: 60, window: 1h}]`, proxy.Addr, b.prefix))
+limits: [{name: all, key: "header:X-Case", limit: 70, window: 1h}]`, proxy.Addr, b.prefix))
 	gates := []http.Handler{forms.Compiled{}.New(t, config, b.up), forms.Interpreted{}.New(t, config, b.up)}
 	b.redis.AwaitGateways(b.prefix, 2)
 	b.redis.Gateways(b.prefix) // each has heard of the other
@@ -70,16 +70,13 @@ limits: [{name: all, key: "header:X-Case", limit: 60, window: 1h}]`, proxy.Addr,
 					return "", false
 				}
 				a := asked{now: time.Now().UnixMicro(), turn: turn.Add(1)}
-				var skip int64
-				if _, err := fmt.Sscan(words[4], &a.window, &skip, &skip, &a.need, &skip, &skip, &a.generation, &skip, &a.granted); err != nil {
+				asked, err := redistest.ReadAsk(words[4])
+				if err != nil {
 					return "-ERR " + err.Error() + "\r\n", true
 				}
+				a.window, a.need, a.generation, a.granted = asked.Window, asked.Need, asked.Seen.Generation, asked.Seen.Granted
 				a.index = a.now / a.window
-				reply := "*9\r\n"
-				for _, number := range lie.reply(a) {
-					reply += fmt.Sprintf(":%d\r\n", number)
-				}
-				return reply, true
+				return "+" + strings.ReplaceAll(fmt.Sprint(lie.reply(a)), " ", ",") + "\r\n", true
 			})
 			admitted := 0
 			for range 100 {
@@ -93,8 +90,8 @@ limits: [{name: all, key: "header:X-Case", limit: 60, window: 1h}]`, proxy.Addr,
 					}
 				}
 			}
-			if admitted > 60 || admitted == 0 {
-				t.Errorf("%d of 60 admitted", admitted)
+			if admitted > 70 || admitted == 0 {
+				t.Errorf("%d of 70 admitted", admitted)
 			}
 			proxy.Pass()
 			for i, gate := range gates {

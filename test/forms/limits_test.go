@@ -510,7 +510,7 @@ func TestPasswordFile(t *testing.T) {
 // is kept of a user must not be kept as often. A process of its own tells, since
 // in this one other tests' memory comes and goes.
 func TestOneRecordAUser(t *testing.T) {
-	const routers, users, alone = 24, 100, "SLUICE_TEST_ALONE"
+	const routers, users, alone = 24, 300, "SLUICE_TEST_ALONE"
 	if os.Getenv(alone) == "" {
 		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOneRecordAUser$", "-test.v")
 		again.Env = append(os.Environ(), alone+"=1")

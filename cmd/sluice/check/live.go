@@ -379,7 +379,7 @@ func (t *trial) gateway(ctx context.Context) {
 		t.need(ctx, t.client.Do, n.pattern, n.command)
 	}
 	script := redis.NewScript(window.Script)
-	ask := window.Ask{Window: 1e6, Limit: 1, Cost: 1, Need: 1, Instances: 1}.String()
+	ask := (&window.Ask{Window: 1e6, Limit: 1, Cost: 1, Need: 1, Instances: 1}).Word()
 	t.judge(try{"EVAL"}, limits, script.Eval(ctx, t.client, []string{counter}, ask).Err())
 	if err := script.EvalSha(ctx, t.client, []string{counter}, ask).Err(); err != nil && !redis.HasErrorPrefix(err, "NOSCRIPT") {
 		t.judge(try{"EVALSHA"}, limits, err)

@@ -1,0 +1,385 @@
+package limit
+
+import (
+	"container/list"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/sluice-gateway/sluice/plugin/redis"
+	"github.com/sluice-gateway/sluice/plugin/window"
+)
+
+// core is all that is known and owed of keys, and every decision that memory
+// alone cannot make.
+type core struct {
+	timeout int64 // ns: Redis answers something within this, or is away
+	longest int64 // ns: and no request waits longer
+
+	inbox    chan interface{}
+	replies  chan interface{} // To of all calls; goes through hear into the inbox
+	calls    chan<- *redis.Call
+	wake     chan struct{} // asks for a tick
+	healthy  func() bool
+	log      func(level, message string)
+	presence *presence
+	exact    *standing
+	visible  *standing
+	holds    *holds
+	degraded *atomic.Int64
+
+	// offset is Redis's clock minus this process's monotonic one, in
+	// microseconds, as of the last reply: the fallback's windows are Redis's.
+	offset int64
+	told   int64 // the same as of the last reply, believed or not
+	doubt  int64 // how far off it may be, ns: how long that reply was under way
+	known  bool  // Redis has told it
+
+	instances int64       // live gateways, for the size of leases
+	counted   bool        // Redis has counted a request of ours
+	ailing    bool        // something was wrong when it was looked at last
+	failing   interface{} // *bucket: of the key that Redis failed to count last
+
+	current  interface{}   // the message that is worked on
+	launches []interface{} // *bucket: a call is to be made for each
+	settled  []interface{} // *job: nobody is waited for any more
+	pending  int           // calls under way
+	reports  int           // of them those that somebody owed
+	ticking  bool          // a tick has been asked for
+	restless bool          // a tick is needed
+	closing  bool
+
+	limits  list.List // *Limiter
+	waiting list.List // *waiter: for more than one call, first deadline first
+	watched list.List // *bucket: leases with permits left, and returns to deliver, first look first
+	debtors list.List // *bucket: to report to Redis once it is there
+
+	restoring *list.Element // in limits: Redis is being told all counts; nil when not
+	restored  *list.Element // in that limit's ring: the last that was looked at
+	recalled  int           // keys that it is told of so far
+}
+
+// Messages to the core, beside *job, *redis.Call and *redis.Overdue.
+type (
+	tick     struct{ now int64 } // time has passed
+	nudge    struct{}            // look whether there is something to do
+	closing  struct{}            // decide what is under way, then end
+	capacity struct {            // a limit may track more keys
+		limiter *Limiter
+		keys    int
+	}
+	dropped  struct{ limiter *Limiter } // nobody uses the limit any more
+	census   struct{ keys chan int64 }  // how many keys are there?
+	returned struct {                   // a permit was not used after all
+		answer Answer
+		now    int64
+		done   bool // it is in its lease
+	}
+	beat struct { // a heartbeat is to leave
+		calls []*redis.Call
+		now   int64
+	}
+)
+
+var script = redis.NewScript(window.Script)
+
+var errLate = fmt.Errorf("%w: no reply within redis.timeout", redis.ErrTimeout)
+
+var errBusy = fmt.Errorf("%w: too many calls wait for it", redis.ErrAway)
+
+// run steps the core until it is told to end and nothing is under way: it takes a
+// message, does what that asks for, makes the calls that are needed now, and ends
+// the jobs whose answers all stand.
+//
+// It is one function, with its variables made once, for the interpreter's sake:
+// there an expression costs an allocation each time a function is called, and
+// nothing in one that goes on. So what nearly every reservation passes is written
+// out here, and what is rare is a call. BenchmarkColdPath in test/forms.
+func run(c *core) {
+	var (
+		message      interface{}
+		found        interface{}
+		ok           bool
+		j            *job
+		b            *bucket
+		l            *Limiter
+		w            *waiter
+		others       []*waiter
+		f            *flight
+		h, old       *lease
+		d            denial
+		ask          *Ask
+		answer       *Answer
+		call         *redis.Call
+		overdue      *redis.Overdue
+		now          int64
+		ends, until  int64
+		left, spare  int64
+		word         string
+		extra        int64
+		offset, step int64
+		i            int
+		missing      int
+		refused      int
+		inbox        = c.inbox
+		replies      = c.replies
+		calls        = c.calls
+	)
+	for !c.closing || c.pending > 0 || c.ticking {
+		message = <-inbox
+		c.current = message
+
+		if j, ok = message.(*job); ok {
+			// A request: its keys' buckets, and what memory says by now.
+			if j.now > now {
+				now = j.now
+			}
+			missing, refused = 0, 0
+			for i = range j.asks {
+				ask = &j.asks[i]
+				answer = &j.answers[i]
+				if answer.Verdict == Undecided {
+					l = ask.Limiter
+					found = l.table.buckets[ask.Key]
+					if found != nil {
+						b = found.(*bucket)
+						recall(c, b, ask, answer, now)
+					} else if l.table.ring.Len() < l.table.capacity {
+						b = &bucket{limiter: l, name: ask.Key, limit: ask.Limit, used: true}
+						l.table.ring.PushBack(b)
+						l.table.buckets[ask.Key] = b
+					} else {
+						b = makeRoom(c, l, ask, now)
+					}
+					answer.bucket = b
+				}
+				// All limits are looked at, though one denial decides: the client
+				// is told of the one that denies for longest.
+				if answer.Verdict == Undecided {
+					missing++
+				} else if answer.Verdict == Denied {
+					refused++
+				}
+			}
+			if refused > 0 {
+				refuse(c, j, now)
+			} else if missing == 0 {
+				j.done <- true
+			} else if ask = &j.asks[0]; len(j.asks) == 1 && b.flight == nil && !b.shared && ask.Cost <= ask.Limit {
+				j.open = 1
+				b.queue = append(b.queue, &waiter{job: j, bucket: b, policy: j.policy, limit: ask.Limit, cost: ask.Cost, deadline: j.now + c.longest, outcome: &j.answers[0].Outcome})
+				c.launches = append(c.launches, b)
+			} else {
+				askFor(c, j, now)
+			}
+		} else if call, ok = message.(*redis.Call); ok {
+			// A call has ended. Redis's word replaces what was known of the key,
+			// and the permits go to those who wait, the rest into a lease.
+			c.pending--
+			if call.At > now {
+				now = call.At
+			}
+			if f, ok = call.Tag.(*flight); !ok {
+				beaten(c, call, now)
+			} else if f.bucket == nil {
+				rehearsed(c, call, f, now)
+			} else {
+				b = f.bucket.(*bucket)
+				l = b.limiter
+				if f.report {
+					c.reports--
+				}
+				if call.Err == nil {
+					// The clock as it is known, nearly always.
+					offset = f.grant.Now - f.sent/1000
+					step = offset - c.offset
+					if c.known && step < closely && step > -closely {
+						c.told = offset
+					} else if !tellTime(c, f.grant.Now, f.sent, now) {
+						call.Err = fmt.Errorf("%w: %s", errSense, call.Line)
+					}
+				}
+				if call.Err != nil {
+					crash(c, b, f, call.Err, now)
+				} else {
+					if b.ledger.owing {
+						learn(&b.ledger, &f.grant.Counts, &f.debt)
+						adopt(b)
+					} else {
+						b.ledger.seen = f.grant.Counts
+						if !b.ledger.heard {
+							b.ledger.heard = true
+						}
+					}
+					if f.need > 0 {
+						ends = f.sent + ((f.grant.Counts.Index+1)*l.window-f.grant.Now)*1000
+						until = ends
+						if until > f.sent+leaseLife {
+							until = f.sent + leaseLife
+						}
+						h = &lease{
+							left: f.grant.Need + f.grant.Extra, limit: f.limit, ends: ends, until: until,
+							generation: f.grant.Counts.Generation, index: f.grant.Counts.Index, room: f.room,
+						}
+						if f.exact {
+							exactly(f, h)
+						}
+						b.room = f.room
+						if f.grant.Need < f.need || f.room < f.cost || b.edge {
+							d = conclude(b, f, now)
+						} else {
+							d = denial{}
+						}
+						if now >= until && h.left > 0 {
+							tooLate(c, b, f, h, d, now)
+						} else {
+							left = 0
+							b.mu.Lock()
+							if old = b.lease; old != nil { // set aside while the call was under way
+								left = old.left
+								old.left = 0
+							}
+							b.lease = h
+							b.denial = d
+							for _, w = range f.waiters {
+								if w.released {
+									continue
+								}
+								if h.left >= f.cost {
+									h.left -= f.cost
+									grantFrom(h, f.cost, w.outcome, now)
+								} else {
+									refuseLocked(b, f.cost, w.outcome, now)
+								}
+								w.released = true
+								j = w.job.(*job)
+								j.open--
+								if j.open == 0 {
+									c.settled = append(c.settled, j)
+								}
+							}
+							spare = h.left
+							if f.exact {
+								h.left = 0
+							}
+							b.mu.Unlock()
+							if left > 0 {
+								returnTo(b, old, left, old.next)
+							}
+							b.atSweep = -1
+							if spare > 0 {
+								if f.exact {
+									// Somebody has ceased to wait. Spent later the permit
+									// would not be of the instant that the log has.
+									returnTo(b, h, spare, h.next)
+								}
+								watch(c, b, now)
+							}
+						}
+					}
+					if f.grant.Need+f.grant.Extra > 0 && (c.ailing || !c.counted) {
+						wrote(c, f.sent)
+					}
+				}
+				b.flight = nil
+				if len(b.queue) > 0 || b.ledger.owing {
+					next(c, b, now)
+				}
+			}
+		} else if overdue, ok = message.(*redis.Overdue); ok {
+			if overdue.At > now {
+				now = overdue.At
+			}
+			timedOut(c, overdue, now)
+		} else {
+			now = other(c, message, now)
+		}
+
+		// The calls that are needed now, and the jobs that are done.
+		for len(c.launches)+len(c.settled) > 0 {
+			if len(c.settled) > 0 {
+				j = c.settled[0].(*job)
+				if len(j.answers) == 1 && j.answers[0].Verdict == Granted {
+					j.done <- true
+				} else {
+					settle(c, j, now)
+				}
+				c.settled = c.settled[1:]
+				continue
+			}
+			b = c.launches[0].(*bucket)
+			if b.flight != nil {
+				c.launches = c.launches[1:]
+				continue
+			}
+			l = b.limiter
+			f = &flight{bucket: b, sent: now, limit: b.limit, cost: 1, report: b.reporting}
+			b.reporting = false
+			extra = 0
+			if len(b.queue) > 0 {
+				// For the first in the queue and all who want the same.
+				f.limit = b.queue[0].limit
+				f.cost = b.queue[0].cost
+				others = nil
+				for _, w = range b.queue {
+					if w.released {
+						continue
+					}
+					if w.limit == f.limit && w.cost == f.cost {
+						f.waiters = append(f.waiters, w)
+						f.need += f.cost
+					} else {
+						others = append(others, w)
+					}
+				}
+				b.queue = others
+				if b.lease != nil {
+					// Permits left over count towards the need: given back in the
+					// call that asks, they are there to be granted (RULES 3).
+					setLease(b, nil)
+				}
+				b.demand.asked += f.need
+				b.limit = f.limit
+				if f.limit <= window.MaxExact && l.window >= window.ShortestExact {
+					extra = 0 // each permit is for a request that waits
+				} else if b.demand.last != 0 {
+					extra = reserve(b, now, c.instances) / f.cost * f.cost
+				} else { // one request says nothing of how many will come
+					b.demand.last = now
+				}
+			}
+			f.exact = f.limit <= window.MaxExact && l.window >= window.ShortestExact
+			f.ask = window.Ask{
+				Window: l.window, Limit: f.limit, Cost: f.cost,
+				Need: f.need, Extra: extra, Instances: c.instances,
+				Seen: b.ledger.seen, Owed: b.ledger.owed,
+			}
+			if b.ledger.owing {
+				f.brings = true
+				f.debt = b.ledger.depart(l.window)
+			}
+			b.flight = f
+			if f.limit != l.asked.Limit || f.cost != l.asked.Cost || f.need != l.asked.Need || extra != l.asked.Extra || c.instances != l.asked.Instances {
+				l.asked = f.ask
+				l.head = window.Head(l.window, f.limit, f.cost, f.need, extra, c.instances)
+			}
+			word = l.head + f.ask.Seen.Told
+			if f.brings || f.ask.Seen.Told == "" && f.ask.Seen.Index+f.ask.Seen.Generation > 0 {
+				word = window.Word(l.head, &f.ask)
+			}
+			call = &redis.Call{Key: l.prefix + b.name + "}", Script: script, Args: []string{word}, To: replies, Tag: f}
+			if len(calls) < cap(calls) {
+				c.pending++
+				calls <- call
+			} else {
+				crash(c, b, f, errBusy, now)
+				b.flight = nil
+				next(c, b, now)
+			}
+			c.launches = c.launches[1:]
+		}
+		if c.restless && !c.ticking && !(c.closing && c.pending == 0) {
+			c.ticking = true
+			c.wake <- struct{}{}
+		}
+	}
+}

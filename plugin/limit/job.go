@@ -1,0 +1,177 @@
+package limit
+
+// A job is one request at the limits that memory could not answer for: all are
+// decided together (I7).
+type job struct {
+	policy  *Policy
+	asks    []Ask
+	answers []Answer
+	now     int64 // monotonic ns, when it was asked
+	open    int   // answers that are waited for
+	done    chan bool
+}
+
+// waiter is a job's wish at one limit, and waits for a call's answer.
+type waiter struct {
+	job      interface{} // *job
+	bucket   interface{} // *bucket
+	policy   *Policy
+	limit    int64
+	cost     int64
+	deadline int64    // monotonic ns: it waits no longer, whatever Redis answers
+	outcome  *Outcome // in the job
+	released bool
+}
+
+// release notes that a waiter's outcome stands; the core settles the job where it
+// was the last.
+func release(c *core, w *waiter) {
+	w.released = true
+	j := w.job.(*job)
+	j.open--
+	if j.open == 0 {
+		c.settled = append(c.settled, j)
+	}
+}
+
+// settle ends a job none of whose answers is waited for any more, or asks for the
+// others: a limit that denied last is asked alone first, else the others would
+// bleed a permit for each request that it refuses (RULES 20).
+func settle(c *core, j *job, now int64) {
+	undecided := false
+	for i := range j.answers {
+		switch j.answers[i].Verdict {
+		case Undecided:
+			undecided = true
+		case Granted, Needless:
+		default:
+			refuse(c, j, now)
+			return
+		}
+	}
+	if undecided {
+		askFor(c, j, now)
+		return
+	}
+	j.done <- true
+}
+
+// refuse gives back what the other limits granted.
+func refuse(c *core, j *job, now int64) {
+	for i := range j.answers {
+		a := &j.answers[i]
+		if a.Verdict == Undecided {
+			a.Verdict = Needless
+		} else if a.Verdict == Granted && a.cost != 0 {
+			giveBack(c, a, now)
+			a.cost = 0
+		}
+	}
+	j.done <- false
+}
+
+// askFor has the undecided answers of a job wait for calls: only the first whose
+// limit denied last, if there is one beside others.
+func askFor(c *core, j *job, now int64) {
+	first := -1
+	for i := range j.answers {
+		if a := &j.answers[i]; len(j.asks) > 1 && a.Verdict == Undecided && a.bucket.denial.last {
+			first = i
+			break
+		}
+	}
+	j.open = 1 // until all are under way
+	for i := range j.answers {
+		if j.answers[i].Verdict == Undecided && (first < 0 || first == i) {
+			await(c, j, i, now)
+		}
+	}
+	j.open--
+	if j.open == 0 {
+		c.settled = append(c.settled, j)
+	}
+}
+
+// await has one ask wait for a call, its own or one that it shares. Where no call
+// is needed after all, or none is possible, it is decided at once.
+func await(c *core, j *job, i int, now int64) {
+	ask, answer := &j.asks[i], &j.answers[i]
+	b := answer.bucket
+	switch {
+	case ask.Cost > ask.Limit: // only a limitHeader can say so; a configured one is refused at load
+		answer.Verdict = Denied
+		return
+	case answerFromMemory(b, ask.Limit, ask.Cost, &answer.Outcome, now): // another's reply came meanwhile
+		return
+	case b.shared || b.flight != nil && (b.flight.timedOut || !c.healthy()):
+		fallBack(c, b, j.policy, ask.Limit, ask.Cost, &answer.Outcome, now)
+		return
+	}
+	w := &waiter{job: j, bucket: b, policy: j.policy, limit: ask.Limit, cost: ask.Cost, deadline: j.now + c.longest, outcome: &answer.Outcome}
+	j.open++
+	b.queue = append(b.queue, w)
+	if b.flight == nil {
+		c.launches = append(c.launches, b)
+	} else {
+		limitWait(c, w)
+	}
+}
+
+// recall answers an ask from what another request has learnt since it looked.
+func recall(c *core, b *bucket, ask *Ask, answer *Answer, now int64) {
+	b.mu.Lock()
+	b.used = true
+	b.mu.Unlock()
+	if ask.Cost > ask.Limit { // no waiting helps
+		answer.Verdict = Denied
+	} else if answerFromMemory(b, ask.Limit, ask.Cost, &answer.Outcome, now) && answer.Verdict == Granted && answer.lease.alone {
+		countAlone(c, &answer.Outcome)
+	}
+}
+
+// answerFromMemory takes a permit of the key's lease, or refuses by a remembered
+// denial, and reports whether it did either.
+func answerFromMemory(b *bucket, limit, cost int64, o *Outcome, now int64) bool {
+	b.mu.Lock()
+	known := spendLocked(b, limit, cost, o, now) || deniedLocked(b, limit, cost, o, now) == Denied
+	b.mu.Unlock()
+	return known
+}
+
+// limitWait releases a waiter that has to wait for more than one call when its
+// budget ends: one that waits for the first is released by that call's answer
+// or time-out.
+func limitWait(c *core, w *waiter) {
+	c.waiting.PushBack(w)
+	c.restless = true
+}
+
+// outOfBudget decides for a request that queued behind a call and has waited
+// for as long as it may: by the last numbers known if Redis answers, else as
+// without Redis (RULES 4).
+func outOfBudget(c *core, w *waiter, now int64) {
+	b := w.bucket.(*bucket)
+	if b.flight != nil && b.flight.timedOut || !c.healthy() {
+		fallBack(c, b, w.policy, w.limit, w.cost, w.outcome, now)
+	} else {
+		byLastNumbers(c, b, w.policy, w.limit, w.cost, w.outcome, now)
+	}
+	release(c, w)
+}
+
+// decideAlone decides a job without the core's goroutine, which has ended, and
+// without Redis.
+func decideAlone(c *core, j *job) bool {
+	granted := true
+	for i := range j.asks {
+		ask, answer := &j.asks[i], &j.answers[i]
+		b := find(c, ask)
+		if ask.Cost > ask.Limit {
+			answer.Verdict = Denied
+		} else if !answerFromMemory(b, ask.Limit, ask.Cost, &answer.Outcome, j.now) {
+			fallBack(c, b, j.policy, ask.Limit, ask.Cost, &answer.Outcome, j.now)
+		}
+		granted = granted && answer.Verdict == Granted
+	}
+	return granted
+}
