@@ -345,10 +345,13 @@ func (o *Outcome) judgePayers(trials []time.Time, records []Record, timeout time
 	}
 }
 
-// told tells whether the ledger knows all that the gateways were told: over
-// Sentinel and Cluster there is no proxy, and what a fault says of its own accord
-// may be taken for an answer.
-func (o *Outcome) told() bool { return o.Kind.Over == overOne && !o.Kind.Speaks }
+// told tells whether the ledger knows all that the gateways were told, and when:
+// over Sentinel and Cluster there is no proxy, what a fault says of its own accord
+// may be taken for an answer, and the interpreter takes a timeout by itself now and
+// then.
+func (o *Outcome) told() bool {
+	return o.Kind.Over == overOne && !o.Kind.Speaks && o.Pace.Form != asInterpreted
+}
 
 func anyBetween(all []time.Time, from, to time.Time) bool {
 	for _, at := range all {
