@@ -97,6 +97,9 @@ bench-tools: tools
 accuracy: tools ## how exact the limits are, beside Traefik's own; writes bench/ACCURACY.md
 	$(GO) run ./bench accuracy
 
+schedules: tools ## a million schedules of each kind for the rule of small limits (ten minutes)
+	$(GO) test ./plugin/window -run 'Log|Tiers|Honest|Alone' -timeout 60m -schedules 1000000 -v
+
 faults: tools ## every fault in every state, with times; writes test/faults/RESULTS.md (three quarters of an hour)
 	cd test && $(GO) test ./faults -run '^TestCampaign$$' -timeout 90m -campaign
 
@@ -118,4 +121,4 @@ compose-tools: # and those that images are made from here
 clean: ## remove what was built into this tree
 	rm -rf bin .sluice
 
-.PHONY: help up demo traefik test unit e2e lint vuln fuzz bench bench-short bench-go bench-tools accuracy faults identity compose drills tools compose-tools clean
+.PHONY: help up demo traefik test unit e2e lint vuln fuzz bench bench-short bench-go bench-tools accuracy schedules faults identity compose drills tools compose-tools clean

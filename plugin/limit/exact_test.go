@@ -253,3 +253,26 @@ func TestExactCalls(t *testing.T) {
 		}
 	})
 }
+
+// What a client is told of the time (RateLimit's t) is when the first of its permits
+// comes free, with Redis and without.
+func TestExactReset(t *testing.T) {
+	small(t, func(t *testing.T, w *world, gates []*instance, limit int64, span time.Duration) {
+		g := gates[0]
+		ask := []Ask{g.ask("l", span, "u", limit, 1)}
+		g.request(ask)
+		began := time.Now()
+		for _, down := range []bool{false, true, false} {
+			w.setDown(down)
+			time.Sleep(3 * time.Second)
+			_, answers := g.request(ask)
+			left := span - time.Since(began)
+			if off := answers[0].Reset - left; off < -slowestReply || off > slowestReply {
+				t.Errorf("Redis away: %v: told %s, the first permit comes free in %s", down, answers[0].Reset, left)
+			}
+			if limit < 4 || len(gates) > 1 {
+				return // no more fits, or which permits are in its share is its own affair
+			}
+		}
+	})
+}

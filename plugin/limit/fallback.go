@@ -63,7 +63,12 @@ func spendAlone(c *core, b *bucket, limit, cost int64, o *Outcome, share int64, 
 	clock = later(clock, index*w)
 	used := window.Alone(b.ledger.seen, &b.ledger.owed, &b.ledger.alone, limit, share, w, clock)
 	room := window.Room(used, w, share, clock)
-	o.Reset = time.Duration((index+1)*w-clock) * time.Microsecond
+	exact := window.Exact(limit, w)
+	ends := (index + 1) * w
+	if exact && room < share { // the first that comes free
+		ends = window.FreeAt(used, w, share, room+1, clock)
+	}
+	o.Reset = time.Duration(ends-clock) * time.Microsecond
 	if room < cost && !regardless {
 		o.Verdict, o.Remaining = Denied, 0
 		o.RetryAfter = awayRetry
@@ -74,7 +79,6 @@ func spendAlone(c *core, b *bucket, limit, cost int64, o *Outcome, share int64, 
 	}
 	oweReport(c, b)
 	b.limit = limit
-	exact := window.Exact(limit, w)
 	o.instant = 0
 	if exact {
 		o.instant = window.After(b.ledger.alone.SpentAt, clock)
