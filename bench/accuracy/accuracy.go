@@ -36,10 +36,12 @@ import (
 	"time"
 )
 
-// quotas are the shipped ones (DESIGN section 10): every traffic meets both.
+// quotas are the shipped ones (DESIGN section 10), and one that is small enough to be
+// counted by a log: every traffic meets each.
 var quotas = []quota{
 	{name: "100 a minute", limit: 100, window: time.Minute, windows: 20},
 	perSecond,
+	{name: "10 a minute", limit: 10, window: time.Minute, windows: 100},
 }
 
 // Main runs the command and ends the process. A bubble of virtual time needs a
@@ -91,7 +93,7 @@ func command(ctx context.Context, test *testing.T, args []string, out, progress 
 	return err
 }
 
-// prepare makes the traffics of both quotas, and of the log if one is named.
+// prepare makes the traffics of all quotas, and of the log if one is named.
 func prepare(seed uint64, trace string) (tables []table, note string, err error) {
 	var hits []hit
 	if trace != "" {

@@ -6,33 +6,29 @@ import (
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
-// The rule takes the previous window to have been used evenly. These are the
+// The counter rule takes the previous window to have been used evenly. These are the
 // two ways to make that as wrong as it gets (DESIGN section 4).
 
-// mostInOneWindow is how many requests the rule admits within less than one
+// mostInOneWindow is how many requests the quota's rule admits within less than one
 // window's length: the whole limit in the last microsecond of a window, then
 // each further one at the first instant at which the previous window has faded
 // enough.
 func mostInOneWindow(q quota) int64 {
 	w := window.Span(q.window)
 	burst := epoch*w - 1
-	c := window.Counts{Index: burst / w, Granted: q.limit}
-	admitted := q.limit
-	for now := burst; ; {
-		now = window.FreeAt(c, w, q.limit, 1, now)
-		if now >= burst+w {
-			return admitted
+	machine, admitted := counter{quota: q}, int64(0)
+	for now := burst; now < burst+w; now = window.FreeAt(machine.counts, w, q.limit, 1, now) {
+		if machine.grant(now) {
+			admitted++
 		}
-		c = c.At(now / w)
-		c.Granted++
-		admitted++
 	}
+	return admitted
 }
 
 // leastOfHonest is the share that the rule admits of a client which sends the
-// whole limit at once, once a window's length, and so never exceeds an exact
-// log. It is the least over all phases of the bursts in their windows.
-func leastOfHonest(q quota) (least float64, phase time.Duration) {
+// whole limit at once, every so often: once a window's length, and so never exceeds
+// an exact log. It is the least over all phases of the bursts in their windows.
+func leastOfHonest(q quota, every time.Duration) (least float64, phase time.Duration) {
 	const phases, rounds = 100, 100
 	least = 1
 	for p := range phases {
@@ -40,7 +36,7 @@ func leastOfHonest(q quota) (least float64, phase time.Duration) {
 		machine, admitted := counter{quota: q}, int64(0)
 		for round := range rounds {
 			for range q.limit {
-				if machine.admit(offset + time.Duration(round)*q.window) {
+				if machine.admit(offset + time.Duration(round)*every) {
 					admitted++
 				}
 			}

@@ -57,6 +57,9 @@ type fleet struct {
 	err   error // the first that Redis answered
 }
 
+// slowestReply is how long one in fifty takes.
+const slowestReply = 8 * time.Millisecond
+
 // link is one gateway's connection to Redis. Each way takes half of 0.1 to
 // 0.4 ms, and of 8 ms once in fifty times.
 type link struct {
@@ -80,7 +83,7 @@ func (l *link) serve(calls <-chan *redis.Call, clock func() int64) {
 
 func (l *link) latency() time.Duration {
 	if l.random.IntN(50) == 0 {
-		return 8 * time.Millisecond
+		return slowestReply
 	}
 	return time.Duration(100_000 + l.random.IntN(300_000))
 }

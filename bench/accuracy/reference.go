@@ -49,9 +49,12 @@ func (q quota) micros(at time.Duration) int64 {
 	return epoch*window.Span(q.window) + int64(at/time.Microsecond)
 }
 
-func (c *counter) admit(at time.Duration) bool {
+func (c *counter) admit(at time.Duration) bool { return c.grant(c.quota.micros(at)) }
+
+// grant is admit at an instant of the rule's clock.
+func (c *counter) grant(now int64) bool {
 	ask := window.Ask{Window: window.Span(c.quota.window), Limit: c.quota.limit, Cost: 1, Need: 1, Instances: 1}
-	grant, _ := window.Decide(c.counts, ask, c.quota.micros(at))
+	grant, _ := window.Decide(c.counts, ask, now)
 	c.counts = grant.Counts
 	return grant.Need == 1
 }

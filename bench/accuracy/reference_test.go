@@ -60,8 +60,16 @@ func TestBounds(t *testing.T) {
 		if got := mostInOneWindow(q); got != 2*q.limit-1 {
 			t.Errorf("%d in %v: at most %d in one window's length, want 2 x limit - 1", q.limit, q.window, got)
 		}
-		if least, phase := leastOfHonest(q); least != 0.5 || phase != 0 {
+		if least, phase := leastOfHonest(q, q.window); least != 0.5 || phase != 0 {
 			t.Errorf("%d in %v: an honest client gets %v at phase %v, want a half at 0", q.limit, q.window, least, phase)
+		}
+	}
+	for _, q := range []quota{{limit: 1, window: time.Minute}, {limit: 64, window: 10 * time.Second}} { // by a log
+		if got := mostInOneWindow(q); got != q.limit {
+			t.Errorf("%d in %v: at most %d in one window's length", q.limit, q.window, got)
+		}
+		if least, phase := leastOfHonest(q, q.window+bump); least != 1 {
+			t.Errorf("%d in %v: an honest client gets %v at phase %v", q.limit, q.window, least, phase)
 		}
 	}
 }

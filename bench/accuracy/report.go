@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/sluice-gateway/sluice/plugin/window"
 	"github.com/sluice-gateway/sluice/traefik/build"
 )
 
@@ -80,11 +82,11 @@ func (r *report) summarise() (s summary) {
 func (r *report) writeSummary(b *strings.Builder) {
 	s := r.summarise()
 	fmt.Fprintf(b, "**What this says.** Sluice decided %s requests here, on one gateway and on three. It admitted **%d** for which the "+
-		"sliding-window-counter rule had no room (I1), and at most %s more of a traffic than one machine that sees every request. %s "+
+		"limit's rule had no room (I1), and at most %s more of a traffic than one machine that sees every request. %s "+
 		"Beside an exact log it is as good and as bad as the rule itself: their shares of decisions that differ from the log lie at most "+
 		"%.2f points apart. ",
 		thousands(s.requests), s.beyond, percent(s.over), s.shortfall(), 100*s.apart)
-	b.WriteString("The rule is an approximation. Near the limit it often admits another request than the log does, though nearly as many; " +
+	b.WriteString("A limit of at most 64 over 10 s or more is counted by an exact log (10 a minute, below). The rule for all others is an approximation. Near the limit it often admits another request than the log does, though nearly as many; " +
 		"and it can be played: the window-edge attack gets almost twice the limit through in one window's length, and of honest bursts " +
 		"it refuses a large part. A token bucket as Traefik's makes another promise: a full bucket of `limit`, and `limit` a window, " +
 		"so up to twice the limit in one window's length is no fault of it. The larger differences are that it forgets a key after two seconds " +
@@ -135,17 +137,28 @@ In brackets behind a traffic: its requests.` + r.note + `
   added up apart, as a share of what the log admitted.
 - **over rule**, **under rule**: the same against the rule on one machine that sees each request at the instant at which the subject decided it.
 - **most in one window**: the most admissions of one key within any stretch of one window's length, in limits. The log's is 1.00 at most.
+  (10 a minute: of a window less the slowest reply. A log has the instant at which Redis granted; what is noted here is when the reply was there.)
 - **Redis calls**: scripts run a request. With 10 clients, each near its limit, and 10,000 users who mostly come once, a request seldom finds a
   lease; what is denied mostly costs none. A hot key far below its limit costs next to nothing (I4), which no traffic here shows.
 
 `)
 }
 
+// bump is by how much the last of a log's permits may be noted after the first, where
+// all are granted at once.
+const bump = time.Duration(window.MaxExact) * time.Microsecond
+
 func (r *report) writeBounds(b *strings.Builder) {
-	b.WriteString("## The worst the rule can do\n\n")
+	b.WriteString("## The worst the rules can do\n\n")
 	for _, t := range r.tables {
 		q := t.quota
-		least, phase := leastOfHonest(q)
+		if window.Exact(q.limit, window.Span(q.window)) {
+			least, _ := leastOfHonest(q, q.window+bump)
+			fmt.Fprintf(b, "- %s, counted by a log: at most **%d** in any window's length. A client that sends its whole limit at once, once a window's length and %v, "+
+				"is admitted **%s** of it: permits of one instant are noted a microsecond apart.\n", q.name, mostInOneWindow(q), bump, percent(least))
+			continue
+		}
+		least, phase := leastOfHonest(q, q.window)
 		fmt.Fprintf(b, "- %s: the whole limit in the last microsecond of a window, then one request at each instant at which there is room: "+
 			"**%d** admitted in less than one window's length, which is 2 x limit - 1. A client that sends its whole limit at once, once a window's length, "+
 			"and so never exceeds an exact log, is admitted **%s** of it where its bursts come %v after a window's begin.\n", q.name, mostInOneWindow(q), percent(least), phase)

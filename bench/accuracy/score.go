@@ -60,7 +60,7 @@ func judge(t traffic, q quota, exact, got []decision) score {
 			distance += float64(abs(within(arrived, at, q.window)-within(reference, at, q.window))) / float64(q.limit)
 		}
 		for _, at := range own {
-			s.worst = max(s.worst, float64(within(own, at, q.window))/float64(q.limit))
+			s.worst = max(s.worst, float64(within(own, at, q.window-q.slack()))/float64(q.limit))
 		}
 		s.beyond += beyondTheRule(own, q)
 
@@ -110,10 +110,28 @@ func within(instants []time.Duration, at, span time.Duration) int {
 	return after(at) - after(at-span)
 }
 
+// slack is by how much two admissions may seem closer than their permits are. What
+// is noted of a permit is when its reply was there; a log has the script's instant,
+// and is exact to the microsecond in that.
+func (q quota) slack() time.Duration {
+	if window.Exact(q.limit, window.Span(q.window)) {
+		return slowestReply
+	}
+	return 0
+}
+
 // beyondTheRule applies the rule to admissions alone and counts those it had
 // no room for.
 func beyondTheRule(admitted []time.Duration, q quota) int {
 	beyond, w := 0, window.Span(q.window)
+	if window.Exact(q.limit, w) {
+		for i, at := range admitted[min(len(admitted), int(q.limit)):] {
+			if at-admitted[i] < q.window-q.slack() {
+				beyond++
+			}
+		}
+		return beyond
+	}
 	var c window.Counts
 	for _, at := range admitted {
 		now := q.micros(at)
