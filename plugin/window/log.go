@@ -78,6 +78,7 @@ func lost(merged, kept, seen *Counts, more int64) bool {
 // they can have been. One that lies more than a window ahead, as a step of the clock
 // forward and back leaves it, is taken to be now, and moved tells so.
 func instantsOf(c *Counts, window, now int64) (instants []int64, moved bool) {
+	instants = nil // as in byWindow
 	if c.History == 0 {
 		for n := int64(0); n < smallest(c.Previous(), MaxExact); n++ {
 			instants = append(instants, c.Index*window+n)

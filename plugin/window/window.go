@@ -28,7 +28,7 @@
 // month. Time is rounded so that the previous window never weighs less than it
 // should: the limit still holds, and a permit comes free at most a unit late.
 //
-// The rules stand here twice: Decide in Go, which the fallback uses while Redis
+// The rules stand here twice: Decide in Go, whose parts the fallback uses while Redis
 // is away, and Script in Lua (lua.go), which is the arbiter while it is there.
 // lua_test.go drives both with the same schedules and demands equal answers.
 package window
@@ -185,9 +185,9 @@ func Decide(stored Counts, ask Ask, now int64) (grant Grant, changed bool) {
 	seen = seen.At(base)
 	kept := stored.At(base)
 	merged := merge(kept, seen)
-	exact := Exact(ask.Limit, w)
+	exact, anew := Exact(ask.Limit, w), false
 	if exact {
-		changed = recall(&merged, &kept, &seen, w, now)
+		anew = recall(&merged, &kept, &seen, w, now)
 	} else {
 		merged.History = 0
 		merged.Instants = nil // not in one assignment: Yaegi takes no nil there
@@ -196,7 +196,7 @@ func Decide(stored Counts, ask Ask, now int64) (grant Grant, changed bool) {
 		merged = settle(merged, owed, w)
 		if exact {
 			merged.Instants = settleLog(merged.Instants, &owed, merged.Current(), w, now)
-			changed = true
+			anew = true
 		}
 	}
 	merged.Told = ""
@@ -210,7 +210,7 @@ func Decide(stored Counts, ask Ask, now int64) (grant Grant, changed bool) {
 	merged.Granted += grant.Need + grant.Extra
 	grant.Counts = merged
 	grant.Now = now
-	return grant, changed || !sameNumbers(&merged, &kept)
+	return grant, anew || !sameNumbers(&merged, &kept)
 }
 
 // reserve is what the counter rule grants of ask beside what c has in use.
@@ -275,6 +275,7 @@ func settle(c Counts, owed Settlement, window int64) Counts {
 // byWindow is how many of the instants lie in the window with the given index, or
 // after it, and in the one before.
 func byWindow(instants []int64, index, window int64) (current, previous int64) {
+	current, previous = 0, 0 // Yaegi hands over what a caller's loop had in their place
 	for _, at := range instants {
 		if at >= index*window {
 			current++
