@@ -255,6 +255,26 @@ func TestDialect(t *testing.T) {
 				compiled: "each", interpreted: "one twice",
 			},
 			{
+				name: "a named result begins with what the caller's loop had in its place",
+				program: `package p
+					import "fmt"
+					func either(is bool) (some bool) {
+						if is {
+							some = true
+						}
+						return some
+					}
+					func Run() string {
+						text := ""
+						for _, is := range []bool{false, true, false} {
+							some := either(is)
+							text += fmt.Sprint(some, " ")
+						}
+						return text
+					}`,
+				compiled: "false true false ", interpreted: "false true true ",
+			},
+			{
 				name: "a named type is its underlying one",
 				program: `package p
 					type kind int
