@@ -36,7 +36,7 @@ func TestFast(t *testing.T) {
 				{"streams", streams},
 				{"exact limit", exactLimit},
 				{"reload", reload},
-				{"web log", webLog},
+				{"web log", func(s *site) { webLog(s, "/weblog", weblogByLog) }},
 				{"outage", outage}, // last: it empties Redis
 			} {
 				t.Run(part.name, func(t *testing.T) { part.test(s.on(t)) })
@@ -63,6 +63,7 @@ func TestClassic(t *testing.T) {
 				{"tampered tokens", tamperedTokens},
 				{"streams", streams},
 				{"exact limit", exactLimit},
+				{"web log", func(s *site) { webLog(s, "/weblog-counter", weblogByCounter) }},
 			} {
 				t.Run(part.name, func(t *testing.T) { part.test(s.on(t)) })
 			}

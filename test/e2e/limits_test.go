@@ -21,7 +21,11 @@ const (
 	exactWindow   = 10 * time.Second
 	outageAllowed = 50
 	weblogAllowed = 12
-	weblogWindow  = 10 * time.Second
+
+	// So long a window has so small a limit counted by a log, and a shorter one by
+	// the counter.
+	weblogByLog     = 10 * time.Second
+	weblogByCounter = 9 * time.Second
 )
 
 // TestTwoGateways: one Redis, one limit.
@@ -237,7 +241,7 @@ func outage(s *site) {
 
 // webLog replays a Common Log Format file at its own pace and holds what the gate
 // admitted against the rule, client by client: never more, and hardly less.
-func webLog(s *site) {
+func webLog(s *site, path string, window time.Duration) {
 	t := s.t
 	var file bytes.Buffer
 	if err := harness.WriteWebLog(&file, 1, time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), 15*time.Second, 40, 1500); err != nil {
@@ -249,16 +253,16 @@ func webLog(s *site) {
 	}
 	for round := 1; round <= 2; round++ {
 		before := s.degraded()
-		visits := s.replay(hits, fmt.Sprintf("round-%d-", round))
+		visits := s.replay(hits, path, window, fmt.Sprintf("round-%d-", round))
 		if degraded := s.degraded() - before; degraded != 0 {
 			t.Logf("round %d: %d decisions without Redis", round, degraded)
 			continue
 		}
 		var admitted, byRule int
 		for _, line := range visits {
-			neverMore(t, line)
+			neverMore(t, line, window)
 			admitted += count(line)
-			byRule += plainRule(line)
+			byRule += plainRule(line, window)
 		}
 		refused := len(hits) - admitted
 		t.Logf("%d lines of %d clients: %d admitted, %d refused; one machine that sees all would have admitted %d", len(hits), len(visits), admitted, refused, byRule)
@@ -277,12 +281,12 @@ func webLog(s *site) {
 
 // replay sends every line of a log at its time, from a fresh window on: one
 // worker a client, as a client's requests come one after the other.
-func (s *site) replay(hits []harness.Hit, prefix string) [][]visit {
+func (s *site) replay(hits []harness.Hit, path string, window time.Duration, prefix string) [][]visit {
 	lines := map[netip.Addr][]harness.Hit{}
 	for _, hit := range hits {
 		lines[hit.Client] = append(lines[hit.Client], hit)
 	}
-	s.redis.FreshWindow(weblogWindow)
+	s.redis.FreshWindow(2 * window) // where one of these begins, so does one of the limit's
 	offset := s.redisOffset()
 	start := time.Now()
 	results := make(chan []visit, len(lines))
@@ -292,7 +296,7 @@ func (s *site) replay(hits []harness.Hit, prefix string) [][]visit {
 			for _, hit := range line {
 				time.Sleep(time.Until(start.Add(hit.At.Sub(hits[0].At))))
 				sent := time.Now().Add(offset)
-				got, err := s.try("GET", s.url("/weblog"+hit.Path), nil, header("X-Client", prefix+client.String()))
+				got, err := s.try("GET", s.url(path+hit.Path), nil, header("X-Client", prefix+client.String()))
 				if err != nil || (got.status != 200 && got.status != 429) {
 					s.t.Errorf("%s: %s %v", client, got, err)
 				}
@@ -331,38 +335,51 @@ func count(visits []visit) (passed int) {
 	return passed
 }
 
-// neverMore is I1 seen from outside: each request that passed had room when its
-// answer left, by the counts of those that had passed. A request whose window
-// cannot be told, since an edge lay between question and answer, counts for
-// neither.
-func neverMore(t *testing.T, visits []visit) {
+// neverMore is I1 seen from outside.
+func neverMore(t *testing.T, visits []visit, span time.Duration) {
 	t.Helper()
-	w := window.Span(weblogWindow)
-	passed := map[int64]int64{}
+	w := window.Span(span)
+	var passed []visit
 	for _, v := range visits {
+		if v.passed {
+			passed = append(passed, v)
+		}
+	}
+	if window.Exact(weblogAllowed, w) {
+		// Of one request more than the limit, the last was granted a window after
+		// the first, which was sent before that, and answered afterwards.
+		for i, last := range passed[min(len(passed), weblogAllowed):] {
+			if apart := last.answered - passed[i].sent; apart < w {
+				t.Errorf("%d requests passed in %d us", weblogAllowed+1, apart)
+			}
+		}
+		return
+	}
+	// Each request that passed had room when its answer left, by the counts of
+	// those that had passed. A request whose window cannot be told, since an edge
+	// lay between question and answer, counts for neither.
+	counts := map[int64]int64{}
+	for _, v := range passed {
 		index := v.answered / w
-		if !v.passed || v.sent/w != index {
+		if v.sent/w != index {
 			continue
 		}
 		elapsed := v.answered - index*w
-		if passed[index-1]*(w-elapsed)+(passed[index]+1)*w > weblogAllowed*w {
-			t.Errorf("a request passed %d us into its window with %d before it there and %d in the one before", elapsed, passed[index], passed[index-1])
+		if counts[index-1]*(w-elapsed)+(counts[index]+1)*w > weblogAllowed*w {
+			t.Errorf("a request passed %d us into its window with %d before it there and %d in the one before", elapsed, counts[index], counts[index-1])
 		}
-		passed[index]++
+		counts[index]++
 	}
 }
 
 // plainRule is what one machine that sees every request would have admitted.
-func plainRule(visits []visit) (passed int) {
-	w := window.Span(weblogWindow)
+func plainRule(visits []visit, span time.Duration) (passed int) {
+	ask := window.Ask{Window: window.Span(span), Limit: weblogAllowed, Cost: 1, Need: 1, Instances: 1}
 	counts := window.Counts{}
 	for _, v := range visits {
-		now := (v.sent + v.answered) / 2
-		counts = counts.At(now / w)
-		if window.Room(counts, w, weblogAllowed, now) >= 1 {
-			counts.Granted++
-			passed++
-		}
+		grant, _ := window.Decide(counts, ask, (v.sent+v.answered)/2)
+		counts = grant.Counts
+		passed += int(grant.Need)
 	}
 	return passed
 }

@@ -143,6 +143,11 @@ const extra = `
       priority: 1000
       middlewares: [weblog]
       service: echo
+    weblog-counter:
+      rule: PathPrefix(§/weblog-counter§)
+      priority: 2000
+      middlewares: [weblog-counter]
+      service: echo
 `
 
 const extraMiddlewares = `
@@ -173,6 +178,12 @@ const extraMiddlewares = `
           redis: *redis
           limits:
             - {name: weblog, key: "header:X-Client", limit: 12, window: 10s, onMissingKey: deny}
+    weblog-counter:
+      plugin:
+        sluice:
+          redis: *redis
+          limits:
+            - {name: weblog-counter, key: "header:X-Client", limit: 12, window: 9s, onMissingKey: deny}
 `
 
 // publicChain is what the shipped routes put before a public service; the tests'
