@@ -265,7 +265,7 @@ func run(c *core) {
 							if left > 0 {
 								returnTo(b, old, left, old.next)
 							}
-							b.atSweep = -1
+							b.atSweep = spare
 							if spare > 0 {
 								if f.exact {
 									// Somebody has ceased to wait. Spent later the permit
@@ -337,11 +337,11 @@ func run(c *core) {
 					// call that asks, they are there to be granted (RULES 3).
 					setLease(b, nil)
 				}
-				b.demand.asked += f.need
 				b.limit = f.limit
 				if f.limit <= window.MaxExact && l.window >= window.ShortestExact {
 					extra = 0 // each permit is for a request that waits
 				} else if b.demand.last != 0 {
+					b.demand.asked += f.need
 					extra = reserve(b, now, c.instances) / f.cost * f.cost
 				} else { // one request says nothing of how many will come
 					b.demand.last = now

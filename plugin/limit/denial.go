@@ -94,7 +94,9 @@ func retryLocked(b *bucket, cost, now int64) int64 {
 func conclude(b *bucket, f *flight, now int64) denial {
 	w, grant := b.limiter.window, &f.grant
 	short := grant.Need < f.need
-	b.edge = !f.exact && (short || b.edge && f.room <= edgeRoom(w, f.limit, f.cost)) // a log knows when which permit comes free, and has no batches
+	// Where a window has fewer permits than it may have calls, each may cost one.
+	batches := f.limit > asksPerWindow*f.cost
+	b.edge = batches && (short || b.edge && f.room <= edgeRoom(w, f.limit, f.cost))
 	d := denial{limit: f.limit, cost: f.cost, last: short, counts: grant.Counts, clock: grant.Now}
 	// Redis decided halfway between sending and now, as far as one can tell.
 	decided := f.sent + (now-f.sent)/2
@@ -110,7 +112,7 @@ func conclude(b *bucket, f *flight, now int64) denial {
 		if f.exact {
 			d.ends = d.free
 			d.until = f.sent + (free-grant.Now)*1000 // nor because this gateway is late in asking again
-		} else {
+		} else if batches {
 			d.until = later(d.free, now+pace(w))
 		}
 	} else if b.edge {

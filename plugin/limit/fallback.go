@@ -119,5 +119,6 @@ func setAside(c *core, b *bucket, limit, cost, room int64, reset time.Duration, 
 		h.until = latest
 	}
 	setLease(b, h)
+	b.atSweep = extra
 	watch(c, b, now)
 }
