@@ -51,9 +51,25 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// More clients than the machine can serve are no outage of Redis: no decision
+// is made without it while it is well.
+func TestOverload(t *testing.T) {
+	for i, form := range []string{asCompiled, asInterpreted} {
+		kind := &Overloaded[i]
+		t.Run(form+"/"+kind.Name, func(t *testing.T) {
+			o := overload(t, form, kind, crowded)
+			t.Log(o)
+			if o.excused() {
+				t.Skip("this machine has too much to do for such a crowd")
+			}
+			demand(t, o.Broken(kind))
+		})
+	}
+}
+
 // Redis is back, and no request waits for what there is to report.
 func TestComeback(t *testing.T) {
-	for _, form := range []string{asCompiled} {
+	for _, form := range []string{asCompiled, asInterpreted} {
 		t.Run(form, func(t *testing.T) {
 			c := comeback(t, form, gateways, 3000, 2*time.Second, 4*time.Second)
 			t.Log(c)
