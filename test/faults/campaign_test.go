@@ -65,10 +65,14 @@ func TestCampaign(t *testing.T) {
 		})
 	}
 	t.Run("parallel", func(t *testing.T) {
-		for _, form := range []string{asCompiled, asInterpreted} {
-			p := stampede(t, form, 1000, 0)
+		for _, one := range []struct {
+			form   string
+			limit  int64
+			rounds int
+		}{{asCompiled, byInstants, 1000}, {asCompiled, byWindows, 1000}, {asInterpreted, byInstants, 1000}, {asInterpreted, byWindows, 200}} {
+			p := stampede(t, one.form, one.limit, one.rounds, 0)
 			r.Parallel = append(r.Parallel, p)
-			t.Logf("%s: %d of %d rounds exact, %d decisions without Redis, %v", form, p.Exact, p.Rounds, p.Degraded, p.Took)
+			t.Logf("%s, limit %d: %d of %d rounds exact, %d decisions without Redis, %v", p.Form, p.Limit, p.Exact, p.Rounds, p.Degraded, p.Took)
 			demand(t, p.Wrong)
 		}
 	})
@@ -79,7 +83,7 @@ func TestCampaign(t *testing.T) {
 				o := overload(t, form, kind, crowding)
 				r.Overloads = append(r.Overloads, o)
 				t.Log(o)
-				demand(t, o.Broken(kind))
+				demand(t, o.Broken(kind, 0))
 			})
 		}
 	}

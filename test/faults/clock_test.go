@@ -56,7 +56,7 @@ func TestClocksAreOff(t *testing.T) {
 	// Windows of these tests began a few minutes ago at most: for a gateway that
 	// believed its own clock it would be another window.
 	t.Run("parallel", func(t *testing.T) {
-		p := stampedeOver(t, &Kind{Over: straight, Clocks: off}, asCompiled, 30, 5*time.Second)
+		p := stampedeOver(t, &Kind{Over: straight, Clocks: off}, asCompiled, byInstants, 30, 5*time.Second)
 		demand(t, p.Wrong)
 		if p.Degraded != 0 {
 			t.Errorf("%d decisions without Redis", p.Degraded)

@@ -164,9 +164,10 @@ func (o *Overload) due(kind *Kind) int {
 	return 2 * int(o.Limit)
 }
 
-// Broken lists what was promised and not kept. While Redis is well there is no
-// excuse: the machine is late, and Redis is not.
-func (o *Overload) Broken(kind *Kind) []string {
+// Broken lists what was promised and not kept. While Redis is well no decision is
+// made without it: the machine is late, and Redis is not. Excused are those of a
+// moment in which a machine with other things to do left Redis out as well.
+func (o *Overload) Broken(kind *Kind, excused int) []string {
 	var broken []string
 	demand := func(holds bool, format string, args ...any) {
 		if !holds {
@@ -177,8 +178,8 @@ func (o *Overload) Broken(kind *Kind) []string {
 		name string
 		*Phase
 	}{{"before the fault", &o.Before}, {"after it", &o.After}} {
-		demand(p.Degraded == 0, "%d decisions without Redis %s", p.Degraded, p.name)
-		demand(len(p.Windows) > 0 && p.most() <= int(o.Limit), "%v admitted %s, at most %d each are due", p.Windows, p.name, o.Limit)
+		demand(p.Degraded <= int64(excused), "%d decisions without Redis %s", p.Degraded, p.name)
+		demand(len(p.Windows) > 0 && p.most() <= int(o.Limit+p.Degraded), "%v admitted %s, at most %d each are due", p.Windows, p.name, o.Limit)
 		demand(p.Refused == 0, "%d first requests of a key refused %s", p.Refused, p.name)
 	}
 	demand(o.During.most() <= o.due(kind), "%v admitted during the fault, at most %d each are due", o.During.Windows, o.due(kind))

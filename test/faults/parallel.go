@@ -6,6 +6,13 @@ import (
 	"time"
 )
 
+// Limits of a stampede: one that is counted by the instants of its grants, and
+// the smallest that is counted by windows.
+const (
+	byInstants = 10
+	byWindows  = 65
+)
+
 // Parallel is what rounds of a stampede on a fresh key showed.
 type Parallel struct {
 	Form          string
@@ -21,14 +28,14 @@ type Parallel struct {
 // stampede has 50 times as many requests as a limit admits arrive at once over
 // three gateways, each round on a key of its own, in the first hundredth of a
 // window of ten hours (RULES 48).
-func stampede(t testing.TB, form string, rounds int, timeout time.Duration) *Parallel {
-	return stampedeOver(t, &Kind{Over: straight}, form, rounds, timeout)
+func stampede(t testing.TB, form string, limit int64, rounds int, timeout time.Duration) *Parallel {
+	return stampedeOver(t, &Kind{Over: straight}, form, limit, rounds, timeout)
 }
 
-func stampedeOver(t testing.TB, kind *Kind, form string, rounds int, timeout time.Duration) *Parallel {
+func stampedeOver(t testing.TB, kind *Kind, form string, limit int64, rounds int, timeout time.Duration) *Parallel {
 	b := newBed(t, timeout, kind)
 	b.setup.Form = form
-	b.setup.Limits[routeExact] = 10
+	b.setup.Limits[routeExact] = limit
 	b.open()
 	b.connected()
 	p := &Parallel{Form: form, Rounds: rounds, Limit: b.setup.Limits[routeExact], Timeout: timeout}

@@ -16,11 +16,15 @@ func demand(t *testing.T, broken []string) {
 // Exactly the limit is admitted, whatever the crowd (I1). The timeout is one
 // that a busy machine does not reach, and no decision may be degraded.
 func TestParallel(t *testing.T) {
-	for form, rounds := range map[string]int{asCompiled: 50, asInterpreted: 10} {
-		p := stampede(t, form, rounds, 5*time.Second)
+	for _, one := range []struct {
+		form   string
+		limit  int64
+		rounds int
+	}{{asCompiled, byInstants, 50}, {asCompiled, byWindows, 10}, {asInterpreted, byInstants, 10}, {asInterpreted, byWindows, 2}} {
+		p := stampede(t, one.form, one.limit, one.rounds, 5*time.Second)
 		demand(t, p.Wrong)
 		if p.Degraded != 0 {
-			t.Errorf("%s: %d decisions without Redis", form, p.Degraded)
+			t.Errorf("%s, limit %d: %d decisions without Redis", p.Form, p.Limit, p.Degraded)
 		}
 	}
 }
@@ -52,7 +56,7 @@ func TestReload(t *testing.T) {
 }
 
 // More clients than the machine can serve are no outage of Redis: no decision
-// is made without it while it is well.
+// is made without it while it is well, but for one moment of the whole crowd.
 func TestOverload(t *testing.T) {
 	for i, form := range []string{asCompiled, asInterpreted} {
 		kind := &Overloaded[i]
@@ -62,7 +66,7 @@ func TestOverload(t *testing.T) {
 			if o.excused() {
 				t.Skip("this machine has too much to do for such a crowd")
 			}
-			demand(t, o.Broken(kind))
+			demand(t, o.Broken(kind, crowded.Clients))
 		})
 	}
 }
