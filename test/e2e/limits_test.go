@@ -270,13 +270,7 @@ func webLog(s *site, path string, span time.Duration) {
 			t.Fatalf("only %d of %d requests were refused: the log does not meet the limit", refused, len(hits))
 		}
 		// An admitted request shifts the ones after it, so a few may differ either way.
-		// By the counter a denial is remembered until its pace ends, or for up to a
-		// second (I3), so that it lets fewer through, the more the slower the machine.
-		fewer, more := byRule/50, byRule/50
-		if !window.Exact(weblogAllowed, window.Span(span)) {
-			fewer = byRule / 15
-		}
-		if diff := admitted - byRule; diff < -fewer || diff > more {
+		if diff := admitted - byRule; diff < -byRule/50 || diff > byRule/50 {
 			t.Errorf("%d admitted, %d by the rule", admitted, byRule)
 		}
 		return
