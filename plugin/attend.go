@@ -185,9 +185,9 @@ var (
 	attending sync.Once
 )
 
-// mostVisits are attended to or wait for it. A request that has to wait for others has
-// a visit of its own.
-const mostVisits = 256
+// mostVisits are attended to or wait for it; other requests wait for a visit. One that
+// has to wait for Redis or the auth service goes on with a visit of its own.
+const mostVisits = 32
 
 // seat is where one who attends works.
 type seat struct{ visit *visit }
@@ -233,6 +233,7 @@ func settle(v *visit) bool {
 	mine := *v
 	if resident {
 		mine.done = make(chan bool, 1)
+		v.w = nil
 		v.r = nil
 		visits <- v
 	}

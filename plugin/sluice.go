@@ -154,6 +154,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out, watched := v.out, v.watched
 	if v.clear {
 		if resident {
+			v.w = nil
 			v.r = nil
 			visits <- v
 		}
