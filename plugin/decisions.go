@@ -129,11 +129,15 @@ func (d *decisions) usable(kept *decision) bool {
 // nil if there is none.
 func (d *decisions) remembered(credential string) *decision {
 	key := memoryKey(sha256.Sum256([]byte(credential)))
-	now := d.clock()
-	d.memory.mu.RLock()
-	defer d.memory.mu.RUnlock()
-	kept := d.memory.decisions[key]
-	if kept == nil || now >= kept.standsUntil(d.memory.state) {
+	m := d.memory
+	until := int64(0)
+	m.mu.RLock()
+	kept := m.decisions[key]
+	if kept != nil {
+		until = standsUntil(kept, m.state)
+	}
+	m.mu.RUnlock()
+	if kept == nil || d.clock() >= until {
 		return nil
 	}
 	return kept
@@ -142,7 +146,7 @@ func (d *decisions) remembered(credential string) *decision {
 // standsUntil is how long a decision is served while the stream stays in the given
 // state: where events may have been missed since it was asked for not at all, or for
 // a second while the stream is lost.
-func (d *decision) standsUntil(state int64) int64 {
+func standsUntil(d *decision, state int64) int64 {
 	lost := d.sent + lostFreshness
 	switch {
 	case d == nobody || whole(state) && d.since == state || !whole(state) && d.fresh < lost:

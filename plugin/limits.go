@@ -220,15 +220,16 @@ func headerValue(values []string) string {
 	return strings.Trim(values[0], " \t")
 }
 
-// ask asks Redis about what memory does not tell: in a dry run each limit for itself,
-// since none refuses. A pass that was just found out knows its places by then.
-func ask(g *gate, p *pass, answers []limit.Answer) {
-	undecided := false
+// ask asks Redis about what memory does not tell, and reports whether it was granted: in
+// a dry run each limit is asked for itself, since none refuses. A pass that was just
+// found out knows its places by then.
+func ask(g *gate, p *pass, answers []limit.Answer) bool {
+	undecided, passes := false, true
 	for i := range answers {
 		undecided = undecided || answers[i].Verdict == limit.Undecided
 	}
 	if undecided && !g.dryRun {
-		limit.Take(g.engine, &g.policy, p.asks, answers, clock())
+		passes = limit.Take(g.engine, &g.policy, p.asks, answers, clock())
 	} else if undecided {
 		for i := range answers {
 			if answers[i].Verdict == limit.Undecided {
@@ -241,6 +242,7 @@ func ask(g *gate, p *pass, answers []limit.Answer) {
 	} else if limit.Moved(p.places, answers) {
 		g.memory.drop(p)
 	}
+	return passes
 }
 
 // countDenials counts what limits would have denied.

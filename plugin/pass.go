@@ -35,6 +35,7 @@ type pass struct {
 
 	// Of a pass that was just found out, and is one request's:
 	fresh   bool
+	lasting bool           // memory has room for each of its keys
 	partial bool           // of the limits that are asked before identity
 	answers []limit.Answer // of the limits that were asked already
 	holds   []hold
@@ -65,20 +66,23 @@ func newMemory() *memory {
 	return &memory{passes: map[memoryKey]*pass{}, decisions: map[memoryKey]*decision{}}
 }
 
-// keep has the next requests of the kind served by the pass, as long as its decision
-// stands: one that is not kept itself is out of revocations' reach.
-func (m *memory) keep(key memoryKey, p *pass) {
+// keepPass has the next requests of the kind served by the pass, as long as its
+// decision stands: one that is not kept itself is out of revocations' reach.
+func keepPass(m *memory, key memoryKey, p *pass) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	who := p.who
-	if who != nobody && m.decisions[who.key] != who {
-		return
+	if p.who == nobody || m.decisions[p.who.key] == p.who {
+		keepPassLocked(m, key, p)
 	}
+	m.mu.Unlock()
+}
+
+func keepPassLocked(m *memory, key memoryKey, p *pass) {
+	who := p.who
 	if len(m.passes) >= mostPasses {
 		m.forgetPassesLocked()
 	}
 	p.key = key
-	p.until = who.standsUntil(m.state)
+	p.until = standsUntil(who, m.state)
 	if who != nobody {
 		if who.age != m.age {
 			who.kinds = nil
@@ -186,24 +190,12 @@ func findOut(g *gate, r *http.Request, subject string) *pass {
 	if len(g.doubtLimits) > len(rules) && kept == nil && (len(credentials) > 0 || !g.auth.optional) {
 		rules = g.doubtLimits
 	}
-	if exempt {
-		rules = nil
-	}
-	first, no := newPass(g, rules, r, visitor{})
-	if no != nil {
-		return &pass{no: no}
-	}
-	first.fresh = true
-	first.partial = true
-	first.answers = make([]limit.Answer, len(first.asks))
-	if len(first.asks) > 0 {
-		ask(g, first, first.answers)
-		if _, verdict := limit.Spend(first.places, 0, first.answers); verdict != granted && !g.dryRun {
-			first.no = refusalBy(g, first, first.answers)
+	first := &pass{}
+	if len(rules) > 0 && !exempt {
+		if first = askFirst(g, rules, r); first.no != nil {
 			return first
 		}
 	}
-	first.holds = takeHolds(g, first, first.answers)
 	who, no := g.identify(r, credentials, kept)
 	if first.no = no; no != nil {
 		settleByGate(first.holds, no.status)
@@ -218,17 +210,28 @@ func findOut(g *gate, r *http.Request, subject string) *pass {
 	} else if g.exemptUsers[who.user] {
 		rules = g.clientLimits
 	}
+	key := memoryKey(sha256.Sum256([]byte(subject)))
+	if len(rules) > 0 && equal(rules, first.rules) { // all have been asked
+		first.key = key
+		first.told(who)
+		if first.lasting {
+			keepAsIs(g, first)
+		}
+		return first
+	}
 	p, no := newPass(g, rules, r, who)
 	if first.no = no; no != nil {
 		giveBack(g, first)
 		return first
 	}
-	p.key = sha256.Sum256([]byte(subject))
+	p.key = key
 	if len(p.asks) == 0 {
-		g.memory.keep(p.key, p)
+		keepPass(g.memory, key, p)
 	}
 	now := *p
-	moveOn(first, &now)
+	if len(first.rules) > 0 {
+		moveOn(first, &now)
+	}
 	now.fresh = true
 	if g.backend != nil {
 		now.passed = &g.backend.allowed // its decision has been counted
@@ -236,25 +239,69 @@ func findOut(g *gate, r *http.Request, subject string) *pass {
 	return &now
 }
 
+// askFirst asks the limits that need no identity.
+func askFirst(g *gate, rules []*limitRule, r *http.Request) *pass {
+	first, no := newPass(g, rules, r, visitor{})
+	if no != nil {
+		return &pass{no: no}
+	}
+	first.fresh = true
+	first.partial = true
+	first.answers = make([]limit.Answer, len(first.asks))
+	if !ask(g, first, first.answers) {
+		first.no = refusalBy(g, first, first.answers)
+		return first
+	}
+	first.holds = takeHolds(g, first, first.answers)
+	return first
+}
+
+// equal tells whether the limits are the same.
+func equal(a, b []*limitRule) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // settleDown gives a pass its places, now that its limits have been asked, and has
 // the next requests of the kind served by it, if memory has room for each of its
 // keys.
 func settleDown(g *gate, p *pass, answers []limit.Answer) {
-	lasting := !p.partial
+	p.lasting = true
 	for i := len(p.asks) - 1; i >= 0; i-- {
 		place, stays := limit.NewPlace(&p.asks[i], &answers[i], i, p.heads[i], p.places)
 		p.places = place
-		lasting = lasting && stays
+		p.lasting = p.lasting && stays
 	}
-	if !lasting {
-		return
+	if p.lasting && !p.partial {
+		keepAsIs(g, p)
 	}
+}
+
+// keepAsIs keeps a pass that was found out by a request for others.
+func keepAsIs(g *gate, p *pass) {
 	kept := *p
 	kept.fresh = false
+	kept.partial = false
 	kept.answers = nil
 	kept.holds = nil
 	kept.passed = passedBy(g, kept.who)
-	g.memory.keep(kept.key, &kept)
+	keepPass(g.memory, kept.key, &kept)
+}
+
+// told makes the pass a visitor's.
+func (p *pass) told(who visitor) {
+	if who.decision != nil {
+		p.who = who.decision
+		p.names = who.decision.names
+		p.values = who.decision.values
+	}
 }
 
 // passedBy counts those who get through by what is known of such a visitor.
@@ -271,11 +318,9 @@ func passedBy(g *gate, who *decision) *atomic.Int64 {
 // newPass is what the given limits ask of a request of such a visitor.
 func newPass(g *gate, rules []*limitRule, r *http.Request, who visitor) (*pass, *refusal) {
 	p := &pass{who: nobody}
+	p.told(who)
 	said := r.Header
 	if who.decision != nil {
-		p.who = who.decision
-		p.names = who.decision.names
-		p.values = who.decision.values
 		said = who.decision.headers
 	}
 	p.passed = passedBy(g, p.who)
