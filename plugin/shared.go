@@ -76,6 +76,7 @@ func newIdentity(host string, err error) string {
 type registry struct {
 	mu      sync.Mutex
 	entries map[string]*entry
+	used    sync.Map // the ids of those that somebody holds: read without mu, see inUse
 }
 
 type entry struct {
@@ -90,6 +91,7 @@ type entry struct {
 func (r *registry) hold(ctx context.Context, id string, open func() (value interface{}, close func())) interface{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.used.Store(id, true)
 	e := r.entries[id]
 	if e == nil {
 		e = &entry{}
@@ -112,12 +114,12 @@ func (r *registry) whileHeld(id string, log func(level, message string)) func(le
 	}
 }
 
-// inUse tells whether somebody holds what id names.
+// inUse tells whether somebody holds what id names. Whoever has something to say must
+// not wait for mu: it is held while a backend enters its account, whose heartbeat asks
+// an engine, which may have something to say.
 func (r *registry) inUse(id string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.entries[id]
-	return e != nil && e.holders > 0
+	_, used := r.used.Load(id)
+	return used
 }
 
 func (r *registry) release(id string, e *entry) {
@@ -127,6 +129,7 @@ func (r *registry) release(id string, e *entry) {
 	if e.holders > 0 {
 		return
 	}
+	r.used.Delete(id)
 	held := e.held
 	time.AfterFunc(idleFor, func() { r.expire(id, e, held) })
 }
