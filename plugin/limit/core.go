@@ -26,6 +26,7 @@ type core struct {
 	visible  *standing
 	holds    *holds
 	degraded *atomic.Int64
+	keys     *atomic.Int64 // in all tables
 
 	// offset is Redis's clock minus this process's monotonic one, in
 	// microseconds, as of the last reply: the fallback's windows are Redis's.
@@ -68,7 +69,6 @@ type (
 		keys    int
 	}
 	dropped  struct{ limiter *Limiter } // nobody uses the limit any more
-	census   struct{ keys chan int64 }  // how many keys are there?
 	returned struct {                   // a permit was not used after all
 		answer Answer
 		now    int64
@@ -147,6 +147,7 @@ func run(c *core) {
 						b = &bucket{limiter: l, name: ask.Key, limit: ask.Limit, used: true}
 						l.table.ring.PushBack(b)
 						l.table.buckets[ask.Key] = b
+						c.keys.Add(1)
 					} else {
 						b = makeRoom(c, l, ask, now)
 					}

@@ -854,7 +854,7 @@ func TestI6Places(t *testing.T) {
 			return p
 		}
 		known := func(key string) bool {
-			e.Keys() // the core has done what it was told
+			settled(e)
 			return limiter.table.buckets[key] != nil
 		}
 		places := map[string]*Place{}
@@ -899,6 +899,9 @@ func TestGrantAfterTheEnd(t *testing.T) {
 
 // redisNow is what the gateway takes for Redis's clock.
 func redisNow(i *instance) int64 {
-	i.engine.Keys() // the core has done what it was told
+	settled(i.engine)
 	return i.engine.core.redisNow(i.engine.Now())
 }
+
+// settled waits until the core has done what it was told.
+func settled(e *Engine) { Take(e, &Policy{}, nil, nil, e.Now()) }

@@ -162,8 +162,6 @@ func other(c *core, message interface{}, now int64) int64 {
 		m.limiter.table.allow(m.keys)
 	case *dropped:
 		dismiss(c, m.limiter)
-	case *census:
-		m.keys <- keys(c)
 	case closing:
 		c.closing = true
 	}

@@ -181,6 +181,7 @@ func dismiss(c *core, l *Limiter) {
 				c.restored = nil
 			}
 			c.limits.Remove(e)
+			c.keys.Add(-int64(l.table.ring.Len()))
 			return
 		}
 	}

@@ -42,15 +42,6 @@ func (t *table) allow(keys int) {
 	}
 }
 
-// keys is the number of keys tracked now.
-func keys(c *core) int64 {
-	n := 0
-	for e := c.limits.Front(); e != nil; e = e.Next() {
-		n += e.Value.(*Limiter).table.ring.Len()
-	}
-	return int64(n)
-}
-
 // find returns the key's bucket, made if need be.
 func find(c *core, ask *Ask) *bucket {
 	l, t := ask.Limiter, &ask.Limiter.table
@@ -63,6 +54,7 @@ func find(c *core, ask *Ask) *bucket {
 	b := &bucket{limiter: l, name: ask.Key, limit: ask.Limit}
 	t.ring.PushBack(b)
 	t.buckets[ask.Key] = b
+	c.keys.Add(1)
 	return b
 }
 
