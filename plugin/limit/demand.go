@@ -10,7 +10,7 @@ const (
 	// Where room is plentiful a lease reserves several horizons, and the key
 	// costs 4 calls a second. Plentiful is room of which such a lease on every
 	// instance takes a sixteenth: the others' need is met before they notice,
-	// and what lies unused goes back as soon as from any lease (giveback.go).
+	// and what lies unused goes back as soon as from any lease (sweep.go).
 	farHorizons = 5
 	plentiful   = 16
 )
