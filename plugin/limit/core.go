@@ -167,7 +167,7 @@ func run(c *core) {
 				j.done <- true
 			} else if ask = &j.asks[0]; len(j.asks) == 1 && b.flight == nil && !b.shared && ask.Cost <= ask.Limit {
 				j.open = 1
-				b.queue = append(b.queue, &waiter{job: j, bucket: b, policy: j.policy, limit: ask.Limit, cost: ask.Cost, deadline: j.now + c.longest, outcome: &j.answers[0].Outcome})
+				b.queue = append(b.queue, &waiter{job: j, bucket: b, policy: j.policy, limit: ask.Limit, cost: ask.Cost, deadline: now + c.longest, outcome: &j.answers[0].Outcome})
 				c.launches = append(c.launches, b)
 			} else {
 				askFor(c, j, now)

@@ -18,7 +18,7 @@ type waiter struct {
 	policy   *Policy
 	limit    int64
 	cost     int64
-	deadline int64    // monotonic ns: it waits no longer, whatever Redis answers
+	deadline int64    // monotonic ns: it waits no longer for Redis, from when the core heard of it
 	outcome  *Outcome // in the job
 	released bool
 }
@@ -107,7 +107,7 @@ func await(c *core, j *job, i int, now int64) {
 		fallBack(c, b, j.policy, ask.Limit, ask.Cost, &answer.Outcome, now)
 		return
 	}
-	w := &waiter{job: j, bucket: b, policy: j.policy, limit: ask.Limit, cost: ask.Cost, deadline: j.now + c.longest, outcome: &answer.Outcome}
+	w := &waiter{job: j, bucket: b, policy: j.policy, limit: ask.Limit, cost: ask.Cost, deadline: now + c.longest, outcome: &answer.Outcome}
 	j.open++
 	b.queue = append(b.queue, w)
 	if b.flight == nil {
