@@ -206,7 +206,10 @@ func (l *list) weakSecrets() {
 		strings.Repeat("\x00", 32), strings.Repeat("\x00", 64), strings.Repeat("a", 32), fmt.Sprint(l.Claims["iss"]),
 	}
 	if secret, symmetric := l.Private.([]byte); symmetric {
-		secrets = append(secrets, string(secret[:len(secret)-1]), string(secret)+"\n", b64(secret), strings.ToUpper(string(secret)))
+		// HMAC fills a key up with zeros (RFC 2104, section 2): one that ends with
+		// a zero is the same without it.
+		short := strings.TrimRight(string(secret), "\x00")
+		secrets = append(secrets, short[:len(short)-1], string(secret)+"\n", b64(secret), strings.ToUpper(string(secret)))
 	}
 	for _, secret := range secrets {
 		for _, hmac := range hmacs {
