@@ -29,6 +29,7 @@ type decisions struct {
 	userHeader string
 	client     *authClient
 	stream     *eventStream
+	listener   *listener // to it
 	clock      func() int64
 
 	mu    sync.Mutex
@@ -88,9 +89,14 @@ func newDecisions(auth *authSettings, userHeader string, client *authClient, str
 		auth: auth, userHeader: userHeader, client: client, stream: stream, clock: clock,
 		named: map[string][]*decision{}, calls: map[memoryKey]*call{}, memory: newMemory(),
 	}
-	stream.onRevoke(d.revoke)
-	stream.onChange(d.doubt)
+	d.listener = &listener{revoked: func(name string) { d.revoke(name) }, changed: func() { d.doubt() }}
+	stream.listen(d.listener)
 	return d
+}
+
+func (d *decisions) close() {
+	d.stream.unlisten(d.listener)
+	d.client.close()
 }
 
 // doubt takes over the stream's state: the last of several at once the newest.

@@ -55,3 +55,27 @@ func TestForgettingManyAnswersOfOneUser(t *testing.T) {
 		}
 	}
 }
+
+// Each edit of the auth settings closes a cache, and the stream lives on: it must not
+// keep all that were ever closed.
+func TestClosedDecisionsAreForgotten(t *testing.T) {
+	stream := newEventStream(func() int64 { return 0 }, "events")
+	settings := &authSettings{cacheSize: 1, timeout: time.Second}
+	open := func() *decisions {
+		d := newDecisions(settings, "X-User-Id", newAuthClient(settings, "X-User-Id", clock, nil), stream, clock)
+		d.keep(&decision{events: []string{userName("ann")}, fresh: 1}, stream.position())
+		return d
+	}
+	stays, goes := open(), open()
+	goes.close()
+	stream.message(`{"epoch":"e","seq":1,"type":"user","id":"ann"}`)
+	if len(stays.memory.decisions) != 0 || stays.memory.state != stream.state.Load() {
+		t.Error("the stream does not tell the one that is open")
+	}
+	if len(goes.memory.decisions) != 1 || goes.memory.state == stream.state.Load() {
+		t.Error("the stream tells the one that is closed")
+	}
+	if len(stream.listeners) != 1 {
+		t.Errorf("%d listen to the stream", len(stream.listeners))
+	}
+}

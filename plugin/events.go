@@ -28,15 +28,14 @@ type eventStream struct {
 	state  atomic.Int64
 	losses atomic.Int64
 
-	mu       sync.Mutex
-	epoch    string
-	seq      int64
-	heard    int64 // monotonic ns of the last event
-	silent   bool  // and it was said that none came since
-	recent   []revocation
-	first    int64 // position of recent[0]
-	handlers []func(name string)
-	watchers []func()
+	mu        sync.Mutex
+	epoch     string
+	seq       int64
+	heard     int64 // monotonic ns of the last event
+	silent    bool  // and it was said that none came since
+	recent    []revocation
+	first     int64       // position of recent[0]
+	listeners []*listener // never edited, but made anew: they are told without mu
 
 	saying sync.Mutex // keeps the lines in the order of what they tell
 	once   sync.Once  // guards the start
@@ -44,6 +43,12 @@ type eventStream struct {
 	stop   chan struct{}
 	done   sync.WaitGroup
 	end    func() // of the subscription; nil before the start
+}
+
+// listener is told what happens to the stream.
+type listener struct {
+	revoked func(name string) // of all that is revoked
+	changed func()            // after each change of the state
 }
 
 // revocation is an event of the last keepRevocations.
@@ -135,20 +140,37 @@ func (s *eventStream) lose() {
 	s.tellChange()
 }
 
-// onChange has handle called after each change of the state.
-func (s *eventStream) onChange(handle func()) {
+// listen has a listener told, of the present state at once.
+func (s *eventStream) listen(l *listener) {
 	s.mu.Lock()
-	s.watchers = append(s.watchers, handle)
+	s.listeners = append(s.listenersButLocked(l), l)
 	s.mu.Unlock()
-	handle()
+	l.changed()
+}
+
+// unlisten has it told no more.
+func (s *eventStream) unlisten(l *listener) {
+	s.mu.Lock()
+	s.listeners = s.listenersButLocked(l)
+	s.mu.Unlock()
+}
+
+func (s *eventStream) listenersButLocked(l *listener) []*listener {
+	others := []*listener{}
+	for _, other := range s.listeners {
+		if other != l {
+			others = append(others, other)
+		}
+	}
+	return others
 }
 
 func (s *eventStream) tellChange() {
 	s.mu.Lock()
-	watchers := s.watchers
+	listeners := s.listeners
 	s.mu.Unlock()
-	for _, handle := range watchers {
-		handle()
+	for _, l := range listeners {
+		l.changed()
 	}
 }
 
@@ -188,7 +210,7 @@ func (s *eventStream) message(payload string) {
 	if s.lost() {
 		s.state.Add(1)
 	}
-	handlers, again, changed := s.handlers, s.silent, s.state.Load() != before
+	listeners, again, changed := s.listeners, s.silent, s.state.Load() != before
 	s.silent = false
 	s.mu.Unlock()
 	if changed {
@@ -200,8 +222,8 @@ func (s *eventStream) message(payload string) {
 		s.saying.Unlock()
 	}
 	if name != "" {
-		for _, handle := range handlers {
-			handle(name)
+		for _, l := range listeners {
+			l.revoked(name)
 		}
 	}
 }
@@ -214,13 +236,6 @@ func (s *eventStream) rememberLocked(name string) {
 	}
 	s.recent = append(s.recent[old:], revocation{name: name, at: s.heard})
 	s.first += int64(old)
-}
-
-// onRevoke has handle called with the name of all that is revoked.
-func (s *eventStream) onRevoke(handle func(name string)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.handlers = append(s.handlers, handle)
 }
 
 // position is the number of revocations heard so far.

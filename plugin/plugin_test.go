@@ -178,7 +178,7 @@ func TestEventStreamState(t *testing.T) {
 	now := int64(0)
 	s := newEventStream(func() int64 { return now }, "events")
 	var revoked []string
-	s.onRevoke(func(name string) { revoked = append(revoked, name) })
+	s.listen(&listener{revoked: func(name string) { revoked = append(revoked, name) }, changed: func() {}})
 	send := func(epoch string, seq int, kind, id string) {
 		s.message(fmt.Sprintf(`{"epoch":%q,"seq":%d,"type":%q,"id":%q}`, epoch, seq, kind, id))
 	}

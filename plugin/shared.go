@@ -215,7 +215,7 @@ func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 		b.mu.Unlock()
 		return d, func() {
 			b.forget(d)
-			d.client.close()
+			d.close()
 		}
 	}).(*decisions)
 }
