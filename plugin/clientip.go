@@ -17,14 +17,11 @@ type addressStrategy struct {
 	trusted  []netip.Prefix // trustedProxies
 }
 
-// client is the address that limits go by: an IPv4-mapped address as IPv4, an
+// clientOf is the address that limits go by: an IPv4-mapped address as IPv4, an
 // IPv6 address cut to its subnet, without zone. A household that rotates
 // through its /64 stays one client.
-func (s *addressStrategy) client(r *http.Request) string {
-	return s.subject(s.address(r))
-}
-
-func (s *addressStrategy) subject(address netip.Addr) string {
+func clientOf(s *addressStrategy, r *http.Request) string {
+	address := addressOf(s, r)
 	if address.Is6() {
 		if network, err := address.Prefix(s.subnet); err == nil {
 			return network.Addr().String()
@@ -33,7 +30,7 @@ func (s *addressStrategy) subject(address netip.Addr) string {
 	return address.String()
 }
 
-func (s *addressStrategy) address(r *http.Request) netip.Addr {
+func addressOf(s *addressStrategy, r *http.Request) netip.Addr {
 	peer := parseAddress(r.RemoteAddr)
 	if s.depth == 0 && len(s.excluded) == 0 || !within(s.trusted, peer) {
 		return peer

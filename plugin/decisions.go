@@ -108,7 +108,7 @@ func (d *decisions) doubt() {
 
 // judge asks for the decision on a credential that is not remembered, and is that or
 // the refusal.
-func (d *decisions) judge(r *http.Request, credential string) (*decision, *refusal) {
+func judge(d *decisions, r *http.Request, credential string) (*decision, *refusal) {
 	d.misses.Add(1)
 	key := memoryKey(sha256.Sum256([]byte(credential)))
 	d.memory.mu.RLock()
@@ -133,7 +133,7 @@ func (d *decisions) usable(kept *decision) bool {
 
 // remembered is the decision on a credential that stands without asking again;
 // nil if there is none.
-func (d *decisions) remembered(credential string) *decision {
+func remembered(d *decisions, credential string) *decision {
 	key := memoryKey(sha256.Sum256([]byte(credential)))
 	m := d.memory
 	until := int64(0)

@@ -16,14 +16,14 @@ type visitor struct {
 
 // identify finds out who sends a request with such credentials, or why it must not
 // pass; kept is the decision that is remembered.
-func (g *gate) identify(r *http.Request, credentials []string, kept *decision) (visitor, *refusal) {
+func identify(g *gate, r *http.Request, credentials []string, kept *decision) (visitor, *refusal) {
 	switch {
 	case len(credentials) > 1:
 		// Where forwardAuth comes next it would hand on both, and what its service
 		// says to that, 400, is no failure that a limit counts.
 		return visitor{}, twoCredentials()
 	case g.auth == nil:
-		return g.vouchedUser(r.Header)
+		return vouchedUser(g, r.Header)
 	case len(credentials) == 0 && g.auth.optional:
 		return visitor{}, nil
 	case len(credentials) == 0:
@@ -33,7 +33,7 @@ func (g *gate) identify(r *http.Request, credentials []string, kept *decision) (
 		g.decisions.hits.Add(1)
 	} else {
 		var no *refusal
-		if kept, no = g.decisions.judge(r, credentials[0]); no != nil {
+		if kept, no = judge(g.decisions, r, credentials[0]); no != nil {
 			return visitor{}, no
 		}
 	}
@@ -42,7 +42,7 @@ func (g *gate) identify(r *http.Request, credentials []string, kept *decision) (
 
 // vouchedUser is the user that forwardAuth has just written (classic wiring).
 // Without trustUserHeader nobody vouches for the header, which is gone already.
-func (g *gate) vouchedUser(h http.Header) (visitor, *refusal) {
+func vouchedUser(g *gate, h http.Header) (visitor, *refusal) {
 	switch values := h[g.userHeader]; {
 	case !g.trustUserHeader || len(values) == 0 || len(values) == 1 && values[0] == "":
 		return visitor{}, nil

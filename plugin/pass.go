@@ -180,11 +180,11 @@ func (g *gate) prepare(config *Config) {
 // no identity, identity. The limits on users are left to whoever asks. Where it
 // refuses, the pass is of the limits that were asked before.
 func findOut(g *gate, r *http.Request, subject string) *pass {
-	exempt := len(g.exemptIPs) > 0 && within(g.exemptIPs, g.address.address(r))
+	exempt := len(g.exemptIPs) > 0 && within(g.exemptIPs, addressOf(&g.address, r))
 	credentials := r.Header["Authorization"]
 	var kept *decision
 	if g.auth != nil && len(credentials) == 1 {
-		kept = g.decisions.remembered(credentials[0])
+		kept = remembered(g.decisions, credentials[0])
 	}
 	rules := g.clientLimits
 	if len(g.doubtLimits) > len(rules) && kept == nil && (len(credentials) > 0 || !g.auth.optional) {
@@ -196,7 +196,7 @@ func findOut(g *gate, r *http.Request, subject string) *pass {
 			return first
 		}
 	}
-	who, no := g.identify(r, credentials, kept)
+	who, no := identify(g, r, credentials, kept)
 	if first.no = no; no != nil {
 		settleByGate(first.holds, no.status)
 		if g.dryRun {
@@ -354,7 +354,7 @@ func newPass(g *gate, rules []*limitRule, r *http.Request, who visitor) (*pass, 
 				continue
 			}
 			if address == "" {
-				address = limit.Key(limit.IPKey, g.address.client(r))
+				address = limit.Key(limit.IPKey, clientOf(&g.address, r))
 			}
 			key = address
 		}

@@ -32,11 +32,11 @@ func FuzzClientAddress(f *testing.F) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header["X-Forwarded-For"] = []string{forwarded}
 		r.RemoteAddr = "203.0.113.200:4711"
-		if got := s.client(r); got != "203.0.113.200" {
+		if got := clientOf(&s, r); got != "203.0.113.200" {
 			t.Fatalf("an untrusted peer became %q", got)
 		}
 		r.RemoteAddr = "10.1.2.3:4711"
-		got := s.client(r)
+		got := clientOf(&s, r)
 		address, err := netip.ParseAddr(got)
 		if err != nil || address.Zone() != "" || address.Is4In6() {
 			t.Fatalf("%q is no canonical address: %v", got, err)
