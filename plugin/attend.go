@@ -19,24 +19,28 @@ type visit struct {
 	w    http.ResponseWriter
 	r    *http.Request
 
-	subject string // by what memory would know such requests, if it does not
-	pass    *pass  // what is known of them
+	key     memoryKey // by what memory would know such requests
+	pass    *pass     // what is known of them; what was asked, where one is refused before it is known who asks
 	answers []limit.Answer
+	holds   []hold
 	verdict limit.Verdict
+	fresh   bool     // the pass was found out for it
 	asked   bool     // Redis was, about what memory did not tell
 	again   bool     // it comes once more, with what was found out
-	no      *refusal // of a request that nobody is asked about
+	no      *refusal // for another reason than what limits say
 
 	out     http.Header
+	unknown bool // memory does not tell all that has to be known (inquire.go)
 	clear   bool // it may go on, and nothing else has to be seen to
 	watched bool // and its answer is to be watched (response.go)
 
+	lent bool // of mostVisits
 	done chan bool
 }
 
 // attend names requests, removes what no client may set, recalls what is known of
-// them, spends, and tells the service and the client. It leaves to settle what is not
-// known, and whoever is refused.
+// them, spends, and tells the service and the client. It leaves to inquire what is not
+// known, and to conclude whoever is refused.
 //
 // Compiled, ServeHTTP calls it for each request. The interpreter makes room for every
 // expression of a function at each call, executed or not, which is two thirds of what
@@ -71,6 +75,8 @@ func attend(v *visit, next chan *visit, s *seat) {
 			v.out = out
 			v.no = nil
 			v.answers = nil
+			v.holds = nil
+			v.fresh = false
 			v.asked = false
 			id = out[requestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
 			if id == nil {
@@ -121,11 +127,11 @@ func attend(v *visit, next chan *visit, s *seat) {
 				now = int64(time.Since(startedAt))
 				m = g.memory
 				m.mu.RLock()
-				p = m.passes[sha256.Sum256([]byte(subject))]
+				v.key = sha256.Sum256([]byte(subject))
+				p = m.passes[v.key]
 				m.mu.RUnlock()
-				if p == nil || now >= p.until {
+				if p != nil && now >= p.until {
 					p = nil
-					v.subject = subject
 				}
 				subject = "" // no token outlives its request here
 			}
@@ -135,7 +141,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 			out = v.out
 			now = int64(time.Since(startedAt)) // the auth service may have taken a second (RULES 15)
 		}
-		if p != nil && v.no == nil {
+		if p != nil && (v.no == nil || v.again) {
 			if g.disarms {
 				delete(h, "Authorization")
 			}
@@ -159,17 +165,33 @@ func attend(v *visit, next chan *visit, s *seat) {
 					}
 				}
 			}
-			if verdict == granted && p.no == nil && !p.awaited {
+			if verdict == granted && v.no == nil && !p.awaited {
 				v.clear = true
-				p.passed.Add(1)
+				if v.fresh {
+					g.allowed.Add(1)
+				} else {
+					p.passed.Add(1)
+				}
 			}
 		}
 		v.verdict = verdict
+		v.unknown = v.no == nil && !v.asked && (p == nil || verdict == limit.Undecided || verdict != granted && g.dryRun)
 		v.watched = r.ContentLength != 0 || g.quiet.Load() < watchedFirst
 		if next == nil {
 			return
 		}
-		v.done <- true
+		if v.lent && !v.clear {
+			v.lent = false // it may take its time
+			visits <- &visit{done: make(chan bool, 1), lent: true}
+		}
+		if !v.unknown {
+			v.done <- true
+		} else if idle.Add(-1) >= 0 {
+			inquiries <- v
+		} else {
+			idle.Add(1)
+			go takeDesk(v)
+		}
 		v = <-next
 		s.visit = v
 	}
@@ -186,7 +208,8 @@ var (
 )
 
 // mostVisits are attended to or wait for it; other requests wait for a visit. One that
-// has to wait for Redis or the auth service goes on with a visit of its own.
+// may take its time, for Redis, the auth service or a client, leaves with its visit,
+// and another takes its place.
 const mostVisits = 32
 
 // seat is where one who attends works.
@@ -195,7 +218,7 @@ type seat struct{ visit *visit }
 // takeSeats begins to attend.
 func takeSeats() {
 	for n := 0; n < mostVisits; n++ {
-		visits <- &visit{done: make(chan bool, 1)}
+		visits <- &visit{done: make(chan bool, 1), lent: true}
 	}
 	for n := 0; n < runtime.GOMAXPROCS(0); n++ {
 		go func() {
@@ -214,9 +237,11 @@ func takeSeat() {
 		if p := recover(); p != nil {
 			logLine("error", fmt.Sprint("a request made the gate panic and was refused: ", p))
 			v := s.visit
-			v.clear = false
-			v.no = unavailable("The gateway could not read the request.", 0)
-			v.done <- true
+			if v.lent {
+				v.lent = false
+				visits <- &visit{done: make(chan bool, 1), lent: true}
+			}
+			giveUp(v)
 		}
 	}()
 	v := <-arrivals
@@ -225,63 +250,42 @@ func takeSeat() {
 	attend(v, arrivals, s)
 }
 
-// settle sees to all that memory does not tell: who it is, what Redis says, why not. It
-// reports whether the request is to go on to the service; one that is refused has been
-// answered, and so has one whose answer decides whether its permits count. It waits,
-// so the visit that attend took is for others, and this one a copy.
-func settle(v *visit) bool {
-	mine := *v
-	if resident {
-		mine.done = make(chan bool, 1)
-		v.w = nil
-		v.r = nil
-		visits <- v
+// seeTo is for a request that does all by itself.
+func seeTo(v *visit) {
+	attend(v, nil, nil)
+	if v.unknown {
+		inquire(v, nil, nil)
 	}
-	for {
-		p := mine.pass
-		switch {
-		case mine.clear:
-			return true
-		case mine.no == nil && p == nil:
-			mine.pass = findOut(mine.gate, mine.r, mine.subject)
-			mine.answers = mine.pass.answers
-			mine.asked = mine.pass.no != nil
-		case mine.no == nil && p.no == nil && !mine.asked && (mine.verdict == limit.Undecided || mine.verdict != granted && mine.gate.dryRun):
-			ask(mine.gate, p, mine.answers)
-			mine.asked = true
-		default:
-			return conclude(&mine)
-		}
-		mine.again = true
-		if resident {
-			arrivals <- &mine
-			<-mine.done
-		} else {
-			attend(&mine, nil, nil)
-		}
-	}
+}
+
+// giveUp refuses a request that made panic who saw to it.
+func giveUp(v *visit) {
+	v.clear = false
+	v.no = unavailable("The gateway could not read the request.", 0)
+	v.done <- true
 }
 
 // conclude is the end of a visit that is decided, but not clear.
 func conclude(v *visit) bool {
 	g, p, no := v.gate, v.pass, v.no
-	if no == nil {
-		no = p.no
-	}
 	if no == nil && v.verdict != granted {
 		if g.dryRun {
 			countDenials(p, v.answers)
 		} else {
-			no = refusalBy(g, p, v.answers)
+			no = refusalBy(g, v)
 		}
 	}
 	if no != nil {
 		refuse(v.w, v.r, v.w.Header(), no, v.r.Header.Get(requestIDHeader))
 		return false
 	}
-	p.passed.Add(1)
+	if v.fresh {
+		g.allowed.Add(1)
+	} else {
+		p.passed.Add(1)
+	}
 	if p.awaited {
-		watch(g, v.w, v.r, v.out, takeHolds(g, p, v.answers))
+		watch(g, v.w, v.r, v.out, takeHolds(g, p, v.answers, v.holds))
 		return false
 	}
 	return true

@@ -60,6 +60,7 @@ type limitRule struct {
 	state      string // names the limiter among all there have been
 	oddities   *oddities
 	identified bool   // what the auth step says decides its key or its number: it is asked after that
+	varies     bool   // its number is not the same for everybody
 	told       bool   // its key is a header that the auth step writes
 	awaited    bool   // the answer's status decides whether the permit counts
 	policy     string // RateLimit-Policy for the plain limit
@@ -210,6 +211,21 @@ func fieldValue(r *http.Request, name string) string {
 	return strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
 }
 
+// headerKey is the key by a header, of the client's or of what the auth step said; ""
+// where there is none.
+func headerKey(rule *limitRule, r *http.Request, said http.Header) string {
+	value := ""
+	if rule.told {
+		value = headerValue(said[rule.keyHeader])
+	} else {
+		value = fieldValue(r, rule.keyHeader)
+	}
+	if value == "" {
+		return ""
+	}
+	return limit.Key(limit.HeaderKey, value)
+}
+
 // headerValue is a field's value without the white space around it. HTTP/1.1
 // trims that; over HTTP/2 Go hands it on, though RFC 9113, section 8.2.1, forbids
 // it, and each spelling would have a limit of its own.
@@ -220,29 +236,14 @@ func headerValue(values []string) string {
 	return strings.Trim(values[0], " \t")
 }
 
-// ask asks Redis about what memory does not tell, and reports whether it was granted: in
-// a dry run each limit is asked for itself, since none refuses. A pass that was just
-// found out knows its places by then.
-func ask(g *gate, p *pass, answers []limit.Answer) bool {
-	undecided, passes := false, true
+// askEach asks each limit for itself about what memory does not tell: in a dry run
+// none refuses.
+func askEach(g *gate, asks []limit.Ask, answers []limit.Answer) {
 	for i := range answers {
-		undecided = undecided || answers[i].Verdict == limit.Undecided
-	}
-	if undecided && !g.dryRun {
-		passes = limit.Take(g.engine, &g.policy, p.asks, answers, clock())
-	} else if undecided {
-		for i := range answers {
-			if answers[i].Verdict == limit.Undecided {
-				limit.Take(g.engine, &g.policy, p.asks[i:i+1], answers[i:i+1], clock())
-			}
+		if answers[i].Verdict == limit.Undecided {
+			limit.Take(g.engine, &g.policy, asks[i:i+1], answers[i:i+1], clock())
 		}
 	}
-	if p.fresh {
-		settleDown(g, p, answers)
-	} else if limit.Moved(p.places, answers) {
-		g.memory.drop(p)
-	}
-	return passes
 }
 
 // countDenials counts what limits would have denied.
@@ -256,7 +257,8 @@ func countDenials(p *pass, answers []limit.Answer) {
 
 // refusalBy names the limit that denies for longest, and its Retry-After is theirs
 // (RULES 32). What others granted goes back (I7).
-func refusalBy(g *gate, p *pass, answers []limit.Answer) *refusal {
+func refusalBy(g *gate, v *visit) *refusal {
+	p, answers := v.pass, v.answers
 	worst, away := -1, -1
 	for i := range answers {
 		a := &answers[i]
@@ -272,10 +274,10 @@ func refusalBy(g *gate, p *pass, answers []limit.Answer) *refusal {
 			g.engine.GiveBack(a)
 		}
 	}
-	if p.holds != nil {
-		settleAll(p.holds, false)
+	if v.holds != nil {
+		settleAll(v.holds, false)
 	}
-	if !p.fresh && p.who != nobody {
+	if !v.fresh && p.who != nobody {
 		g.decisions.hits.Add(1)
 	}
 	if away >= 0 {
@@ -288,11 +290,11 @@ func refusalBy(g *gate, p *pass, answers []limit.Answer) *refusal {
 }
 
 // giveBack returns every permit of a request that is refused for another reason.
-func giveBack(g *gate, p *pass) {
-	for i := range p.answers {
-		g.engine.GiveBack(&p.answers[i])
+func giveBack(g *gate, answers []limit.Answer, holds []hold) {
+	for i := range answers {
+		g.engine.GiveBack(&answers[i])
 	}
-	settleAll(p.holds, false)
+	settleAll(holds, false)
 }
 
 func settleAll(holds []hold, counts bool) {
@@ -301,12 +303,8 @@ func settleAll(holds []hold, counts bool) {
 	}
 }
 
-// takeHolds are the permits whose answer decides whether they count.
-func takeHolds(g *gate, p *pass, answers []limit.Answer) []hold {
-	holds := p.holds
-	if !p.awaited {
-		return holds
-	}
+// takeHolds adds to holds the permits whose answer decides whether they count.
+func takeHolds(g *gate, p *pass, answers []limit.Answer, holds []hold) []hold {
 	for i, rule := range p.rules {
 		if !rule.awaited {
 			continue
@@ -386,14 +384,7 @@ func announceLegacy(h http.Header, p *pass, answers []limit.Answer) {
 	}
 }
 
-// policyOf is the limit's item of RateLimit-Policy: `"per-user";q=100;w=60`.
-func (rule *limitRule) policyOf(limit int64) string {
-	if limit == rule.limit {
-		return rule.policy
-	}
-	return rule.describe(limit)
-}
-
+// describe is the limit's item of RateLimit-Policy: `"per-user";q=100;w=60`.
 func (rule *limitRule) describe(limit int64) string {
 	return strconv.Quote(rule.name) + ";q=" + strconv.FormatInt(limit, 10) + ";w=" + strconv.FormatInt(seconds(rule.window), 10)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"math"
-	"net/http"
 	"sync"
 	"sync/atomic"
 
@@ -14,8 +13,8 @@ import (
 
 // pass is what is known of the requests of one kind: those with one credential, and
 // where the configuration goes by more, from one address and with the same values of
-// some headers (describe). It never changes, and holds nothing but what can be found
-// out again.
+// some headers (prepare). It never changes once memory has it, and holds nothing but
+// what can be found out again (inquire.go).
 type pass struct {
 	key   memoryKey // where memory has it
 	who   *decision // nobody, where no credential was judged
@@ -26,20 +25,11 @@ type pass struct {
 
 	rules   []*limitRule // the limits that apply, in configured order
 	asks    []limit.Ask  // what is asked of each
-	heads   []string     // what stands before each of them in RateLimit
-	places  *limit.Place // where: in memory; nil before they were asked
+	places  *limit.Place // where: in memory
 	policy  []string     // RateLimit-Policy, as a header's values
 	awaited bool         // the answer decides whether some permit counts
 
-	passed *atomic.Int64 // counts those who get through
-
-	// Of a pass that was just found out, and is one request's:
-	fresh   bool
-	lasting bool           // memory has room for each of its keys
-	partial bool           // of the limits that are asked before identity
-	answers []limit.Answer // of the limits that were asked already
-	holds   []hold
-	no      *refusal
+	passed *atomic.Int64 // counts those who get through by it
 }
 
 // nobody's decision stands for ever.
@@ -66,17 +56,8 @@ func newMemory() *memory {
 	return &memory{passes: map[memoryKey]*pass{}, decisions: map[memoryKey]*decision{}}
 }
 
-// keepPass has the next requests of the kind served by the pass, as long as its
-// decision stands: one that is not kept itself is out of revocations' reach.
-func keepPass(m *memory, key memoryKey, p *pass) {
-	m.mu.Lock()
-	if p.who == nobody || m.decisions[p.who.key] == p.who {
-		keepPassLocked(m, key, p)
-	}
-	m.mu.Unlock()
-}
-
-func keepPassLocked(m *memory, key memoryKey, p *pass) {
+// keepLocked has the next requests of the kind served by the pass.
+func keepLocked(m *memory, key memoryKey, p *pass) {
 	who := p.who
 	if len(m.passes) >= mostPasses {
 		m.forgetPassesLocked()
@@ -137,8 +118,13 @@ func (m *memory) drop(p *pass) {
 // prepare finds out by what the requests of the gate differ, and which passes are
 // its own: those of all routers that have its configuration are found out once.
 func (g *gate) prepare(config *Config) {
-	if g.auth == nil && len(g.rules) == 0 && !g.trustUserHeader {
-		g.open = &pass{who: nobody, passed: &g.uncalled}
+	g.allowed = &g.uncalled
+	if g.backend != nil {
+		g.allowed = &g.backend.allowed
+	}
+	g.judges = g.auth != nil || g.trustUserHeader
+	if len(g.rules) == 0 && !g.judges {
+		g.open = &pass{who: nobody, passed: g.allowed}
 	}
 	over := ""
 	switch {
@@ -174,223 +160,4 @@ func (g *gate) prepare(config *Config) {
 	text, _ := json.Marshal(config) // strings alone
 	sum := sha256.Sum256([]byte(over + "\n" + string(text)))
 	g.kind = hex.EncodeToString(sum[:]) + "\n"
-}
-
-// findOut finds out what no pass tells, in the order of RULES 15: limits that need
-// no identity, identity. The limits on users are left to whoever asks. Where it
-// refuses, the pass is of the limits that were asked before.
-func findOut(g *gate, r *http.Request, subject string) *pass {
-	exempt := len(g.exemptIPs) > 0 && within(g.exemptIPs, addressOf(&g.address, r))
-	credentials := r.Header["Authorization"]
-	var kept *decision
-	if g.auth != nil && len(credentials) == 1 {
-		kept = remembered(g.decisions, credentials[0])
-	}
-	rules := g.clientLimits
-	if len(g.doubtLimits) > len(rules) && kept == nil && (len(credentials) > 0 || !g.auth.optional) {
-		rules = g.doubtLimits
-	}
-	first := &pass{}
-	if len(rules) > 0 && !exempt {
-		if first = askFirst(g, rules, r); first.no != nil {
-			return first
-		}
-	}
-	who, no := identify(g, r, credentials, kept)
-	if first.no = no; no != nil {
-		settleByGate(first.holds, no.status)
-		if g.dryRun {
-			countDenials(first, first.answers)
-		}
-		return first
-	}
-	rules = g.rules
-	if exempt {
-		rules = nil
-	} else if g.exemptUsers[who.user] {
-		rules = g.clientLimits
-	}
-	key := memoryKey(sha256.Sum256([]byte(subject)))
-	if len(rules) > 0 && equal(rules, first.rules) { // all have been asked
-		first.key = key
-		first.told(who)
-		if first.lasting {
-			keepAsIs(g, first)
-		}
-		return first
-	}
-	p, no := newPass(g, rules, r, who)
-	if first.no = no; no != nil {
-		giveBack(g, first)
-		return first
-	}
-	p.key = key
-	if len(p.asks) == 0 {
-		keepPass(g.memory, key, p)
-	}
-	now := *p
-	if len(first.rules) > 0 {
-		moveOn(first, &now)
-	}
-	now.fresh = true
-	if g.backend != nil {
-		now.passed = &g.backend.allowed // its decision has been counted
-	}
-	return &now
-}
-
-// askFirst asks the limits that need no identity.
-func askFirst(g *gate, rules []*limitRule, r *http.Request) *pass {
-	first, no := newPass(g, rules, r, visitor{})
-	if no != nil {
-		return &pass{no: no}
-	}
-	first.fresh = true
-	first.partial = true
-	first.answers = make([]limit.Answer, len(first.asks))
-	if !ask(g, first, first.answers) {
-		first.no = refusalBy(g, first, first.answers)
-		return first
-	}
-	first.holds = takeHolds(g, first, first.answers)
-	return first
-}
-
-// equal tells whether the limits are the same.
-func equal(a, b []*limitRule) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
-}
-
-// settleDown gives a pass its places, now that its limits have been asked, and has
-// the next requests of the kind served by it, if memory has room for each of its
-// keys.
-func settleDown(g *gate, p *pass, answers []limit.Answer) {
-	p.lasting = true
-	for i := len(p.asks) - 1; i >= 0; i-- {
-		place, stays := limit.NewPlace(&p.asks[i], &answers[i], i, p.heads[i], p.places)
-		p.places = place
-		p.lasting = p.lasting && stays
-	}
-	if p.lasting && !p.partial {
-		keepAsIs(g, p)
-	}
-}
-
-// keepAsIs keeps a pass that was found out by a request for others.
-func keepAsIs(g *gate, p *pass) {
-	kept := *p
-	kept.fresh = false
-	kept.partial = false
-	kept.answers = nil
-	kept.holds = nil
-	kept.passed = passedBy(g, kept.who)
-	keepPass(g.memory, kept.key, &kept)
-}
-
-// told makes the pass a visitor's.
-func (p *pass) told(who visitor) {
-	if who.decision != nil {
-		p.who = who.decision
-		p.names = who.decision.names
-		p.values = who.decision.values
-	}
-}
-
-// passedBy counts those who get through by what is known of such a visitor.
-func passedBy(g *gate, who *decision) *atomic.Int64 {
-	switch {
-	case who != nobody:
-		return &g.decisions.passed
-	case g.backend != nil:
-		return &g.backend.allowed
-	}
-	return &g.uncalled
-}
-
-// newPass is what the given limits ask of a request of such a visitor.
-func newPass(g *gate, rules []*limitRule, r *http.Request, who visitor) (*pass, *refusal) {
-	p := &pass{who: nobody}
-	p.told(who)
-	said := r.Header
-	if who.decision != nil {
-		said = who.decision.headers
-	}
-	p.passed = passedBy(g, p.who)
-	address := ""
-	for _, rule := range rules {
-		key := ""
-		switch rule.key {
-		case keyUser:
-			key = who.limited
-		case keyHeader:
-			value := ""
-			if rule.told {
-				value = headerValue(said[rule.keyHeader])
-			} else {
-				value = fieldValue(r, rule.keyHeader)
-			}
-			if value != "" {
-				key = limit.Key(limit.HeaderKey, value)
-			}
-		case keyGlobal:
-			key = limit.GlobalKey
-		}
-		if key == "" {
-			if rule.key != keyIP && rule.onMissing == missingDeny {
-				if g.dryRun {
-					continue
-				}
-				return nil, missingKey(rule)
-			}
-			if rule.key != keyIP && rule.onMissing == missingSkip {
-				continue
-			}
-			if address == "" {
-				address = limit.Key(limit.IPKey, clientOf(&g.address, r))
-			}
-			key = address
-		}
-		p.rules = append(p.rules, rule)
-		p.asks = append(p.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: permitted(rule, said), Cost: rule.cost})
-		p.awaited = p.awaited || rule.awaited
-	}
-	if len(p.rules) == 0 {
-		return p, nil
-	}
-	policy, comma := "", ""
-	for i, rule := range p.rules {
-		p.heads = append(p.heads, comma+rule.quoted)
-		policy += comma + rule.policyOf(p.asks[i].Limit)
-		comma = ", "
-	}
-	p.policy = []string{policy}
-	return p, nil
-}
-
-// moveOn takes over what was decided for the first limits, and ends those that count
-// the gate's answers alone: the credential is good.
-func moveOn(first, p *pass) {
-	p.answers = make([]limit.Answer, len(p.rules))
-	for i, rule := range p.rules {
-		for j, earlier := range first.rules {
-			if earlier == rule {
-				p.answers[i] = first.answers[j]
-			}
-		}
-	}
-	for _, h := range first.holds {
-		if h.rule.countFrom == gatesAnswers {
-			h.held.Settle(false)
-		} else {
-			p.holds = append(p.holds, h)
-		}
-	}
 }

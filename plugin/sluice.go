@@ -72,8 +72,10 @@ type gate struct {
 	inputs    []string // and other headers
 	memory    *memory
 
-	quiet    atomic.Int64 // answers that left our headers alone (response.go)
-	uncalled atomic.Int64 // requests that nobody limits nor judges
+	judges   bool          // it has to be found out who asks
+	allowed  *atomic.Int64 // requests that got through, but for those of decisions.passed
+	quiet    atomic.Int64  // answers that left our headers alone (response.go)
+	uncalled atomic.Int64  // requests that nobody limits nor judges
 }
 
 // New builds the middleware. It never needs the network, and fails for no
@@ -81,7 +83,6 @@ type gate struct {
 func New(ctx context.Context, next http.Handler, config *Config, name string) (http.Handler, error) {
 	makingUUIDs.Do(func() { go makeUUIDs(uuids) })
 	if resident {
-
 		attending.Do(takeSeats)
 	}
 	s, problems := config.read()
@@ -113,6 +114,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	}
 	for _, rule := range s.limits {
 		rule.awaited = rule.count != nil || rule.refund != nil
+		rule.varies = rule.tierHeader != "" || rule.limitHeader != ""
 		rule.told = rule.key == keyHeader && s.auth != nil && contains(s.auth.responseHeaders, rule.keyHeader)
 		rule.identified = rule.told || needsIdentity(rule, s.auth)
 		holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet, s.policy)
@@ -149,17 +151,17 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		arrivals <- v
 		<-v.done
 	} else {
-		attend(v, nil, nil)
+		seeTo(v)
 	}
 	out, watched := v.out, v.watched
-	if v.clear {
-		if resident {
-			v.w = nil
-			v.r = nil
-			visits <- v
+	if !v.clear {
+		if !conclude(v) {
+			return
 		}
-	} else if !settle(v) {
-		return
+	} else if v.lent {
+		v.w = nil
+		v.r = nil
+		visits <- v
 	}
 	if watched {
 		watch(g, w, r, out, nil)

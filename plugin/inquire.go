@@ -1,0 +1,304 @@
+package plugin
+
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/limit"
+)
+
+// inquire finds out what memory does not tell of a visit, keeps it, and has the visit
+// attended to once more. Where the pass is known, Redis is asked. Of a newcomer it is
+// found out in the order of RULES 15:
+//
+//	first   the limits that need no identity, and those that count what the gate
+//	        finds; they are asked
+//	then    who it is
+//	last    the other limits
+//
+// Each time round the inner loop writes down what is asked of some limits, and asks.
+//
+// Like attend it is a function that is called for each request or, interpreted, never
+// left. It waits, for Redis and for the auth service, so there are as many goroutines
+// in it as requests that wait; those that have nothing to do wait for the next.
+func inquire(v *visit, next chan *visit, s *seat) {
+	var (
+		g             *gate
+		m             *memory
+		r             *http.Request
+		p, before     *pass
+		known, exempt bool
+		credentials   []string
+		kept          *decision
+		who           visitor
+		judged        bool
+		no            *refusal
+		rules         []*limitRule
+		rule          *limitRule
+		said          http.Header
+		key, address  string
+		permits       int64
+		policy, comma string
+		asked         []limit.Answer
+		answers       []limit.Answer
+		undecided     bool
+		passes        bool
+		holds         []hold
+		place         *limit.Place
+		stays, stay   bool
+		i, j          int
+		earlier       *limitRule
+	)
+	for {
+		g = v.gate
+		r = v.r
+		p = v.pass
+		known = p != nil
+		answers = v.answers
+		undecided = true
+		if !known {
+			exempt = len(g.exemptIPs) > 0 && within(g.exemptIPs, addressOf(&g.address, r))
+			credentials = r.Header["Authorization"]
+			kept = nil
+			if g.auth != nil && len(credentials) == 1 {
+				kept = remembered(g.decisions, credentials[0])
+			}
+			judged = !g.judges && len(credentials) < 2
+			rules = g.clientLimits
+			if exempt {
+				rules = nil
+			} else if judged {
+				rules = g.rules
+			} else if kept == nil && g.auth != nil && (len(credentials) > 0 || !g.auth.optional) {
+				rules = g.doubtLimits
+			}
+			who = visitor{}
+			no = nil
+			holds = nil
+			before = nil
+			asked = nil
+			address = ""
+		}
+		for {
+			if !known {
+				p = &pass{who: nobody, passed: g.allowed}
+				said = r.Header
+				if who.decision != nil {
+					said = who.decision.headers
+				}
+				for _, rule = range rules {
+					key = ""
+					if rule.key == keyUser {
+						key = who.limited
+					} else if rule.key == keyGlobal {
+						key = limit.GlobalKey
+					} else if rule.key == keyHeader {
+						key = headerKey(rule, r, said)
+					}
+					if key == "" {
+						if rule.key != keyIP && rule.onMissing == missingSkip {
+							continue
+						}
+						if rule.key != keyIP && rule.onMissing == missingDeny {
+							if g.dryRun {
+								continue
+							}
+							no = missingKey(rule)
+							break
+						}
+						if address == "" {
+							address = limit.Key(limit.IPKey, clientOf(&g.address, r))
+						}
+						key = address
+					}
+					permits = rule.limit
+					if rule.varies {
+						permits = permitted(rule, said)
+					}
+					if p.asks == nil {
+						p.rules = make([]*limitRule, 0, len(rules))
+						p.asks = make([]limit.Ask, 0, len(rules))
+					}
+					p.rules = append(p.rules, rule)
+					p.asks = append(p.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: permits, Cost: rule.cost})
+					p.awaited = p.awaited || rule.awaited
+				}
+				if no != nil {
+					giveBack(g, asked, holds)
+					p = before
+					if p == nil {
+						p = &pass{who: nobody, passed: g.allowed}
+					}
+					answers = asked
+					break
+				}
+				answers = nil
+				undecided = false
+				if p.asks != nil {
+					answers = make([]limit.Answer, len(p.asks))
+					undecided = true
+				}
+				if before != nil {
+					undecided = false
+					for i, rule = range p.rules {
+						for j, earlier = range before.rules {
+							if earlier == rule {
+								answers[i] = asked[j]
+							}
+						}
+						undecided = undecided || answers[i].Verdict == limit.Undecided
+					}
+					holds = forgive(holds)
+				}
+			}
+			passes = true
+			if g.dryRun {
+				askEach(g, p.asks, answers)
+			} else if undecided {
+				passes = limit.Take(g.engine, &g.policy, p.asks, answers, int64(time.Since(startedAt)))
+			}
+			if known || judged || !passes {
+				break
+			}
+			if p.awaited {
+				holds = takeHolds(g, p, answers, holds)
+			}
+			who, no = identify(g, r, credentials, kept)
+			if no != nil {
+				settleByGate(holds, no.status)
+				if g.dryRun {
+					countDenials(p, answers)
+				}
+				break
+			}
+			judged = true
+			rules = g.rules
+			if exempt {
+				rules = nil
+			} else if g.exemptUsers[who.user] {
+				rules = g.clientLimits
+			}
+			if equal(rules, p.rules) {
+				break // all have been asked
+			}
+			before = p
+			asked = answers
+		}
+		if known {
+			if limit.Moved(p.places, answers) {
+				g.memory.drop(p)
+			}
+		} else {
+			if who.decision != nil {
+				p.who = who.decision
+				p.names = who.decision.names
+				p.values = who.decision.values
+				p.passed = &g.decisions.passed
+			}
+			policy = ""
+			comma = ""
+			stay = true
+			for i = len(p.asks) - 1; i >= 0; i-- {
+				rule = p.rules[i]
+				if i > 0 {
+					comma = ", "
+				} else {
+					comma = ""
+				}
+				place, stays = limit.NewPlace(&p.asks[i], &answers[i], i, comma+rule.quoted, p.places)
+				p.places = place
+				stay = stay && stays
+				if p.asks[i].Limit == rule.limit {
+					policy = comma + rule.policy + policy
+				} else {
+					policy = comma + rule.describe(p.asks[i].Limit) + policy
+				}
+			}
+			if p.asks != nil {
+				p.policy = []string{policy}
+			}
+			// The next such requests are served by the pass, if memory has room for each of
+			// its keys, and as long as its decision stands: one that is not kept itself is
+			// out of revocations' reach.
+			if judged && no == nil && stay {
+				m = g.memory
+				m.mu.Lock()
+				if p.who == nobody || m.decisions[p.who.key] == p.who {
+					keepLocked(m, v.key, p)
+				}
+				m.mu.Unlock()
+			}
+			v.pass = p
+			v.answers = answers
+			v.holds = holds
+			v.no = no
+			v.fresh = true
+		}
+		v.asked = true
+		v.again = true
+		if next == nil {
+			attend(v, nil, nil)
+			return
+		}
+		arrivals <- v
+		if idle.Load() >= mostIdle {
+			return
+		}
+		idle.Add(1)
+		v = <-next
+		s.visit = v
+	}
+}
+
+// Those who inquire, where a request does not do so itself.
+var (
+	inquiries = make(chan *visit, 2*mostIdle)
+	idle      atomic.Int64 // so many wait for one; whoever takes one off may send one
+)
+
+// mostIdle is about how many wait for the next inquiry; others end. (A select would
+// tell as well whether somebody does, but of those Yaegi runs each in one goroutine
+// at a time.)
+const mostIdle = 128
+
+// takeDesk inquires until nothing is left to do, or until a request makes it panic,
+// which would end Traefik: that one is refused.
+func takeDesk(v *visit) {
+	s := &seat{visit: v}
+	defer func() {
+		if p := recover(); p != nil {
+			logLine("error", fmt.Sprint("a request made the gate panic and was refused: ", p))
+			giveUp(s.visit)
+		}
+	}()
+	inquire(v, inquiries, s)
+}
+
+// equal tells whether the limits are the same.
+func equal(a, b []*limitRule) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// forgive ends the permits that count the gate's answers alone, of a credential that is
+// good, and leaves the others.
+func forgive(holds []hold) []hold {
+	var others []hold
+	for _, h := range holds {
+		if h.rule.countFrom == gatesAnswers {
+			h.held.Settle(false)
+		} else {
+			others = append(others, h)
+		}
+	}
+	return others
+}
