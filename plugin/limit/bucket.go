@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"container/list"
 	"sync"
 	"time"
 
@@ -57,11 +58,11 @@ type bucket struct {
 	flight *flight   // the call under way; at most one a key, so replies come in order
 	queue  []*waiter // those who need the call after it
 
-	watched   bool  // in the core's list of leases
-	owing     bool  // in the core's list of debtors
-	reporting bool  // the next call is made to tell what is owed
-	atSweep   int64 // lease.left when it was looked at last
-	sweepAt   int64 // monotonic ns of the next look
+	debtor    *list.Element // in the core's list of debtors; nil when it is not
+	watched   bool          // in the core's list of leases
+	reporting bool          // the next call is made to tell what is owed
+	atSweep   int64         // lease.left when it was looked at last
+	sweepAt   int64         // monotonic ns of the next look
 }
 
 // flight is a script call under way, for waiters of one limit and cost.

@@ -133,6 +133,7 @@ func run(c *core) {
 			if j.now > now {
 				now = j.now
 			}
+			j.deadline = now + c.longest
 			missing, refused = 0, 0
 			for i = range j.asks {
 				ask = &j.asks[i]
@@ -142,7 +143,8 @@ func run(c *core) {
 					found = l.table.buckets[ask.Key]
 					if found != nil {
 						b = found.(*bucket)
-						recall(c, b, ask, answer, now)
+						answer.bucket = b
+						recall(c, j, i, now)
 					} else if l.table.ring.Len() < l.table.capacity {
 						b = &bucket{limiter: l, name: ask.Key, limit: ask.Limit, used: true}
 						l.table.ring.PushBack(b)
@@ -167,7 +169,7 @@ func run(c *core) {
 				j.done <- true
 			} else if ask = &j.asks[0]; len(j.asks) == 1 && b.flight == nil && !b.shared && ask.Cost <= ask.Limit {
 				j.open = 1
-				b.queue = append(b.queue, &waiter{job: j, bucket: b, policy: j.policy, limit: ask.Limit, cost: ask.Cost, deadline: now + c.longest, outcome: &j.answers[0].Outcome})
+				b.queue = append(b.queue, &waiter{job: j})
 				c.launches = append(c.launches, b)
 			} else {
 				askFor(c, j, now)
@@ -245,14 +247,15 @@ func run(c *core) {
 								if w.released {
 									continue
 								}
+								j = w.job.(*job)
+								answer = &j.answers[w.at]
 								if h.left >= f.cost {
 									h.left -= f.cost
-									grantFrom(h, f.cost, w.outcome, now)
+									grantFrom(h, f.cost, &answer.Outcome, now)
 								} else {
-									refuseLocked(b, f.cost, w.outcome, now)
+									refuseLocked(b, f.cost, &answer.Outcome, now)
 								}
 								w.released = true
-								j = w.job.(*job)
 								j.open--
 								if j.open == 0 {
 									c.settled = append(c.settled, j)
@@ -318,14 +321,18 @@ func run(c *core) {
 			extra = 0
 			if len(b.queue) > 0 {
 				// For the first in the queue and all who want the same.
-				f.limit = b.queue[0].limit
-				f.cost = b.queue[0].cost
 				others = nil
 				for _, w = range b.queue {
 					if w.released {
 						continue
 					}
-					if w.limit == f.limit && w.cost == f.cost {
+					j = w.job.(*job)
+					ask = &j.asks[w.at]
+					if f.need == 0 {
+						f.limit = ask.Limit
+						f.cost = ask.Cost
+					}
+					if ask.Limit == f.limit && ask.Cost == f.cost {
 						f.waiters = append(f.waiters, w)
 						f.need += f.cost
 					} else {
@@ -372,6 +379,9 @@ func run(c *core) {
 				c.pending++
 				calls <- call
 			} else {
+				if f.report {
+					c.reports--
+				}
 				crash(c, b, f, errBusy, now)
 				b.flight = nil
 				next(c, b, now)

@@ -122,6 +122,14 @@ func conclude(b *bucket, f *flight, now int64) denial {
 	if latest := f.sent + denialLife; d.until > latest {
 		d.until = latest
 	}
+	if b.ledger.returning() {
+		// Redis had not heard of what is on its way back: it is nobody's denial but
+		// of those who asked with this call, and they may come again soon.
+		d.until = 0
+		if soon := now + unsettledRetry; d.free > soon {
+			d.free = soon
+		}
+	}
 	return d
 }
 

@@ -18,25 +18,26 @@ const awayRetry = time.Second
 // instances that is, in any window, at most `limit` by Redis's count before
 // the outage plus `limit` by the shares; and `limit` alone for keys that every
 // instance knew (RULES 17).
-func fallBack(c *core, b *bucket, p *Policy, limit, cost int64, o *Outcome, now int64) {
+func fallBack(c *core, j *job, i int, now int64) {
+	p, o := j.policy, &j.answers[i].Outcome
 	countAlone(c, o)
 	if p.OnFailure == Deny {
 		o.Verdict, o.RetryAfter = Unavailable, awayRetry
 		return
 	}
-	share := limit
+	share := j.asks[i].Limit
 	if p.OnFailure == Local {
-		share = c.presence.share(limit, p.MinInstances)
+		share = c.presence.share(share, p.MinInstances)
 	}
-	spendAlone(c, b, limit, cost, o, share, p.OnFailure == Allow, now)
+	spendAlone(c, j, i, share, p.OnFailure == Allow, now)
 }
 
 // byLastNumbers decides by what Redis said last, under this instance's
 // share: on a fresh key those numbers are zero everywhere, and under the whole
 // limit every instance would admit all of it (RULES 17).
-func byLastNumbers(c *core, b *bucket, p *Policy, limit, cost int64, o *Outcome, now int64) {
-	countAlone(c, o)
-	spendAlone(c, b, limit, cost, o, c.presence.share(limit, p.MinInstances), false, now)
+func byLastNumbers(c *core, j *job, i int, now int64) {
+	countAlone(c, &j.answers[i].Outcome)
+	spendAlone(c, j, i, c.presence.share(j.asks[i].Limit, j.policy.MinInstances), false, now)
 }
 
 // countAlone notes a decision made without Redis.
@@ -46,7 +47,13 @@ func countAlone(c *core, o *Outcome) {
 }
 
 // spendAlone applies the rule to this instance's part of the usage.
-func spendAlone(c *core, b *bucket, limit, cost int64, o *Outcome, share int64, regardless bool, now int64) {
+func spendAlone(c *core, j *job, i int, share int64, regardless bool, now int64) {
+	limit, cost := j.asks[i].Limit, j.asks[i].Cost
+	b, o := j.answers[i].bucket, &j.answers[i].Outcome
+	if b.passing { // all requests of such a key have to meet at one
+		b = shareRoom(b)
+		j.answers[i].bucket = b
+	}
 	if h := b.lease; h != nil && h.alone {
 		b.mu.Lock()
 		spent := spendLocked(b, limit, cost, o, now)

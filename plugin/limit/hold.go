@@ -76,7 +76,7 @@ func (h *Hold) Settle(counts bool) {
 // settleOldest counts the permits that have waited for too long, and tells
 // whether any are waiting still.
 func settleOldest(holds *holds, now int64) bool {
-	for {
+	for n := 0; n < looksPerTick; n++ {
 		holds.mu.Lock()
 		front := holds.open.Front()
 		holds.mu.Unlock()
@@ -89,6 +89,7 @@ func settleOldest(holds *holds, now int64) bool {
 		}
 		h.Settle(true)
 	}
+	return true
 }
 
 // GiveBack returns the permit of a granted answer that was not used after all:
@@ -127,9 +128,6 @@ func giveBack(c *core, a *Answer, now int64) {
 	b := a.bucket
 	b.mu.Lock()
 	done := toLease(b, a, now)
-	if !done {
-		b.denial.until = 0
-	}
 	b.mu.Unlock()
 	takeBack(c, b, a, done, now)
 }
@@ -137,10 +135,15 @@ func giveBack(c *core, a *Answer, now int64) {
 // takeBack notes in the ledger what no lease could take, and sees to it that what
 // is back is looked after.
 func takeBack(c *core, b *bucket, a *Answer, done bool, now int64) {
-	if !done && a.lease != nil {
-		returnTo(b, a.lease, a.cost, a.instant)
-	} else if !done {
-		b.ledger.forget(a.window, a.cost, a.instant)
+	if !done {
+		b.mu.Lock()
+		b.denial.until = 0 // also of one that was made since the permit was let go
+		b.mu.Unlock()
+		if a.lease != nil {
+			returnTo(b, a.lease, a.cost, a.instant)
+		} else {
+			b.ledger.forget(a.window, a.cost, a.instant)
+		}
 	}
 	watch(c, b, now)
 }

@@ -7,20 +7,20 @@ type job struct {
 	asks    []Ask
 	answers []Answer
 	now     int64 // monotonic ns, when it was asked
-	open    int   // answers that are waited for
-	done    chan bool
+
+	// deadline is the monotonic instant beyond which it does not wait for Redis,
+	// from when the core heard of it: one budget for all its calls (RULES 4).
+	deadline int64
+	open     int // answers that are waited for
+	done     chan bool
 }
 
 // waiter is a job's wish at one limit, and waits for a call's answer.
 type waiter struct {
 	job      interface{} // *job
-	bucket   interface{} // *bucket
-	policy   *Policy
-	limit    int64
-	cost     int64
-	deadline int64    // monotonic ns: it waits no longer for Redis, from when the core heard of it
-	outcome  *Outcome // in the job
+	at       int         // of the ask in the job
 	released bool
+	limited  bool // in the core's list of waiters
 }
 
 // release notes that a waiter's outcome stands; the core settles the job where it
@@ -101,40 +101,50 @@ func await(c *core, j *job, i int, now int64) {
 	case ask.Cost > ask.Limit: // only a limitHeader can say so; a configured one is refused at load
 		answer.Verdict = Denied
 		return
-	case answerFromMemory(b, ask.Limit, ask.Cost, &answer.Outcome, now): // another's reply came meanwhile
+	case answerFromMemory(c, j, i, now): // another's reply came meanwhile
 		return
 	case b.shared || b.flight != nil && (b.flight.timedOut || !c.healthy()):
-		fallBack(c, b, j.policy, ask.Limit, ask.Cost, &answer.Outcome, now)
+		fallBack(c, j, i, now)
 		return
 	}
-	w := &waiter{job: j, bucket: b, policy: j.policy, limit: ask.Limit, cost: ask.Cost, deadline: now + c.longest, outcome: &answer.Outcome}
+	w := &waiter{job: j, at: i}
 	j.open++
 	b.queue = append(b.queue, w)
-	if b.flight == nil {
+	first := b.flight == nil
+	if first {
 		c.launches = append(c.launches, b)
-	} else {
+	}
+	if !first || j.deadline < now+c.longest { // it has waited for another limit's call
 		limitWait(c, w)
 	}
 }
 
 // recall answers an ask from what another request has learnt since it looked.
-func recall(c *core, b *bucket, ask *Ask, answer *Answer, now int64) {
+func recall(c *core, j *job, i int, now int64) {
+	ask, answer := &j.asks[i], &j.answers[i]
+	b := answer.bucket
 	b.mu.Lock()
 	b.used = true
 	b.mu.Unlock()
 	if ask.Cost > ask.Limit { // no waiting helps
 		answer.Verdict = Denied
-	} else if answerFromMemory(b, ask.Limit, ask.Cost, &answer.Outcome, now) && answer.Verdict == Granted && answer.lease.alone {
-		countAlone(c, &answer.Outcome)
+		return
 	}
+	answerFromMemory(c, j, i, now)
 }
 
 // answerFromMemory takes a permit of the key's lease, or refuses by a remembered
 // denial, and reports whether it did either.
-func answerFromMemory(b *bucket, limit, cost int64, o *Outcome, now int64) bool {
+func answerFromMemory(c *core, j *job, i int, now int64) bool {
+	ask, answer := &j.asks[i], &j.answers[i]
+	b := answer.bucket
 	b.mu.Lock()
-	known := spendLocked(b, limit, cost, o, now) || deniedLocked(b, limit, cost, o, now) == Denied
+	spent := spendLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now)
+	known := spent || deniedLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now) == Denied
 	b.mu.Unlock()
+	if spent && answer.lease.alone {
+		countAlone(c, &answer.Outcome)
+	}
 	return known
 }
 
@@ -142,20 +152,43 @@ func answerFromMemory(b *bucket, limit, cost int64, o *Outcome, now int64) bool 
 // budget ends: one that waits for the first is released by that call's answer
 // or time-out.
 func limitWait(c *core, w *waiter) {
-	c.waiting.PushBack(w)
+	if w.limited {
+		return
+	}
+	w.limited = true
 	c.restless = true
+	// Nearly always the last: only one that has waited for another call before
+	// has less time left than those who have come since.
+	e := c.waiting.Back()
+	for e != nil && deadlineOf(e.Value) > w.job.(*job).deadline {
+		e = e.Prev()
+	}
+	if e == nil {
+		c.waiting.PushFront(w)
+	} else {
+		c.waiting.InsertAfter(w, e)
+	}
 }
+
+// deadlineOf is when a waiter is released at the latest.
+func deadlineOf(w interface{}) int64 { return w.(*waiter).job.(*job).deadline }
 
 // outOfBudget decides for a request that queued behind a call and has waited
 // for as long as it may: by the last numbers known if Redis answers, else as
 // without Redis (RULES 4).
 func outOfBudget(c *core, w *waiter, now int64) {
-	b := w.bucket.(*bucket)
-	if b.flight != nil && b.flight.timedOut || !c.healthy() {
-		fallBack(c, b, w.policy, w.limit, w.cost, w.outcome, now)
+	j := w.job.(*job)
+	if f := j.answers[w.at].bucket.flight; f != nil && f.timedOut || !c.healthy() {
+		fallBack(c, j, w.at, now)
 	} else {
-		byLastNumbers(c, b, w.policy, w.limit, w.cost, w.outcome, now)
+		byLastNumbers(c, j, w.at, now)
 	}
+	release(c, w)
+}
+
+// decideWithout decides for a waiter without Redis.
+func decideWithout(c *core, w *waiter, now int64) {
+	fallBack(c, w.job.(*job), w.at, now)
 	release(c, w)
 }
 
@@ -165,13 +198,18 @@ func decideAlone(c *core, j *job) bool {
 	granted := true
 	for i := range j.asks {
 		ask, answer := &j.asks[i], &j.answers[i]
-		b := find(c, ask)
-		if ask.Cost > ask.Limit {
-			answer.Verdict = Denied
-		} else if !answerFromMemory(b, ask.Limit, ask.Cost, &answer.Outcome, j.now) {
-			fallBack(c, b, j.policy, ask.Limit, ask.Cost, &answer.Outcome, j.now)
+		if answer.Verdict == Undecided {
+			answer.bucket = find(c, ask)
+			if ask.Cost > ask.Limit {
+				answer.Verdict = Denied
+			} else if !answerFromMemory(c, j, i, j.now) {
+				fallBack(c, j, i, j.now)
+			}
 		}
 		granted = granted && answer.Verdict == Granted
+	}
+	if !granted {
+		refuse(c, j, j.now)
 	}
 	return granted
 }

@@ -174,8 +174,22 @@ func (l *ledger) forget(index, permits, instant int64) (returned bool) {
 	return true
 }
 
-// counting tells whether anything of it counts in the window with the given index.
-func (l *ledger) counting(index int64) bool {
+// returning tells whether permits are on their way back to Redis.
+func (l *ledger) returning() bool {
+	return l.owed.Returned+l.owed.PreviousReturned > 0 || len(l.owed.ReturnedAt) > 0
+}
+
+// counting tells whether anything of it counts at the given time (unix us), over
+// windows of the given length.
+func (l *ledger) counting(clock, window int64) bool {
+	index := clock / window
 	counts := l.seen.At(index)
-	return counts.Current()+counts.Previous() > 0
+	owed := l.owed.Shift(index - l.seen.Index)
+	return counts.Current()+counts.Previous() > 0 || owed.Spent+owed.PreviousSpent > 0 || owed.Returned+owed.PreviousReturned > 0 ||
+		anySince(owed.SpentAt, clock-window) || anySince(owed.ReturnedAt, clock-window)
+}
+
+// anySince tells whether any of a list of instants, ascending, comes after another.
+func anySince(instants []int64, at int64) bool {
+	return len(instants) > 0 && instants[len(instants)-1] > at
 }

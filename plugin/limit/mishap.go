@@ -58,11 +58,10 @@ func next(c *core, b *bucket, now int64) {
 	for _, w := range queue {
 		switch {
 		case w.released:
-		case answerFromMemory(b, w.limit, w.cost, w.outcome, now):
+		case answerFromMemory(c, w.job.(*job), w.at, now):
 			release(c, w)
 		case !c.healthy():
-			fallBack(c, b, w.policy, w.limit, w.cost, w.outcome, now)
-			release(c, w)
+			decideWithout(c, w, now)
 		default:
 			limitWait(c, w)
 			b.queue = append(b.queue, w)
@@ -85,8 +84,7 @@ func crash(c *core, b *bucket, f *flight, err error, now int64) {
 	b.again = now + retryReports
 	for _, w := range f.waiters {
 		if !w.released {
-			fallBack(c, b, w.policy, w.limit, w.cost, w.outcome, now)
-			release(c, w)
+			decideWithout(c, w, now)
 		}
 	}
 	if !b.ledger.settled() {
@@ -109,8 +107,7 @@ func timedOut(c *core, o *redis.Overdue, now int64) {
 		b.queue = nil
 		for _, w := range waiters {
 			if !w.released {
-				fallBack(c, b, w.policy, w.limit, w.cost, w.outcome, now)
-				release(c, w)
+				decideWithout(c, w, now)
 			}
 		}
 		fails(c, b, errLate, now)

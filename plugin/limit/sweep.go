@@ -33,7 +33,7 @@ func look(c *core, now int64) {
 	for e := c.waiting.Front(); e != nil; e = c.waiting.Front() {
 		w := e.Value.(*waiter)
 		if !w.released {
-			if now < w.deadline {
+			if now < deadlineOf(w) {
 				break
 			}
 			outOfBudget(c, w, now)
@@ -60,11 +60,10 @@ func watch(c *core, b *bucket, now int64) {
 
 // oweReport has the core report the bucket to Redis once that is healthy.
 func oweReport(c *core, b *bucket) {
-	if b.owing || b.shared {
+	if b.debtor != nil || b.shared {
 		return
 	}
-	b.owing = true
-	c.debtors.PushBack(b)
+	b.debtor = c.debtors.PushBack(b)
 	c.restless = true
 }
 
@@ -109,7 +108,7 @@ func sweepOne(c *core, b *bucket, now int64) bool {
 	if b.flight != nil {
 		return true
 	}
-	if !c.healthy() {
+	if now < b.again || !c.healthy() {
 		oweReport(c, b)
 		return false
 	}
@@ -129,10 +128,10 @@ func report(c *core, now int64) {
 		}
 		c.debtors.Remove(front)
 		b := front.Value.(*bucket)
-		b.owing = false
+		b.debtor = nil
 		if now < b.again {
 			oweReport(c, b)
-		} else if b.flight == nil { // else what is owed leaves with the next call
+		} else if b.flight == nil && b.ledger.counting(c.redisNow(now), b.limiter.window) { // else what is owed leaves with the next call, or is void
 			b.reporting = true
 			c.reports++
 			c.launches = append(c.launches, b)
@@ -165,7 +164,7 @@ func restoreSome(c *core, now int64) {
 			continue
 		}
 		b := c.restored.Value.(*bucket)
-		if b.ledger.counting(c.redisNow(now) / l.window) {
+		if b.ledger.counting(c.redisNow(now), l.window) {
 			oweReport(c, b)
 			c.recalled++
 		}

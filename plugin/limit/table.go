@@ -79,13 +79,20 @@ func makeRoom(c *core, l *Limiter, ask *Ask, now int64) *bucket {
 		b.passing = true
 		return b
 	}
-	i := maphash.String(t.seed, ask.Key) % overflowBuckets
+	return shareRoom(b)
+}
+
+// shareRoom is the bucket that stands for all keys of a hash, of which b is one that
+// found no room.
+func shareRoom(b *bucket) *bucket {
+	t := &b.limiter.table
+	i := maphash.String(t.seed, b.name) % overflowBuckets
 	if found, ok := t.overflow[i]; ok {
 		return found.(*bucket)
 	}
-	b.shared = true
-	t.overflow[i] = b
-	return b
+	shared := &bucket{limiter: b.limiter, name: b.name, limit: b.limit, shared: true}
+	t.overflow[i] = shared
+	return shared
 }
 
 // next is where the hand goes next, round and round.
@@ -104,14 +111,18 @@ func leave(c *core, b *bucket, healthy bool, now int64) bool {
 		b.used = false
 		return false
 	}
-	if b.flight != nil || len(b.queue) > 0 || b.unsettled > 0 || !b.ledger.settled() {
+	if b.flight != nil || len(b.queue) > 0 || b.unsettled > 0 || b.watched {
 		return false
 	}
 	if b.lease != nil && b.lease.left > 0 {
 		return false
 	}
-	if !healthy && b.ledger.counting(c.redisNow(now)/b.limiter.window) {
+	if (!healthy || !b.ledger.settled()) && b.ledger.counting(c.redisNow(now), b.limiter.window) {
 		return false
+	}
+	if b.debtor != nil { // what it owes is of windows long over
+		c.debtors.Remove(b.debtor)
+		b.debtor = nil
 	}
 	b.denial.until = 0 // a Place may hold it for longer: it answers nothing any more
 	return true
