@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/mod/modfile"
 
-	"github.com/sluice-gateway/sluice/authsvc"
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 func readme(t *testing.T) string {
@@ -32,12 +32,12 @@ func TestReadmeShowsAuthsvcDefaults(t *testing.T) {
 	if err := os.WriteFile(file, []byte(block[1]), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shown, err := authsvc.Load([]string{"--configFile=" + file}, nil)
+	shown, err := config.Load([]string{"--configFile=" + file}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	shown.ConfigFile = ""
-	if want := authsvc.NewConfig(); !reflect.DeepEqual(shown, want) {
+	if want := config.New(); !reflect.DeepEqual(shown, want) {
 		t.Errorf("the README shows\n%+v, the defaults are\n%+v", shown, want)
 	}
 }

@@ -11,16 +11,9 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 	"github.com/sluice-gateway/sluice/authsvc/token"
-)
-
-// What an answer to /auth carries, beside the headers that claims become.
-const (
-	headerUserID    = "X-User-Id"    // -> gateway -> service: the validated user
-	headerTokenID   = "X-Token-Id"   // -> gateway only: names the token in events
-	headerSessionID = "X-Session-Id" // -> gateway only: names its session in events
-	headerRequestID = "X-Request-Id" // <- gateway
 )
 
 // errRevoked is the cause of refusing a token that was good once.
@@ -154,10 +147,10 @@ func (i *identity) refusedBy(status store.Status, leeway time.Duration) error {
 // the gateway, whose own stream of events may be whole, would otherwise keep for
 // cache.maxAge what this replica could not know.
 func (s *Service) answer(h http.Header, who *identity, certain bool, now time.Time) {
-	h[headerUserID] = []string{who.user}
-	h[headerTokenID] = []string{who.tokenID}
+	h[config.HeaderUserID] = []string{who.user}
+	h[config.HeaderTokenID] = []string{who.tokenID}
 	if who.session != "" {
-		h[headerSessionID] = []string{who.session}
+		h[config.HeaderSessionID] = []string{who.session}
 	}
 	for _, header := range who.headers {
 		h.Set(header[0], header[1])
@@ -172,7 +165,7 @@ func (s *Service) answer(h http.Header, who *identity, certain bool, now time.Ti
 // uncertainAge is how long an answer is fresh that may have missed a revocation.
 const uncertainAge = time.Second
 
-func cacheControl(left time.Duration, c CacheConfig) string {
+func cacheControl(left time.Duration, c config.Cache) string {
 	life := int64(left / time.Second)
 	maxAge := min(int64(c.MaxAge/time.Second), life)
 	if maxAge < 1 {

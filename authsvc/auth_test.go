@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 func TestAuthAnswersWhoTheBearerIs(t *testing.T) {
@@ -34,7 +36,7 @@ func TestAuthAnswersWhoTheBearerIs(t *testing.T) {
 
 // RULES 7: freshness and staleness together never outlive the token.
 func TestCacheControl(t *testing.T) {
-	c := CacheConfig{MaxAge: time.Minute, StaleIfError: 5 * time.Minute}
+	c := config.Cache{MaxAge: time.Minute, StaleIfError: 5 * time.Minute}
 	for _, test := range []struct {
 		left time.Duration
 		want string

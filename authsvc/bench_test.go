@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -176,7 +177,7 @@ func BenchmarkVerify(b *testing.B) {
 // point takes, and at most.
 func BenchmarkForgedAtTheBound(b *testing.B) {
 	redis := redistest.Start(b)
-	for _, maxBytes := range []int{token.MaxSize, 32 << 10, maxTokenBytes} {
+	for _, maxBytes := range []int{token.MaxSize, 32 << 10, config.MaxTokenBytes} {
 		c := testConfig(b, redis.Addr)
 		c.Tokens.MaxBytes = maxBytes
 		r := open(b, c)

@@ -17,9 +17,9 @@ type claimHeader struct{ claim, header string }
 
 // claimHeaders are the mapped claims in the order of their names, so that the
 // same ones are left out every time when not all fit.
-func (c *Config) claimHeaders() (all []claimHeader) {
-	for _, claim := range slices.Sorted(maps.Keys(c.Claims)) {
-		if header := c.Claims[claim]; header != "" {
+func claimHeaders(mapped map[string]string) (all []claimHeader) {
+	for _, claim := range slices.Sorted(maps.Keys(mapped)) {
+		if header := mapped[claim]; header != "" {
 			all = append(all, claimHeader{claim, header})
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/traefik/paerser/cli"
+
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 // Version is what `authsvc version` and traces say.
@@ -36,7 +38,7 @@ type program struct {
 	environ  []string
 	in       io.Reader
 	out, err io.Writer
-	service  *Config // of the service on this machine, once it was looked for
+	service  *config.Config // of the service on this machine, once it was looked for
 }
 
 // command is one word of the command line: `token`, and below it `issue`.
@@ -58,7 +60,7 @@ func (p *program) main(ctx context.Context, args []string) int {
 }
 
 func (p *program) root() *command {
-	root := newCommand("authsvc", "serves the identity of bearer tokens; without a command it serves.", "", NewConfig(), p.serve,
+	root := newCommand("authsvc", "serves the identity of bearer tokens; without a command it serves.", "", config.New(), p.serve,
 		newCommand("token", "issue, inspect, explain and revoke tokens", "", nil, nil,
 			newCommand("issue", "issue a token pair: authsvc token issue --claims.plan=pro USER", "USER", newTokenOptions(p), p.tokenIssue),
 			newCommand("inspect", "say what a token is worth; - reads it from standard input", "TOKEN|-", newOptions(p), p.tokenInspect),
@@ -127,11 +129,11 @@ func (c *command) execute(ctx context.Context, args []string, out io.Writer) err
 
 // serve runs until the process is told to end.
 func (p *program) serve(ctx context.Context, args []string) error {
-	config, err := Load(args, p.environ)
+	options, err := config.Load(args, p.environ)
 	if err != nil {
 		return err
 	}
-	service := &Service{Config: config}
+	service := &Service{Config: options}
 	if err := service.Open(ctx); err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 // authsvcCommand runs the command and returns what it printed.
@@ -144,7 +146,7 @@ func TestHelpIsComplete(t *testing.T) {
 		}
 		return names
 	}
-	names := walk(reflect.TypeFor[Config](), "")
+	names := walk(reflect.TypeFor[config.Config](), "")
 	for _, name := range names {
 		if !strings.Contains(out, "--"+name+"  (Default") {
 			t.Errorf("--help lacks %s", name)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
@@ -124,7 +125,7 @@ func TestExplainLargeTokens(t *testing.T) {
 	issuer := newForeign(t, "kc", "ES256")
 	c := testConfig(t, redis.Addr)
 	c.Tokens.MaxBytes = 16 << 10
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
 	r := open(t, c)
 	for size, accepted := range map[int]bool{10_000: true, 20_000: false} {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -81,8 +82,8 @@ func (f *foreign) jwk() string {
 	return string(jwk)
 }
 
-func (f *foreign) config() IssuerConfig {
-	return IssuerConfig{
+func (f *foreign) config() config.Issuer {
+	return config.Issuer{
 		Name: f.name, Issuer: "https://" + f.name + ".example", Audiences: []string{"api"},
 		Algorithms: []string{f.signer.Algorithm}, UserPrefix: f.name + ":",
 	}
@@ -127,7 +128,7 @@ func newFederation(t testing.TB) *federation {
 	f.foreign = []*foreign{f.byURL, f.byFile, f.byPEM, f.secret}
 	f.jwks = newJWKSServer(t, keySet(f.byURL))
 	c := testConfig(t, f.redis.Addr)
-	c.Issuers = []IssuerConfig{f.byURL.config(), f.byFile.config(), f.byPEM.config(), f.secret.config()}
+	c.Issuers = []config.Issuer{f.byURL.config(), f.byFile.config(), f.byPEM.config(), f.secret.config()}
 	c.Issuers[0].JWKSURL = f.jwks.URL
 	c.Issuers[1].JWKSFile = writeFile(t, filepath.Join(f.dir, "jwks.json"), keySet(f.byFile))
 	c.Issuers[2].PEMFile = writeFile(t, filepath.Join(f.dir, "key.pem"), f.byPEM.pem())

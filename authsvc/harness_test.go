@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
@@ -31,8 +32,8 @@ type replica struct {
 }
 
 // testConfig suits a test: free ports, a key folder of its own.
-func testConfig(t testing.TB, redis string) *Config {
-	c := NewConfig()
+func testConfig(t testing.TB, redis string) *config.Config {
+	c := config.New()
 	c.Listen, c.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
 	c.Redis.Addresses = []string{redis}
 	// A loaded test machine must not look like an outage.
@@ -41,7 +42,7 @@ func testConfig(t testing.TB, redis string) *Config {
 	return c
 }
 
-func open(t testing.TB, c *Config) *replica {
+func open(t testing.TB, c *config.Config) *replica {
 	t.Helper()
 	log := new(lockedBuffer)
 	s := &Service{Config: c, Log: slog.New(slog.NewJSONHandler(log, nil))}

@@ -13,6 +13,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
@@ -266,7 +267,7 @@ func (v *verifier) identify(by *issuer, claims *token.Claims) (*identity, error)
 	}
 	if err != nil {
 		who.session = ""
-		v.leftOut(by, "sid", headerSessionID, err)
+		v.leftOut(by, "sid", config.HeaderSessionID, err)
 	}
 	header, left := claims.Header, maxHeaders
 	if v.percent {

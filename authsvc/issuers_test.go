@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -107,7 +108,7 @@ func TestIssuerWithoutKeysYet(t *testing.T) {
 	server := newJWKSServer(t, "")
 	server.set(503, "")
 	c := testConfig(t, redis.Addr)
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].JWKSURL = server.URL
 	r := open(t, c)
 	a := r.wantStatus(issuer.token(nil), 503)
@@ -124,27 +125,27 @@ func TestBadKeysStopTheStart(t *testing.T) {
 	good := newForeign(t, "good", "ES256")
 	exposed := `{"keys":[` + strings.Replace(good.jwk(), "{", `{"d":"AAAA",`, 1) + `]}`
 	for name, test := range map[string]struct {
-		issuer IssuerConfig
+		issuer config.Issuer
 		want   string
 	}{
-		"sample secret":   {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "1"), "your-256-bit-secret-your-256-bit")}, "sample text"},
-		"listed secret":   {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "8"), "07ee344d-8eb4-455f-8cc3-f641406e8820\n")}, "public list"},
-		"words":           {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "9"), "iwillneverforgetthedayiwenttothezoo")}, "low entropy"},
-		"listed in a set": {IssuerConfig{Algorithms: []string{"HS256"}, JWKSFile: writeFile(t, filepath.Join(dir, "10"), `{"keys":[{"kty":"oct","k":"`+base64.RawURLEncoding.EncodeToString([]byte("07ee344d-8eb4-455f-8cc3-f641406e8820"))+`"}]}`)}, "public list"},
-		"short secret":    {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "2"), "short")}, "at least 32"},
-		"empty secret":    {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "3"), "\n")}, "at least 32"},
-		"repeated":        {IssuerConfig{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "4"), strings.Repeat("abcdefghijkl", 4))}, "repeats itself"},
-		"exposed":         {IssuerConfig{Algorithms: []string{"ES256"}, JWKSFile: writeFile(t, filepath.Join(dir, "5"), exposed)}, "private half"},
-		"no file":         {IssuerConfig{Algorithms: []string{"ES256"}, JWKSFile: filepath.Join(dir, "none")}, "no such file"},
-		"not a set":       {IssuerConfig{Algorithms: []string{"ES256"}, JWKSFile: writeFile(t, filepath.Join(dir, "6"), "x")}, "key set"},
-		"other algorithm": {IssuerConfig{Algorithms: []string{"RS256"}, JWKSFile: writeFile(t, filepath.Join(dir, "7"), keySet(good))}, "no key fits"},
-		"exposed by URL":  {IssuerConfig{Algorithms: []string{"ES256"}, JWKSURL: newJWKSServer(t, exposed).URL}, "private half"},
+		"sample secret":   {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "1"), "your-256-bit-secret-your-256-bit")}, "sample text"},
+		"listed secret":   {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "8"), "07ee344d-8eb4-455f-8cc3-f641406e8820\n")}, "public list"},
+		"words":           {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "9"), "iwillneverforgetthedayiwenttothezoo")}, "low entropy"},
+		"listed in a set": {config.Issuer{Algorithms: []string{"HS256"}, JWKSFile: writeFile(t, filepath.Join(dir, "10"), `{"keys":[{"kty":"oct","k":"`+base64.RawURLEncoding.EncodeToString([]byte("07ee344d-8eb4-455f-8cc3-f641406e8820"))+`"}]}`)}, "public list"},
+		"short secret":    {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "2"), "short")}, "at least 32"},
+		"empty secret":    {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "3"), "\n")}, "at least 32"},
+		"repeated":        {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: writeFile(t, filepath.Join(dir, "4"), strings.Repeat("abcdefghijkl", 4))}, "repeats itself"},
+		"exposed":         {config.Issuer{Algorithms: []string{"ES256"}, JWKSFile: writeFile(t, filepath.Join(dir, "5"), exposed)}, "private half"},
+		"no file":         {config.Issuer{Algorithms: []string{"ES256"}, JWKSFile: filepath.Join(dir, "none")}, "no such file"},
+		"not a set":       {config.Issuer{Algorithms: []string{"ES256"}, JWKSFile: writeFile(t, filepath.Join(dir, "6"), "x")}, "key set"},
+		"other algorithm": {config.Issuer{Algorithms: []string{"RS256"}, JWKSFile: writeFile(t, filepath.Join(dir, "7"), keySet(good))}, "no key fits"},
+		"exposed by URL":  {config.Issuer{Algorithms: []string{"ES256"}, JWKSURL: newJWKSServer(t, exposed).URL}, "private half"},
 	} {
 		c := testConfig(t, redis.Addr)
 		test.issuer.Name, test.issuer.Issuer, test.issuer.Audiences, test.issuer.UserPrefix = "x", "https://x.example", []string{"api"}, "x:"
 		other := good.config()
 		other.JWKSFile = filepath.Join(dir, "none either")
-		c.Issuers = []IssuerConfig{test.issuer, other}
+		c.Issuers = []config.Issuer{test.issuer, other}
 		s := &Service{Config: c, Log: slog.New(slog.DiscardHandler)}
 		err := s.Open(context.Background())
 		if err == nil {
@@ -164,7 +165,7 @@ func TestPrefixesDoNotOverlap(t *testing.T) {
 	redis := redistest.Start(t)
 	issuer := newForeign(t, "ext", "ES256")
 	c := testConfig(t, redis.Addr)
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
 	r := open(t, c)
 	r.wantStatus(issuer.token(nil), 200)
@@ -189,7 +190,7 @@ func TestIssuerAlgorithms(t *testing.T) {
 	issuer := newForeign(t, "rsa", "RS256")
 	unbound := strings.Replace(issuer.jwk(), `"alg":"RS256",`, "", 1)
 	c := testConfig(t, redis.Addr)
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), `{"keys":[`+unbound+`]}`)
 	r := open(t, c)
 	r.wantStatus(issuer.token(nil), 200)
@@ -205,7 +206,7 @@ func TestUserClaimIsText(t *testing.T) {
 	redis := redistest.Start(t)
 	issuer := newForeign(t, "ext", "ES256")
 	c := testConfig(t, redis.Addr)
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].UserClaim = "https://ext.example/user"
 	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
 	r := open(t, c)
@@ -225,7 +226,7 @@ func TestIssuersMayShareAKey(t *testing.T) {
 	second := &foreign{name: "second", signer: first.signer}
 	path := writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(first))
 	c := testConfig(t, redis.Addr)
-	c.Issuers = []IssuerConfig{first.config(), second.config()}
+	c.Issuers = []config.Issuer{first.config(), second.config()}
 	c.Issuers[0].JWKSFile, c.Issuers[1].JWKSFile = path, path
 	r := open(t, c)
 	for _, issuer := range []*foreign{first, second} {
@@ -258,7 +259,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 		all = append(all, newForeign(t, "many", "EdDSA"))
 	}
 	c := testConfig(t, redis.Addr)
-	c.Issuers = []IssuerConfig{all[0].config()}
+	c.Issuers = []config.Issuer{all[0].config()}
 	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks.json"), keySet(all...))
 	r := open(t, c)
 	first, last := all[0], all[len(all)-1]
@@ -277,8 +278,8 @@ func FuzzClaimsToHeaders(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	ours, other := &issuer{name: "ours", userClaim: "sub", userPrefix: "o:"}, &issuer{name: "other", userClaim: "sub", userPrefix: "o:ther:"}
-	c := &Config{Claims: map[string]string{"plan": "X-User-Plan", "scope": "X-User-Scopes", "roles.in": "X-Roles", "dropped": ""}}
-	v := &verifier{issuers: []*issuer{ours, other}, claims: c.claimHeaders(), leftOut: func(*issuer, string, string, error) {}}
+	c := &config.Config{Claims: map[string]string{"plan": "X-User-Plan", "scope": "X-User-Scopes", "roles.in": "X-Roles", "dropped": ""}}
+	v := &verifier{issuers: []*issuer{ours, other}, claims: claimHeaders(c.Claims), leftOut: func(*issuer, string, string, error) {}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		v.percent = len(data)%2 == 0
 		claims, err := token.ParseClaims(data)

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
@@ -56,7 +57,7 @@ type remoteKeys struct {
 	done    chan struct{}   // closed when the fetch in flight ends; nil: none
 }
 
-func newRemoteKeys(i IssuerConfig, changed func(), log *slog.Logger) *remoteKeys {
+func newRemoteKeys(i config.Issuer, changed func(), log *slog.Logger) *remoteKeys {
 	return &remoteKeys{
 		url: i.JWKSURL, ca: i.CA, algorithms: i.Algorithms, changed: changed, log: log, every: jwksEvery, unknown: jwksUnknownKid,
 		wake: make(chan struct{}, 1),
@@ -66,7 +67,7 @@ func newRemoteKeys(i IssuerConfig, changed func(), log *slog.Logger) *remoteKeys
 // client is a new one for each fetch, which is once in minutes, so that a file
 // of authorities may change without a restart.
 func (k *remoteKeys) client() (*http.Client, error) {
-	trust, err := authorities(k.ca)
+	trust, err := config.Authorities(k.ca)
 	if err != nil {
 		return nil, err
 	}

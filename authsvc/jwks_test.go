@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -59,7 +60,7 @@ func (s *jwksServer) set(status int, body string) {
 // remote opens a key source on a server, with short intervals.
 func remote(t *testing.T, server *jwksServer, every, unknown time.Duration) *remoteKeys {
 	t.Helper()
-	keys := newRemoteKeys(IssuerConfig{JWKSURL: server.URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
+	keys := newRemoteKeys(config.Issuer{JWKSURL: server.URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
 	keys.every, keys.unknown = every, unknown
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := keys.fetch(ctx); err != nil {
@@ -188,7 +189,7 @@ func TestUnknownKidFlood(t *testing.T) {
 func TestJWKSAnswerIsBounded(t *testing.T) {
 	a := newForeign(t, "a", "ES256")
 	large := keySet(a) + strings.Repeat(" ", jwksMaxSize)
-	keys := newRemoteKeys(IssuerConfig{JWKSURL: newJWKSServer(t, large).URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
+	keys := newRemoteKeys(config.Issuer{JWKSURL: newJWKSServer(t, large).URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
 	if err := keys.fetch(context.Background()); err == nil || keys.has(a) {
 		t.Errorf("an answer of %d bytes was taken: %v", len(large), err)
 	}
@@ -211,7 +212,7 @@ func TestJWKSAnswerEnds(t *testing.T) {
 				}
 			}))
 			t.Cleanup(server.Close)
-			keys := newRemoteKeys(IssuerConfig{JWKSURL: server.URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
+			keys := newRemoteKeys(config.Issuer{JWKSURL: server.URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
 			if err := keys.fetch(context.Background()); err != nil {
 				t.Fatal(err)
 			}
@@ -235,7 +236,7 @@ func TestJWKSRedirectIsNotFollowed(t *testing.T) {
 	elsewhere := newJWKSServer(t, keySet(a))
 	redirecting := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusFound))
 	t.Cleanup(redirecting.Close)
-	keys := newRemoteKeys(IssuerConfig{JWKSURL: redirecting.URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
+	keys := newRemoteKeys(config.Issuer{JWKSURL: redirecting.URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
 	if err := keys.fetch(context.Background()); err == nil || keys.has(a) || elsewhere.requests.Load() != 0 {
 		t.Errorf("a redirect was followed: %v", err)
 	}
@@ -279,7 +280,7 @@ func TestPublishedSecretIsRefused(t *testing.T) {
 	if _, err := token.ParseKeySet([]byte(set)); err != nil {
 		t.Fatal(err)
 	}
-	keys := newRemoteKeys(IssuerConfig{JWKSURL: newJWKSServer(t, set).URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
+	keys := newRemoteKeys(config.Issuer{JWKSURL: newJWKSServer(t, set).URL, Algorithms: token.Algorithms}, func() {}, slog.New(slog.DiscardHandler))
 	if err := keys.fetch(context.Background()); err == nil {
 		t.Error("a secret was taken from a key server")
 	}

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
@@ -173,7 +174,7 @@ func (d *keyDir) read() ([]signingKey, error) {
 // readKey also takes a plain PKCS #8 file that an operator has put there: it
 // signs with the configured algorithm since the file's time.
 func readKey(path, algorithm string) (signingKey, error) {
-	data, err := readFile(path)
+	data, err := config.ReadFile(path)
 	if err != nil {
 		return signingKey{}, err
 	}
@@ -359,7 +360,7 @@ func (d *keyDir) secret(name string, size int) (string, error) {
 	path := filepath.Join(d.path, name)
 	var text string
 	err := d.locked(func() error {
-		data, err := readFile(path)
+		data, err := config.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) {
 			random := make([]byte, size)
 			_, _ = rand.Read(random) // never fails
@@ -369,11 +370,8 @@ func (d *keyDir) secret(name string, size int) (string, error) {
 		text = strings.TrimSpace(string(data))
 		return err
 	})
-	if err == nil && len(text) < minSecret {
-		err = fmt.Errorf("%s: shorter than %d characters; delete it to have one made", path, minSecret)
+	if err == nil && len(text) < config.MinSecret {
+		err = fmt.Errorf("%s: shorter than %d characters; delete it to have one made", path, config.MinSecret)
 	}
 	return text, err
 }
-
-// minSecret is the shortest bearer secret that guessing cannot reach.
-const minSecret = 16

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -20,7 +21,7 @@ import (
 func TestKeyRotation(t *testing.T) {
 	t.Parallel() // it waits, mostly
 	redis := redistest.Start(t)
-	all := replicas(t, redis.Addr, 2, func(c *Config) { c.Own.PublishAhead = 2 * time.Second })
+	all := replicas(t, redis.Addr, 2, func(c *config.Config) { c.Own.PublishAhead = 2 * time.Second })
 	old := all[0].login("u1")
 	if a := all[0].call("POST", "/v1/keys/rotate", ""); a.status != 200 {
 		t.Fatal(a)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
@@ -32,7 +33,7 @@ type fileKeys struct {
 const fileCheck = time.Second
 
 // loadFileKeys reads the issuer's file once; an error here stops the start.
-func loadFileKeys(i IssuerConfig, changed func(), log *slog.Logger) (*fileKeys, error) {
+func loadFileKeys(i config.Issuer, changed func(), log *slog.Logger) (*fileKeys, error) {
 	f := &fileKeys{path: i.JWKSFile, parse: token.ParseKeySet, algorithms: i.Algorithms, changed: changed, log: log}
 	switch {
 	case i.PEMFile != "":
@@ -52,7 +53,7 @@ func loadFileKeys(i IssuerConfig, changed func(), log *slog.Logger) (*fileKeys, 
 }
 
 func (f *fileKeys) read() (token.KeySet, error) {
-	data, err := readFile(f.path)
+	data, err := config.ReadFile(f.path)
 	if err != nil {
 		return token.KeySet{}, err
 	}

@@ -13,15 +13,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // The admin listener is plain HTTP: without a word of the operator's it is for
 // this machine alone, and the commands find it wherever he has put it.
 func TestAdminListenerIsLocalByDefault(t *testing.T) {
-	host, _, err := net.SplitHostPort(NewConfig().AdminListen)
+	host, _, err := net.SplitHostPort(config.New().AdminListen)
 	if err != nil || !net.ParseIP(host).IsLoopback() {
-		t.Errorf("adminListen: %q %v", NewConfig().AdminListen, err)
+		t.Errorf("adminListen: %q %v", config.New().AdminListen, err)
 	}
 	for listen, server := range map[string]string{
 		"":               "http://127.0.0.1:9001",
@@ -56,14 +57,16 @@ func TestLimiterAlone(t *testing.T) {
 	defer client.Close()
 	beat(t, client, "gateway-1")
 	const secret = "an-admin-token-of-the-test"
-	for source, load := range map[string]func() (*Config, error){
-		"flags": func() (*Config, error) { return Load([]string{"--own.keyDir=", "--adminToken=" + secret}, nil) },
-		"environment": func() (*Config, error) {
-			return Load(nil, []string{"AUTHSVC_OWN_KEYDIR=", "AUTHSVC_ADMINTOKEN=" + secret})
+	for source, load := range map[string]func() (*config.Config, error){
+		"flags": func() (*config.Config, error) {
+			return config.Load([]string{"--own.keyDir=", "--adminToken=" + secret}, nil)
 		},
-		"file": func() (*Config, error) {
+		"environment": func() (*config.Config, error) {
+			return config.Load(nil, []string{"AUTHSVC_OWN_KEYDIR=", "AUTHSVC_ADMINTOKEN=" + secret})
+		},
+		"file": func() (*config.Config, error) {
 			path := writeFile(t, filepath.Join(t.TempDir(), "authsvc.yml"), "own: {keyDir: \"\"}\nadminToken: "+secret+"\n")
-			return Load([]string{"--configFile=" + path}, nil)
+			return config.Load([]string{"--configFile=" + path}, nil)
 		},
 	} {
 		t.Run(source, func(t *testing.T) {
@@ -123,7 +126,7 @@ func TestLimiterAlone(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Load([]string{"--own.keyDir="}, nil); err == nil || !strings.Contains(err.Error(), "adminToken") {
+	if _, err := config.Load([]string{"--own.keyDir="}, nil); err == nil || !strings.Contains(err.Error(), "adminToken") {
 		t.Errorf("neither folder nor admin token: %v", err)
 	}
 }
@@ -134,7 +137,7 @@ func TestOtherIssuersAlone(t *testing.T) {
 	issuer := newForeign(t, "kc", "ES256")
 	c := testConfig(t, redis.Addr)
 	c.Own.KeyDir, c.AdminToken = "", "an-admin-token-of-the-test"
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
 	r := open(t, c)
 	r.wantStatus(issuer.token(nil), 200)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
+
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 // What middleware and handlers tell each other by echo's context.
@@ -36,7 +38,7 @@ func (s *Service) newEcho() *echo.Echo {
 func (s *Service) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		started := time.Now()
-		c.Set(requestIDKey, acceptRequestID(c.Request().Header.Get(headerRequestID)))
+		c.Set(requestIDKey, acceptRequestID(c.Request().Header.Get(config.HeaderRequestID)))
 		end := s.tracing.begin(c)
 		defer func() {
 			// One bad request must not end the process; what went wrong is in
@@ -109,7 +111,7 @@ func requestID(c echo.Context) string {
 	return id
 }
 
-func (l LogConfig) logger(w io.Writer) *slog.Logger {
+func newLogger(l config.Log, w io.Writer) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(l.Level)) // Validate has seen it
 	options := &slog.HandlerOptions{Level: level}

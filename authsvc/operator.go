@@ -21,6 +21,8 @@ import (
 
 	"github.com/traefik/paerser/flag"
 	"github.com/traefik/paerser/parser"
+
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 // The operator's commands are a client of a running authsvc's admin listener.
@@ -56,8 +58,8 @@ func newTokenOptions(p *program) *tokenOptions { return &tokenOptions{Operator: 
 func (p *program) defaults() Operator {
 	o := Operator{Output: "text", Timeout: 5 * time.Second, Server: "http://127.0.0.1:9001"}
 	if p.service == nil {
-		p.service, _ = Load(nil, p.environ)
-		p.service = cmp.Or(p.service, NewConfig())
+		p.service, _ = config.Load(nil, p.environ)
+		p.service = cmp.Or(p.service, config.New())
 	}
 	if host, port, err := net.SplitHostPort(p.service.AdminListen); err == nil {
 		if address := net.ParseIP(host); host == "" || address.IsUnspecified() {
@@ -168,7 +170,7 @@ func (c *client) secret() (string, error) {
 	if c.AdminToken != "" || c.AdminTokenFile == "" {
 		return cmp.Or(c.AdminToken, c.program.service.AdminToken), nil
 	}
-	data, err := readFile(c.AdminTokenFile)
+	data, err := config.ReadFile(c.AdminTokenFile)
 	if err != nil {
 		return "", fmt.Errorf("admin token: %w; name it with --adminToken=TOKEN or --adminTokenFile=FILE", err)
 	}

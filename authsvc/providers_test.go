@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -76,7 +77,7 @@ func TestUnusableKeysAreLeftOut(t *testing.T) {
 				} else {
 					issuer.JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks.json"), set)
 				}
-				c.Issuers = []IssuerConfig{issuer}
+				c.Issuers = []config.Issuer{issuer}
 				r := open(t, c)
 				r.wantStatus(good.token(nil), 200)
 				if name == "one kid, three alg" {
@@ -129,7 +130,7 @@ func TestClaimsThatCannotBeHeaders(t *testing.T) {
 			"plan": "X-User-Plan", "name": "X-User-Name", "roles": "X-User-Roles", "address": "X-User-Address",
 			"groups": "X-User-Groups", "share": "X-Share", "huge": "X-Huge",
 		}
-		c.Issuers = []IssuerConfig{issuer.config()}
+		c.Issuers = []config.Issuer{issuer.config()}
 		c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
 		r := open(t, c)
 		a := r.wantStatus(issuer.token(claims), 200)
@@ -178,7 +179,7 @@ func TestHeadersHaveABoundOfTheirOwn(t *testing.T) {
 	c := testConfig(t, redistest.Start(t).Addr)
 	c.Tokens.MaxBytes = 32 << 10
 	c.Claims = map[string]string{"a": "X-A", "b": "X-B", "c": "X-C", "d": "X-D"}
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
 	r := open(t, c)
 	full := strings.Repeat("x", token.MaxHeaderText)
@@ -194,7 +195,7 @@ func TestHeadersHaveABoundOfTheirOwn(t *testing.T) {
 func TestScopesAreNoHeaders(t *testing.T) {
 	issuer := newForeign(t, "kc", "ES256")
 	c := testConfig(t, redistest.Start(t).Addr)
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
 	c.Tokens.MaxBytes = 32 << 10
 	r := open(t, c)
@@ -221,12 +222,12 @@ func TestTokensMaxBytes(t *testing.T) {
 		groups[i] = "0a1b2c3d-0000-4000-8000-0123456789ab"
 	}
 	large := issuer.token(map[string]any{"groups": groups})
-	for maxBytes, want := range map[int]int{0: 401, len(large) - 1: 401, len(large): 200, maxTokenBytes: 200} {
+	for maxBytes, want := range map[int]int{0: 401, len(large) - 1: 401, len(large): 200, config.MaxTokenBytes: 200} {
 		c := testConfig(t, redistest.Start(t).Addr)
 		if maxBytes != 0 {
 			c.Tokens.MaxBytes = maxBytes
 		}
-		c.Issuers = []IssuerConfig{issuer.config()}
+		c.Issuers = []config.Issuer{issuer.config()}
 		c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
 		r := open(t, c)
 		r.wantStatus(large, want)
@@ -267,7 +268,7 @@ func TestIssuerWithoutKeysIsNamed(t *testing.T) {
 	server := newJWKSServer(t, "")
 	server.set(500, "")
 	c := testConfig(t, redistest.Start(t).Addr)
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].JWKSURL = server.URL
 	r := open(t, c)
 	readyz := func() answer {
@@ -333,7 +334,7 @@ func TestKeyServerOfAPrivateAuthority(t *testing.T) {
 	dir := t.TempDir()
 	ca := writeFile(t, filepath.Join(dir, "ca.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
 	c := testConfig(t, redistest.Start(t).Addr)
-	c.Issuers = []IssuerConfig{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.config()}
 	c.Issuers[0].JWKSURL = server.URL
 	without := open(t, c)
 	without.wantStatus(issuer.token(nil), 503)
@@ -342,7 +343,7 @@ func TestKeyServerOfAPrivateAuthority(t *testing.T) {
 	}
 	with := *c
 	with.Own.KeyDir = t.TempDir()
-	with.Issuers = []IssuerConfig{c.Issuers[0]}
+	with.Issuers = []config.Issuer{c.Issuers[0]}
 	with.Issuers[0].CA = ca
 	r := open(t, &with)
 	r.wantStatus(issuer.token(nil), 200)
@@ -356,7 +357,7 @@ func TestKeyServerOfAPrivateAuthority(t *testing.T) {
 
 	for name, bad := range map[string]string{"missing": filepath.Join(dir, "none.pem"), "no certificate": ca} {
 		broken := with
-		broken.Issuers = []IssuerConfig{with.Issuers[0]}
+		broken.Issuers = []config.Issuer{with.Issuers[0]}
 		broken.Issuers[0].CA = bad
 		s := &Service{Config: &broken, Log: slog.New(slog.DiscardHandler)}
 		if err := s.Open(t.Context()); err == nil || !strings.Contains(err.Error(), "issuers[0]") || !strings.Contains(err.Error(), bad) {
@@ -385,7 +386,7 @@ func TestIssuersThatShareTheirKeys(t *testing.T) {
 	firstServer, secondServer := newJWKSServer(t, keySet(second)), newJWKSServer(t, "")
 	secondServer.set(500, "")
 	c := testConfig(t, redistest.Start(t).Addr)
-	c.Issuers = []IssuerConfig{first.config(), second.config()}
+	c.Issuers = []config.Issuer{first.config(), second.config()}
 	c.Issuers[0].JWKSURL, c.Issuers[1].JWKSURL = firstServer.URL, secondServer.URL
 	r := open(t, c)
 	// The first issuer vouches for the signature, and cannot speak for the

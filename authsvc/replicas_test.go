@@ -10,12 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // replicas opens several authsvc over one Redis and one key folder.
-func replicas(t *testing.T, redis string, n int, change func(*Config)) (all []*replica) {
+func replicas(t *testing.T, redis string, n int, change func(*config.Config)) (all []*replica) {
 	t.Helper()
 	keys := t.TempDir()
 	var mu sync.Mutex
@@ -103,7 +104,7 @@ func TestRedisAway(t *testing.T) {
 			if redis.Client().Ping(context.Background()).Err() != nil {
 				redis.Restart()
 			}
-			r := replicas(t, redis.Addr, 1, func(c *Config) {
+			r := replicas(t, redis.Addr, 1, func(c *config.Config) {
 				c.OnRedisFailure, c.Sessions.Required = test.policy, test.required
 			})[0]
 			known, revoked, unchecked, voided := r.login("u1"), r.login("u2"), r.login("u3"), r.login("u4")
@@ -165,7 +166,7 @@ func TestRedisAway(t *testing.T) {
 // sessions.required: a signature is not enough, and logout is deletion.
 func TestSessionsRequired(t *testing.T) {
 	redis := redistest.Start(t)
-	all := replicas(t, redis.Addr, 2, func(c *Config) { c.Sessions.Required = true })
+	all := replicas(t, redis.Addr, 2, func(c *config.Config) { c.Sessions.Required = true })
 	p := all[0].login("u1")
 	all[1].wantStatus(p.AccessToken, 200)
 	signer, err := all[0].keyDir.signer(time.Now())

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 // secret is a bearer token of the admin interface; one that is empty opens
@@ -33,8 +35,8 @@ func openSecret(d *keyDir, name, text, path string) (*secret, error) {
 		return s, err
 	}
 	err := s.read()
-	if err == nil && len(s.text) < minSecret {
-		err = fmt.Errorf("shorter than %d characters; make one with: openssl rand -hex 24", minSecret)
+	if err == nil && len(s.text) < config.MinSecret {
+		err = fmt.Errorf("shorter than %d characters; make one with: openssl rand -hex 24", config.MinSecret)
 	}
 	return s, err
 }
@@ -45,7 +47,7 @@ func (s *secret) read() error {
 		return err
 	}
 	s.stamp = info.ModTime()
-	data, err := readFile(s.path)
+	data, err := config.ReadFile(s.path)
 	if err == nil {
 		s.text = strings.TrimSpace(string(data))
 	}
@@ -59,7 +61,7 @@ func (s *secret) value() string {
 		s.asked = time.Now()
 		if info, err := os.Stat(s.path); err == nil && !info.ModTime().Equal(s.stamp) {
 			before := s.text
-			if s.read() != nil || len(s.text) < minSecret {
+			if s.read() != nil || len(s.text) < config.MinSecret {
 				s.text = before // half written, or emptied: never let "" in
 			}
 		}

@@ -33,6 +33,7 @@
 package authsvc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/labstack/echo/v4"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/internal/task"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 	"github.com/sluice-gateway/sluice/authsvc/token"
@@ -55,7 +57,7 @@ import (
 // Service is a whole authsvc. Set the fields, Open, Close; it is what the
 // command, the one-machine stack and the tests run.
 type Service struct {
-	Config *Config
+	Config *config.Config
 	// PublicListener and AdminListener are used, and closed, in place of
 	// Config.Listen and Config.AdminListen.
 	PublicListener, AdminListener net.Listener
@@ -95,7 +97,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	}
 	s.log = s.Log
 	if s.log == nil {
-		s.log = s.Config.Log.logger(os.Stderr)
+		s.log = newLogger(s.Config.Log, os.Stderr)
 	}
 	s.opened = time.Now()
 	background, cancel := context.WithCancel(context.Background())
@@ -108,7 +110,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	if s.tracing, err = openTracing(ctx, s.Config.Tracing, s.log); err != nil {
 		return err
 	}
-	options, err := s.Config.store(s.log)
+	options, err := storeOptions(s.Config, s.log)
 	if err != nil {
 		return err
 	}
@@ -134,12 +136,12 @@ func (s *Service) openKeys(background context.Context) error {
 	version := new(atomic.Uint64)
 	changed := func() { version.Add(1) }
 	s.keysChanged = make(chan struct{}, 1)
-	var m mistakes
+	var m config.Mistakes
 
 	var err error
 	s.keyDir = &keyDir{
 		path: c.Own.KeyDir, algorithm: c.Own.Algorithm, ahead: c.Own.PublishAhead,
-		longest: c.longest(), log: s.log,
+		longest: c.Longest(), log: s.log,
 		changed: func() {
 			changed()
 			select {
@@ -155,13 +157,13 @@ func (s *Service) openKeys(background context.Context) error {
 		s.tasks.Go(background, "own keys", s.keyDir.watch)
 	}
 	if s.admin, err = openSecret(s.keyDir, "admin.token", c.AdminToken, c.AdminTokenFile); err != nil {
-		m.add("adminTokenFile", c.AdminTokenFile, err.Error())
+		m.Add("adminTokenFile", c.AdminTokenFile, err.Error())
 	}
 	if s.issuing, err = openSecret(s.keyDir, "issuer.token", c.IssuerToken, c.IssuerTokenFile); err != nil {
-		m.add("issuerTokenFile", c.IssuerTokenFile, err.Error())
+		m.Add("issuerTokenFile", c.IssuerTokenFile, err.Error())
 	}
 	if s.sessions, err = openSessions(s.keyDir); err != nil {
-		m.add("own.keyDir", c.Own.KeyDir, err.Error())
+		m.Add("own.keyDir", c.Own.KeyDir, err.Error())
 	}
 	verified, err := lru.New[string, verifiedToken](c.Cache.Size)
 	if err != nil {
@@ -169,29 +171,29 @@ func (s *Service) openKeys(background context.Context) error {
 	}
 	s.claims = newClaimsLeftOut(s.log)
 	s.verifier = &verifier{
-		claims: c.claimHeaders(), percent: c.ClaimEncoding == "percent", maxBytes: c.Tokens.MaxBytes,
+		claims: claimHeaders(c.Claims), percent: c.ClaimEncoding == "percent", maxBytes: c.Tokens.MaxBytes,
 		leftOut: s.claims.report, leeway: c.ClockLeeway, verified: verified, version: version,
 	}
 	if !s.keyDir.none() {
-		s.verifier.issuers = append(s.verifier.issuers, c.ownIssuer(s.keyDir))
+		s.verifier.issuers = append(s.verifier.issuers, ownIssuer(c, s.keyDir))
 	} else if len(c.Issuers) == 0 {
 		s.log.Warn("no issuers and no own.keyDir: every token is refused; this authsvc serves limits and metrics alone")
 	}
 	for i, foreign := range c.Issuers {
 		source, err := s.openSource(background, foreign, changed)
 		if err != nil {
-			m.add(fmt.Sprintf("issuers[%d]", i), foreign.Name, err.Error())
+			m.Add(fmt.Sprintf("issuers[%d]", i), foreign.Name, err.Error())
 			continue
 		}
 		s.verifier.issuers = append(s.verifier.issuers, &issuer{
-			name: foreign.Name, policy: foreign.policy(c), algorithms: foreign.Algorithms,
-			source: source, userClaim: foreign.userClaim(), userPrefix: foreign.UserPrefix,
+			name: foreign.Name, policy: policy(c, foreign), algorithms: foreign.Algorithms,
+			source: source, userClaim: cmp.Or(foreign.UserClaim, "sub"), userPrefix: foreign.UserPrefix,
 		})
 	}
-	return m.err()
+	return m.Err()
 }
 
-func (c *Config) ownIssuer(keys keySource) *issuer {
+func ownIssuer(c *config.Config, keys keySource) *issuer {
 	return &issuer{
 		name: "own", own: true, source: keys, userClaim: "sub", userPrefix: c.Own.UserPrefix,
 		// Every algorithm, because keys made before a change of own.algorithm
@@ -204,9 +206,16 @@ func (c *Config) ownIssuer(keys keySource) *issuer {
 	}
 }
 
+func policy(c *config.Config, i config.Issuer) token.Policy {
+	return token.Policy{
+		Issuer: i.Issuer, Audiences: i.Audiences, Type: normalType(i.Typ),
+		Leeway: c.ClockLeeway, MaxLifetime: c.Tokens.MaxLifetime,
+	}
+}
+
 // openSource begins to supply an issuer's keys. Files are read now and must be
 // good; a key server may be away, but what it answers in time must be good too.
-func (s *Service) openSource(background context.Context, i IssuerConfig, changed func()) (keySource, error) {
+func (s *Service) openSource(background context.Context, i config.Issuer, changed func()) (keySource, error) {
 	log := s.log.With("issuer", i.Name)
 	if i.JWKSURL == "" {
 		keys, err := loadFileKeys(i, changed, log)

@@ -15,6 +15,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 // tracing sends one span a request to an OpenTelemetry collector, as part of
@@ -24,7 +26,7 @@ type tracing struct {
 	tracer   trace.Tracer
 }
 
-func openTracing(ctx context.Context, c TracingConfig, log *slog.Logger) (*tracing, error) {
+func openTracing(ctx context.Context, c config.Tracing, log *slog.Logger) (*tracing, error) {
 	if c.Endpoint == "" {
 		return &tracing{}, nil
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/sluice-gateway/sluice/authsvc"
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/cmd/sluice/check"
 	"github.com/sluice-gateway/sluice/traefik/build"
 )
@@ -108,9 +108,9 @@ func TestAdminListenerIsOpened(t *testing.T) {
 		}
 	}
 	for where, environ := range map[string][]string{"compose.yaml": composed, "kubernetes": pod} {
-		config, err := authsvc.Load(nil, environ)
-		if err != nil || config.AdminListen != ":9001" {
-			t.Errorf("%s: adminListen %q, want :9001; %v", where, config.AdminListen, err)
+		options, err := config.Load(nil, environ)
+		if err != nil || options.AdminListen != ":9001" {
+			t.Errorf("%s: adminListen %q, want :9001; %v", where, options.AdminListen, err)
 		}
 	}
 }

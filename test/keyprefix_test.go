@@ -20,6 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-gateway/sluice/authsvc"
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/test/forms"
 	"github.com/sluice-gateway/sluice/test/harness"
 )
@@ -105,15 +106,15 @@ func TestOneKeyPrefix(t *testing.T) {
 			}
 			address := shippedRedis(t, environ("redis")...)
 
-			config, err := authsvc.Load(nil, environ("authsvc"))
+			options, err := config.Load(nil, environ("authsvc"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			config.Listen, config.AdminListen, config.Own.KeyDir = "127.0.0.1:0", "127.0.0.1:0", t.TempDir()
-			config.Redis.Addresses = []string{address}
-			config.Redis.PasswordFile, config.Redis.Password = "", "authsvc"
-			config.AdminTokenFile, config.IssuerTokenFile = "", ""
-			service := &authsvc.Service{Config: config, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+			options.Listen, options.AdminListen, options.Own.KeyDir = "127.0.0.1:0", "127.0.0.1:0", t.TempDir()
+			options.Redis.Addresses = []string{address}
+			options.Redis.PasswordFile, options.Redis.Password = "", "authsvc"
+			options.AdminTokenFile, options.IssuerTokenFile = "", ""
+			service := &authsvc.Service{Config: options, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 			if err := service.Open(context.Background()); err != nil {
 				t.Fatal(err)
 			}

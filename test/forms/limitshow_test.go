@@ -11,18 +11,19 @@ import (
 	"testing"
 
 	"github.com/sluice-gateway/sluice/authsvc"
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 // TestLimitShowAsksWhatGatewaysApply: the limit that authsvc shows of a user is
 // the one that a gateway has just applied to him, whatever his token says.
 func TestLimitShowAsksWhatGatewaysApply(t *testing.T) {
 	waiting(t, func(t *testing.T, b *bed) {
-		config := authsvc.NewConfig()
-		config.Listen, config.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
-		config.Redis.Addresses, config.Redis.KeyPrefix = []string{b.redis.Addr}, b.prefix
-		config.Own.KeyDir = t.TempDir()
-		config.Claims["limit"] = "X-User-Limit"
-		service := &authsvc.Service{Config: config, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+		options := config.New()
+		options.Listen, options.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
+		options.Redis.Addresses, options.Redis.KeyPrefix = []string{b.redis.Addr}, b.prefix
+		options.Own.KeyDir = t.TempDir()
+		options.Claims["limit"] = "X-User-Limit"
+		service := &authsvc.Service{Config: options, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 		if err := service.Open(context.Background()); err != nil {
 			t.Fatal(err)
 		}

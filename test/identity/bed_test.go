@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/authsvc"
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
 	"github.com/sluice-gateway/sluice/test/harness"
 )
@@ -178,11 +179,11 @@ func (l testLog) Write(p []byte) (int, error) {
 
 // replace puts new replicas in the old ones' place. Tokens of before stay good:
 // the keys lie in a folder.
-func (b *bed) replace(change func(*authsvc.Config)) {
+func (b *bed) replace(change func(*config.Config)) {
 	b.t.Helper()
 	b.closeReplicas()
 	for i := range replicas {
-		c := authsvc.NewConfig()
+		c := config.New()
 		c.Listen, c.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
 		c.Redis.Addresses, c.Redis.Timeout, c.Redis.KeyPrefix = []string{b.backs[i].addr}, redisTimeout, prefix
 		c.Own.KeyDir = b.keys
@@ -201,7 +202,7 @@ func (b *bed) replace(change func(*authsvc.Config)) {
 
 // shortLived answers are asked for again after a second, and may be used for
 // minutes while authsvc is away.
-func shortLived(c *authsvc.Config) { c.Cache.MaxAge = time.Second }
+func shortLived(c *config.Config) { c.Cache.MaxAge = time.Second }
 
 func (b *bed) closeReplicas() {
 	for i, service := range b.services {

@@ -18,7 +18,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/sluice-gateway/sluice/authsvc"
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/plugin"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 	"github.com/sluice-gateway/sluice/plugin/window"
@@ -135,12 +135,12 @@ func gatewayServer(c plugin.Redis) (*server, error) {
 func (r *Report) authsvcServers() (servers []*server) {
 	for _, name := range r.authsvc {
 		d := &document{name: name}
-		config, err := authsvc.Load([]string{"--configFile=" + name}, os.Environ())
+		loaded, err := config.Load([]string{"--configFile=" + name}, os.Environ())
 		if err != nil {
 			r.error(d, 0, "live: authsvc would not start: %v", err)
 			continue
 		}
-		c := config.Redis
+		c := loaded.Redis
 		password := c.Password
 		if c.PasswordFile != "" {
 			content, err := os.ReadFile(c.PasswordFile)

@@ -8,24 +8,25 @@ import (
 	"strconv"
 
 	"github.com/sluice-gateway/sluice/authsvc"
+	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
 // openIdentity starts authsvc in this process. Its signing keys, and with them
 // the tokens that it issues, outlive the run; so do the operator's and the
 // issuer's token, which lie beside the keys and are told in the ready file.
 func (s *Stack) openIdentity(ctx context.Context) error {
-	config := authsvc.NewConfig()
-	config.Listen, config.AdminListen = anyLoopback, anyLoopback
-	config.Own.KeyDir = s.keyDir()
-	config.Redis.Addresses = []string{s.ready.Redis}
-	config.Redis.Username = s.getenv("SLUICE_REDIS_USERNAME")
-	config.Redis.Password = s.getenv("SLUICE_REDIS_PASSWORD")
-	config.Redis.KeyPrefix = s.getenv("SLUICE_KEY_PREFIX")
-	config.Redis.TLS.Enabled, _ = strconv.ParseBool(s.getenv("SLUICE_REDIS_TLS"))
+	options := config.New()
+	options.Listen, options.AdminListen = anyLoopback, anyLoopback
+	options.Own.KeyDir = s.keyDir()
+	options.Redis.Addresses = []string{s.ready.Redis}
+	options.Redis.Username = s.getenv("SLUICE_REDIS_USERNAME")
+	options.Redis.Password = s.getenv("SLUICE_REDIS_PASSWORD")
+	options.Redis.KeyPrefix = s.getenv("SLUICE_KEY_PREFIX")
+	options.Redis.TLS.Enabled, _ = strconv.ParseBool(s.getenv("SLUICE_REDIS_TLS"))
 
-	service := &authsvc.Service{Config: config, Log: s.log.With("service", "authsvc")}
+	service := &authsvc.Service{Config: options, Log: s.log.With("service", "authsvc")}
 	if err := service.Open(ctx); err != nil {
-		return fmt.Errorf("authsvc, whose keys are in %s (--dataDir names another folder): %w", config.Own.KeyDir, err)
+		return fmt.Errorf("authsvc, whose keys are in %s (--dataDir names another folder): %w", options.Own.KeyDir, err)
 	}
 	s.onClose(service.Close)
 	s.ready.AuthSvc, s.ready.Admin = url("http", service.PublicAddr().String()), url("http", service.AdminAddr().String())

@@ -1,4 +1,12 @@
-package authsvc
+// Package config is every option of authsvc, where their values come from and
+// what is wrong with them.
+//
+// Load takes the defaults (config.go), lays over them a YAML file, AUTHSVC_*
+// variables and flags (load.go), and checks the whole (validate.go). A mistake
+// does not stop it: all of them come back at once, each with where it stands and
+// what would be accepted (mistakes.go). What an option merely names, a file or a
+// server, is opened later by whoever needs it (files.go).
+package config
 
 import (
 	"time"
@@ -6,7 +14,7 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
-// Config is every option of authsvc. The description tags and SetDefaults are
+// Config is every option. The description tags and SetDefaults are
 // the reference: `authsvc --help` prints them.
 //
 // Options come from, each over the one before: the defaults, a YAML file,
@@ -23,27 +31,27 @@ type Config struct {
 	IssuerToken     string `description:"Bearer token that may only issue, refresh and revoke tokens. Without it and issuerTokenFile one is made in own.keyDir."`
 	IssuerTokenFile string `description:"File with the issuer token; read again when it changes."`
 
-	Redis   RedisConfig       `description:"-"`
-	Issuers []IssuerConfig    `description:"-"`
-	Own     OwnConfig         `description:"-"`
+	Redis   Redis             `description:"-"`
+	Issuers []Issuer          `description:"-"`
+	Own     Own               `description:"-"`
 	Claims  map[string]string `description:"Header that a claim becomes, by claim; an empty header drops a default. Dots reach into nested claims."`
 
 	ClaimEncoding string `description:"Claims that cannot be a header as they are: plain leaves them out, percent sends all claims percent-encoded (RFC 3986) and objects as JSON."`
 
-	Cache    CacheConfig    `description:"-"`
-	Sessions SessionsConfig `description:"-"`
-	Tokens   TokensConfig   `description:"-"`
-	Refresh  RefreshConfig  `description:"-"`
+	Cache    Cache    `description:"-"`
+	Sessions Sessions `description:"-"`
+	Tokens   Tokens   `description:"-"`
+	Refresh  Refresh  `description:"-"`
 
 	OnRedisFailure string        `description:"While Redis is away: verify (signature, claims and known revocations decide) or deny (503)."`
 	ClockLeeway    time.Duration `description:"How far clocks of issuers may be off."`
 
-	Log     LogConfig     `description:"-"`
-	Tracing TracingConfig `description:"-"`
+	Log     Log     `description:"-"`
+	Tracing Tracing `description:"-"`
 }
 
-// RedisConfig says where Redis is.
-type RedisConfig struct {
+// Redis says where Redis is.
+type Redis struct {
 	Addresses        []string      `description:"host:port; several with masterName (of the Sentinels) or cluster."`
 	Username         string        `description:"ACL user."`
 	Password         string        `description:"Password."`
@@ -53,14 +61,14 @@ type RedisConfig struct {
 	SentinelUsername string        `description:"ACL user of the Sentinels."`
 	SentinelPassword string        `description:"Password of the Sentinels."`
 	Cluster          bool          `description:"The addresses are nodes of a Redis Cluster."`
-	TLS              TLSConfig     `description:"-"`
+	TLS              TLS           `description:"-"`
 	Timeout          time.Duration `description:"Budget of a check; /auth never waits longer for Redis. Issuing and revoking wait up to 1s."`
 	DialTimeout      time.Duration `description:"Time for one new connection, in the background."`
 	KeyPrefix        string        `description:"First part of every key and of the event channel."`
 }
 
-// TLSConfig is a client's side of a TLS connection.
-type TLSConfig struct {
+// TLS is a client's side of a TLS connection.
+type TLS struct {
 	Enabled            bool   `description:"Use TLS."`
 	CA                 string `description:"PEM file with the authorities to trust. Without it: the system's."`
 	Cert               string `description:"PEM file with the client certificate."`
@@ -69,8 +77,8 @@ type TLSConfig struct {
 	InsecureSkipVerify bool   `description:"Trust any certificate."`
 }
 
-// IssuerConfig is one foreign issuer: exactly one of the four key sources.
-type IssuerConfig struct {
+// Issuer is one foreign issuer: exactly one of the four key sources.
+type Issuer struct {
 	Name       string   `description:"Name in logs and metrics."`
 	Issuer     string   `description:"Claim iss of its tokens."`
 	Audiences  []string `description:"Accepted values of claim aud; one must be there."`
@@ -86,8 +94,8 @@ type IssuerConfig struct {
 	Insecure   bool     `description:"Allow jwksURL over plain HTTP beyond loopback."`
 }
 
-// OwnConfig describes the tokens authsvc issues.
-type OwnConfig struct {
+// Own describes the tokens authsvc issues.
+type Own struct {
 	Issuer       string        `description:"Claim iss."`
 	Audience     string        `description:"Claim aud."`
 	Algorithm    string        `description:"Signature algorithm."`
@@ -98,38 +106,38 @@ type OwnConfig struct {
 	UserPrefix   string        `description:"Put before the user's name, as in issuers."`
 }
 
-// CacheConfig bounds what is remembered, here and by gateways.
-type CacheConfig struct {
+// Cache bounds what is remembered, here and by gateways.
+type Cache struct {
 	MaxAge       time.Duration `description:"How long a gateway may use an answer (Cache-Control max-age)."`
 	StaleIfError time.Duration `description:"How long after the answer a gateway may use it while authsvc is away."`
 	Size         int           `description:"Tokens remembered in memory."`
 }
 
-// SessionsConfig decides whether Redis must know a token.
-type SessionsConfig struct {
+// Sessions decides whether Redis must know a token.
+type Sessions struct {
 	Required bool `description:"Accept only tokens that are present in Redis."`
 }
 
-// TokensConfig holds for tokens of every issuer.
-type TokensConfig struct {
+// Tokens holds for tokens of every issuer.
+type Tokens struct {
 	MaxBytes     int           `description:"Largest token that is looked at. The gateway's entry point must take it, too (maxHeaderBytes)."`
 	MaxLifetime  time.Duration `description:"Longest exp - iat that is accepted; revocations are kept that long."`
 	IssuerClaims []string      `description:"Claims that the issuer token may set."`
 }
 
-// RefreshConfig tunes rotation.
-type RefreshConfig struct {
+// Refresh tunes rotation.
+type Refresh struct {
 	Grace time.Duration `description:"How long a refresh token that was just replaced may be shown once more (a lost reply)."`
 }
 
-// LogConfig tunes the log on standard error.
-type LogConfig struct {
+// Log tunes the log on standard error.
+type Log struct {
 	Level  string `description:"debug, info, warn or error."`
 	Format string `description:"json or text."`
 }
 
-// TracingConfig names an OpenTelemetry collector.
-type TracingConfig struct {
+// Tracing names an OpenTelemetry collector.
+type Tracing struct {
 	Endpoint    string  `description:"OTLP over HTTP, e.g. http://collector:4318. Empty: no traces."`
 	ServiceName string  `description:"Resource attribute service.name."`
 	SampleRate  float64 `description:"Share of new traces that are recorded; a caller's decision is always followed."`
@@ -140,13 +148,13 @@ func (c *Config) SetDefaults() {
 	*c = Config{
 		Listen:      ":9000",
 		AdminListen: "127.0.0.1:9001",
-		Redis: RedisConfig{
+		Redis: Redis{
 			Addresses:   []string{"127.0.0.1:6379"},
 			Timeout:     50 * time.Millisecond,
 			DialTimeout: time.Second,
 			KeyPrefix:   "sluice",
 		},
-		Own: OwnConfig{
+		Own: Own{
 			Issuer:       "sluice",
 			Audience:     "sluice",
 			Algorithm:    "ES256",
@@ -157,40 +165,23 @@ func (c *Config) SetDefaults() {
 		},
 		Claims:         map[string]string{"plan": "X-User-Plan", "scope": "X-User-Scopes"},
 		ClaimEncoding:  "plain",
-		Cache:          CacheConfig{MaxAge: time.Minute, StaleIfError: 5 * time.Minute, Size: 100_000},
-		Tokens:         TokensConfig{MaxBytes: token.MaxSize, MaxLifetime: 24 * time.Hour, IssuerClaims: []string{"plan", "scope"}},
-		Refresh:        RefreshConfig{Grace: 10 * time.Second},
+		Cache:          Cache{MaxAge: time.Minute, StaleIfError: 5 * time.Minute, Size: 100_000},
+		Tokens:         Tokens{MaxBytes: token.MaxSize, MaxLifetime: 24 * time.Hour, IssuerClaims: []string{"plan", "scope"}},
+		Refresh:        Refresh{Grace: 10 * time.Second},
 		OnRedisFailure: "verify",
 		ClockLeeway:    5 * time.Second,
-		Log:            LogConfig{Level: "info", Format: "json"},
-		Tracing:        TracingConfig{ServiceName: "sluice-authsvc", SampleRate: 1},
+		Log:            Log{Level: "info", Format: "json"},
+		Tracing:        Tracing{ServiceName: "sluice-authsvc", SampleRate: 1},
 	}
 }
 
-// NewConfig returns the defaults.
-func NewConfig() *Config {
+// New returns the defaults.
+func New() *Config {
 	c := new(Config)
 	c.SetDefaults()
 	return c
 }
 
-// longest is how long a revocation must be remembered to outlive every access
+// Longest is how long a revocation must be remembered to outlive every access
 // token it concerns.
-func (c *Config) longest() time.Duration { return c.Tokens.MaxLifetime + 2*c.ClockLeeway }
-
-func (i IssuerConfig) userClaim() string {
-	if i.UserClaim == "" {
-		return "sub"
-	}
-	return i.UserClaim
-}
-
-func (i IssuerConfig) policy(c *Config) token.Policy {
-	return token.Policy{
-		Issuer:      i.Issuer,
-		Audiences:   i.Audiences,
-		Type:        normalType(i.Typ),
-		Leeway:      c.ClockLeeway,
-		MaxLifetime: c.Tokens.MaxLifetime,
-	}
-}
+func (c *Config) Longest() time.Duration { return c.Tokens.MaxLifetime + 2*c.ClockLeeway }

@@ -1,4 +1,4 @@
-package authsvc
+package config
 
 import (
 	"cmp"
@@ -30,8 +30,8 @@ const envPrefix = "AUTHSVC_"
 // setting is looked at first, the bad ones are reported together, and paerser
 // decodes the rest.
 func Load(args, environ []string) (*Config, error) {
-	c := NewConfig()
-	var m mistakes
+	c := New()
+	var m Mistakes
 	flags, err := flag.Parse(args, c)
 	if err != nil {
 		return nil, fmt.Errorf("flags: %w", err)
@@ -56,11 +56,11 @@ func Load(args, environ []string) (*Config, error) {
 	if err := loadLabels(flags, c, func(name string) string { return "--" + name }, &m); err != nil {
 		return nil, fmt.Errorf("flags: %w", err)
 	}
-	var invalid *ConfigError
+	var invalid *Error
 	if errors.As(c.Validate(), &invalid) {
 		m = append(m, invalid.Mistakes...)
 	}
-	return c, m.err()
+	return c, m.Err()
 }
 
 // configFile finds the file: by flag, by variable, else in the usual places.
@@ -83,7 +83,7 @@ func configFile(flags, variables map[string]string) (string, error) {
 	return finder.Find("")
 }
 
-func loadFile(path string, c *Config, m *mistakes) error {
+func loadFile(path string, c *Config, m *Mistakes) error {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -106,14 +106,14 @@ func loadFile(path string, c *Config, m *mistakes) error {
 // inspect walks a document beside the type it is meant for and returns what
 // can be decoded. Empty lists, sections and values mean "as it is" to paerser,
 // and come back as nil.
-func inspect(value any, t reflect.Type, path, source string, m *mistakes) any {
+func inspect(value any, t reflect.Type, path, source string, m *Mistakes) any {
 	switch {
 	case value == nil:
 		return nil
 	case t.Kind() == reflect.Struct:
 		section, ok := value.(map[string]any)
 		if !ok {
-			m.add(source+path, value, "is a section; write its options below it")
+			m.Add(source+path, value, "is a section; write its options below it")
 			return nil
 		}
 		kept := make(map[string]any)
@@ -131,14 +131,14 @@ func inspect(value any, t reflect.Type, path, source string, m *mistakes) any {
 	case t.Kind() == reflect.Map:
 		entries, ok := value.(map[string]any)
 		if !ok {
-			m.add(source+path, value, "is a map; write name: value lines below it")
+			m.Add(source+path, value, "is a map; write name: value lines below it")
 			return nil
 		}
 		return orNil(entries, len(entries))
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
 		list, ok := value.([]any)
 		if !ok {
-			m.add(source+path, value, "is a list; begin each item with a dash")
+			m.Add(source+path, value, "is a list; begin each item with a dash")
 			return nil
 		}
 		var kept []any
@@ -156,12 +156,12 @@ func inspect(value any, t reflect.Type, path, source string, m *mistakes) any {
 	}
 	switch value.(type) {
 	case map[string]any, []any:
-		m.add(source+path, value, "takes one value")
+		m.Add(source+path, value, "takes one value")
 		return nil
 	}
 	text := fmt.Sprint(value)
 	if accepted := scalar(t, text); accepted != "" {
-		m.add(source+path, text, accepted)
+		m.Add(source+path, text, accepted)
 		return nil
 	}
 	return text
@@ -245,12 +245,12 @@ func environment(environ []string) map[string]string {
 // claims it names. The name of a variable could not: it has no capitals, and
 // one sign for the underscores and the dots of a claim's name, so that
 // AUTHSVC_CLAIMS_COMPANYID would map a claim that no token has.
-func claimsVariable(labels map[string]string, m *mistakes) {
+func claimsVariable(labels map[string]string, m *Mistakes) {
 	const claims = parser.DefaultRootName + ".claims"
 	for label, value := range labels {
 		if name, guessed := strings.CutPrefix(label, claims+"."); guessed {
 			delete(labels, label)
-			m.add(envPrefix+"CLAIMS_"+strings.ToUpper(strings.ReplaceAll(name, ".", "_")), value,
+			m.Add(envPrefix+"CLAIMS_"+strings.ToUpper(strings.ReplaceAll(name, ".", "_")), value,
 				fmt.Sprintf("a variable's name cannot spell a claim's; write %sCLAIMS=%s=%s with the claim spelt as tokens do (several with commas between)", envPrefix, name, value))
 		}
 	}
@@ -263,7 +263,7 @@ func claimsVariable(labels map[string]string, m *mistakes) {
 		// The last one: a claim's name may hold equals signs, a header's cannot.
 		equals := strings.LastIndexByte(entry, '=')
 		if equals < 1 || strings.TrimSpace(entry[:equals]) == "" {
-			m.add(envPrefix+"CLAIMS", entry, "write claim=Header, several with commas between; claim= drops a default")
+			m.Add(envPrefix+"CLAIMS", entry, "write claim=Header, several with commas between; claim= drops a default")
 			continue
 		}
 		labels[claims+"."+strings.TrimSpace(entry[:equals])] = strings.TrimSpace(entry[equals+1:])
@@ -271,7 +271,7 @@ func claimsVariable(labels map[string]string, m *mistakes) {
 }
 
 // loadLabels decodes flat settings: flags and variables.
-func loadLabels(labels map[string]string, c *Config, show func(string) string, m *mistakes) error {
+func loadLabels(labels map[string]string, c *Config, show func(string) string, m *Mistakes) error {
 	kept := make(map[string]string)
 	for label, value := range labels {
 		name := strings.TrimPrefix(label, parser.DefaultRootName+".")
@@ -280,7 +280,7 @@ func loadLabels(labels map[string]string, c *Config, show func(string) string, m
 			m.unknown(show(name), accepted)
 			continue
 		case scalar(t, value) != "":
-			m.add(show(name), value, scalar(t, value))
+			m.Add(show(name), value, scalar(t, value))
 			continue
 		}
 		kept[label] = value

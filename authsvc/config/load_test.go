@@ -1,4 +1,4 @@
-package authsvc
+package config
 
 import (
 	"os"
@@ -43,7 +43,7 @@ issuers:
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := NewConfig()
+	want := New()
 	want.ConfigFile, want.Listen, want.AdminListen = path, ":9", ":6"
 	want.Redis.Addresses, want.Redis.MasterName = []string{"a:1", "b:2"}, "m"
 	want.Redis.Timeout, want.Redis.KeyPrefix = 10_000_000, "env"
@@ -51,7 +51,7 @@ issuers:
 	want.Tokens.IssuerClaims = []string{"plan", "team"}
 	want.Claims = map[string]string{"plan": "", "scope": "X-User-Scopes", "https://example.com/role": "X-Role", "team": "X-Team"}
 	// A list in a later source replaces the whole list of an earlier one.
-	want.Issuers = []IssuerConfig{{
+	want.Issuers = []Issuer{{
 		Name: "env", Issuer: "https://env.example", Audiences: []string{"a", "b"}, Algorithms: []string{"EdDSA"}, JWKSFile: "/x", UserPrefix: "e:",
 	}}
 	if !reflect.DeepEqual(c, want) {
@@ -202,16 +202,16 @@ func FuzzLoadFile(f *testing.F) {
 
 // The sample file names every option and says its default.
 func TestSampleFileIsComplete(t *testing.T) {
-	text, err := os.ReadFile("authsvc.yml")
+	text, err := os.ReadFile("../authsvc.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := Load([]string{"--configFile=authsvc.yml"}, nil)
+	c, err := Load([]string{"--configFile=../authsvc.yml"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := NewConfig()
-	want.ConfigFile = "authsvc.yml"
+	want := New()
+	want.ConfigFile = "../authsvc.yml"
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
