@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
 // decisions keeps the auth service's answers for as long as they allow, as a
@@ -24,13 +22,11 @@ import (
 //
 // Only 2xx is kept. Concurrent misses of one credential make one call.
 type decisions struct {
-	identity   string // among all there have been
-	auth       *authSettings
-	userHeader string
-	client     *authClient
-	stream     *eventStream
-	listener   *listener // to it
-	clock      func() int64
+	identity string // among all there have been
+	auth     *authSettings
+	client   *authClient
+	stream   *eventStream
+	listener *listener // to it
 
 	mu    sync.Mutex
 	ring  []*decision            // in order of arrival; full at cacheSize, then the oldest leaves
@@ -70,25 +66,18 @@ type decision struct {
 // lostFreshness is how long an answer is fresh while the event stream is lost.
 const lostFreshness = int64(1e9)
 
-// call is one request to the auth service that several requests may wait for.
+// call is one request to the auth service, and what it came to. Several requests may
+// wait for it.
 type call struct {
-	done    chan struct{}
-	verdict verdict
-}
-
-// verdict is what a call came to.
-type verdict struct {
+	done     chan struct{}
 	decision *decision
 	no       *refusal
 	away     bool // the service did not answer
 	shared   bool // depends on nothing but the credential, so it holds for all who wait
 }
 
-func newDecisions(auth *authSettings, userHeader string, client *authClient, stream *eventStream, clock func() int64) *decisions {
-	d := &decisions{
-		auth: auth, userHeader: userHeader, client: client, stream: stream, clock: clock,
-		named: map[string][]*decision{}, calls: map[memoryKey]*call{}, memory: newMemory(),
-	}
+func newDecisions(auth *authSettings, client *authClient, stream *eventStream) *decisions {
+	d := &decisions{auth: auth, client: client, stream: stream, named: map[string][]*decision{}, calls: map[memoryKey]*call{}, memory: newMemory()}
 	d.listener = &listener{revoked: func(name string) { d.revoke(name) }, changed: func() { d.doubt() }}
 	stream.listen(d.listener)
 	return d
@@ -106,29 +95,15 @@ func (d *decisions) doubt() {
 	d.mu.Unlock()
 }
 
-// judge asks for the decision on a credential that is not remembered, and is that or
-// the refusal.
-func judge(d *decisions, r *http.Request, credential string) (*decision, *refusal) {
-	d.misses.Add(1)
-	key := memoryKey(sha256.Sum256([]byte(credential)))
-	d.memory.mu.RLock()
-	kept := d.memory.decisions[key]
-	d.memory.mu.RUnlock()
-	v := d.ask(r, key, credential)
-	if v.away {
-		d.errors.Add(1)
-		if kept != nil && d.usable(kept) {
-			return kept, nil
-		}
-	}
-	return v.decision, v.no
-}
-
-// usable tells whether a decision may be served while the service is away.
-func (d *decisions) usable(kept *decision) bool {
+// stale is the decision on a credential that may be served while the service is away;
+// nil if there is none.
+func (d *decisions) stale(key memoryKey) *decision {
 	d.memory.mu.RLock()
 	defer d.memory.mu.RUnlock()
-	return kept.fresh != 0 && d.clock() < kept.stale
+	if kept := d.memory.decisions[key]; kept != nil && clock() < kept.stale {
+		return kept
+	}
+	return nil
 }
 
 // remembered is the decision on a credential that stands without asking again;
@@ -143,7 +118,7 @@ func remembered(d *decisions, credential string) *decision {
 		until = standsUntil(kept, m.state)
 	}
 	m.mu.RUnlock()
-	if kept == nil || d.clock() >= until {
+	if kept == nil || clock() >= until {
 		return nil
 	}
 	return kept
@@ -163,81 +138,8 @@ func standsUntil(d *decision, state int64) int64 {
 	return lost
 }
 
-// ask calls the service, or waits for the call that is under way.
-func (d *decisions) ask(r *http.Request, key memoryKey, credential string) verdict {
-	d.mu.Lock()
-	if c := d.calls[key]; c != nil {
-		d.mu.Unlock()
-		<-c.done
-		if c.verdict.shared {
-			return c.verdict
-		}
-		// The answer may depend on more than the credential (an auth service
-		// that looks at the path): it is not ours (RULES 33).
-		return d.decide(r, key, credential)
-	}
-	c := &call{done: make(chan struct{}), verdict: verdict{away: true, no: authAway()}}
-	d.calls[key] = c
-	d.mu.Unlock()
-	defer func() {
-		d.mu.Lock()
-		delete(d.calls, key)
-		d.mu.Unlock()
-		close(c.done)
-	}()
-	c.verdict = d.decide(r, key, credential)
-	return c.verdict
-}
-
-// decide makes one call and keeps its answer if it may be kept.
-func (d *decisions) decide(r *http.Request, key memoryKey, credential string) verdict {
-	sent, since, position := d.clock(), d.stream.state.Load(), d.stream.position()
-	answer, err := d.client.ask(r, credential)
-	if err != nil {
-		return verdict{away: true, shared: true, no: authAway()}
-	}
-	d.drop(key) // whatever it says, it says it anew: what it allowed before is void
-	byCredential := variesOnlyByCredential(answer.header)
-	if answer.status < 200 || answer.status > 299 {
-		return verdict{no: answer.refusal(r), shared: byCredential}
-	}
-	users := answer.header[d.userHeader]
-	if len(users) != 1 || users[0] == "" {
-		return verdict{no: unavailable("The authentication service did not say who you are.", 0)}
-	}
-	kept := &decision{key: key, user: users[0], limited: limit.Key(limit.UserKey, users[0]), headers: http.Header{}, sent: sent, since: since}
-	for _, name := range d.auth.responseHeaders {
-		if values := answer.header[name]; values != nil {
-			kept.headers[name] = values
-			kept.names = append(kept.names, name)
-			kept.values = append(kept.values, values)
-		}
-	}
-	kept.events = append(kept.events, userName(kept.user))
-	if id := answer.header.Get(tokenIDHeader); id != "" {
-		kept.events = append(kept.events, tokenName(id))
-	}
-	if id := answer.header.Get(sessionIDHeader); id != "" {
-		kept.events = append(kept.events, sessionName(id))
-	}
-	life := cacheLife(answer.header)
-	kept.fresh = sent + int64(life.fresh)
-	kept.stale = sent + int64(life.fresh) + int64(life.staleIfError)
-	if byCredential && life.fresh > 0 {
-		d.keep(kept, position)
-	}
-	return verdict{decision: kept, shared: byCredential}
-}
-
-// keep stores an answer unless an event has overtaken it: revoked after it was
-// given and before it got here (RULES 8).
-func (d *decisions) keep(kept *decision, position int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.stream.revokedSince(position, kept.events) {
-		return
-	}
-	d.dropLocked(kept.key) // another question about this credential, for an answer that was not to be shared
+// keepLocked stores an answer.
+func keepLocked(d *decisions, kept *decision) {
 	if len(d.ring) < d.auth.cacheSize {
 		d.ring = append(d.ring, kept)
 	} else {
@@ -252,19 +154,6 @@ func (d *decisions) keep(kept *decision, position int64) {
 	for _, name := range kept.events {
 		kept.places = append(kept.places, len(d.named[name]))
 		d.named[name] = append(d.named[name], kept)
-	}
-}
-
-// drop ends what is kept of a credential, for requests that hold it too.
-func (d *decisions) drop(key memoryKey) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.dropLocked(key)
-}
-
-func (d *decisions) dropLocked(key memoryKey) {
-	if old := d.memory.decisions[key]; old != nil {
-		d.forgetLocked(old)
 	}
 }
 
@@ -348,12 +237,4 @@ func deltaSeconds(text string) time.Duration {
 		n = 365 * 24 * 3600
 	}
 	return time.Duration(n) * time.Second
-}
-
-// variesOnlyByCredential tells whether an answer depends on nothing but the
-// credential. An auth service that decides by path, method or cookie does not
-// say so, and its answers are neither kept nor shared (RULES 33).
-func variesOnlyByCredential(h http.Header) bool {
-	vary := h["Vary"]
-	return len(vary) == 1 && strings.EqualFold(strings.TrimSpace(vary[0]), "Authorization")
 }

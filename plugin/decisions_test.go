@@ -15,10 +15,10 @@ func TestForgettingManyAnswersOfOneUser(t *testing.T) {
 	const many = 100_000
 	kept := func(capacity int, user func(i int) string) *decisions {
 		stream := newEventStream(func() int64 { return 0 }, "events")
-		d := newDecisions(&authSettings{cacheSize: capacity}, "X-User-Id", nil, stream, func() int64 { return 0 })
+		d := newDecisions(&authSettings{cacheSize: capacity}, nil, stream)
 		for i := range many {
 			answer := &decision{key: sha256.Sum256([]byte(strconv.Itoa(i))), events: []string{userName(user(i)), tokenName(strconv.Itoa(i)), sessionName(user(i))}, fresh: 1}
-			d.keep(answer, stream.position())
+			keepLocked(d, answer)
 		}
 		return d
 	}
@@ -62,8 +62,8 @@ func TestClosedDecisionsAreForgotten(t *testing.T) {
 	stream := newEventStream(func() int64 { return 0 }, "events")
 	settings := &authSettings{cacheSize: 1, timeout: time.Second}
 	open := func() *decisions {
-		d := newDecisions(settings, "X-User-Id", newAuthClient(settings, "X-User-Id", clock, nil), stream, clock)
-		d.keep(&decision{events: []string{userName("ann")}, fresh: 1}, stream.position())
+		d := newDecisions(settings, newAuthClient(settings, "X-User-Id", nil), stream)
+		keepLocked(d, &decision{events: []string{userName("ann")}, fresh: 1})
 		return d
 	}
 	stays, goes := open(), open()

@@ -28,13 +28,15 @@ type eventStream struct {
 	state  atomic.Int64
 	losses atomic.Int64
 
+	revocations atomic.Int64 // heard so far
+
 	mu        sync.Mutex
 	epoch     string
 	seq       int64
 	heard     int64 // monotonic ns of the last event
 	silent    bool  // and it was said that none came since
 	recent    []revocation
-	first     int64       // position of recent[0]
+	first     int64       // how many came before recent[0]
 	listeners []*listener // never edited, but made anew: they are told without mu
 
 	saying sync.Mutex // keeps the lines in the order of what they tell
@@ -236,17 +238,11 @@ func (s *eventStream) rememberLocked(name string) {
 	}
 	s.recent = append(s.recent[old:], revocation{name: name, at: s.heard})
 	s.first += int64(old)
-}
-
-// position is the number of revocations heard so far.
-func (s *eventStream) position() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.first + int64(len(s.recent))
+	s.revocations.Add(1)
 }
 
 // revokedSince tells whether one of the names was revoked after the position
-// was taken, as far as the memory reaches.
+// was taken from revocations, as far as the memory reaches.
 func (s *eventStream) revokedSince(position int64, names []string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -33,7 +33,7 @@ func identify(g *gate, r *http.Request, credentials []string, kept *decision) (v
 		g.decisions.hits.Add(1)
 	} else {
 		var no *refusal
-		if kept, no = judge(g.decisions, r, credentials[0]); no != nil {
+		if kept, no = askAuth(g.decisions, r, credentials[0]); no != nil {
 			return visitor{}, no
 		}
 	}

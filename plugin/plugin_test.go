@@ -222,9 +222,9 @@ func TestRevokedSince(t *testing.T) {
 	revoke := func(id string) {
 		s.message(fmt.Sprintf(`{"epoch":"e","seq":%d,"type":"user","id":%q}`, s.seq+1, id))
 	}
-	before := s.position()
+	before := s.revocations.Load()
 	revoke("ann")
-	after := s.position()
+	after := s.revocations.Load()
 	if !s.revokedSince(before, []string{userName("bob"), userName("ann")}) {
 		t.Error("missed the revocation since")
 	}

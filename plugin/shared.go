@@ -206,8 +206,8 @@ func (b *backend) close() {
 func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
 	id := b.identity + "\n" + s.auth.identity
 	return deciders.hold(ctx, id, func() (interface{}, func()) {
-		client := newAuthClient(s.auth, s.userHeader, clock, deciders.whileHeld(id, logLine))
-		d := newDecisions(s.auth, s.userHeader, client, b.stream, clock)
+		client := newAuthClient(s.auth, s.userHeader, deciders.whileHeld(id, logLine))
+		d := newDecisions(s.auth, client, b.stream)
 		d.identity = unique(b.identity)
 		b.stream.follow(b.client, b.log)
 		b.mu.Lock()

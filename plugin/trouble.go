@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +17,8 @@ const sayAgain = int64(time.Minute)
 // trouble tells the log what is wrong with something: at once, then once a minute
 // while it lasts with how often it was met, and that it is over.
 type trouble struct {
-	log func(level, message string)
+	log   func(level, message string)
+	lasts atomic.Bool // since is not 0
 
 	mu    sync.Mutex
 	since int64            // monotonic ns; 0 while all is well
@@ -50,6 +52,7 @@ func (t *trouble) metLocked(now int64, kind, message string) {
 	t.count++
 	if t.since == 0 {
 		t.since, t.said, t.count = now, map[string]int64{}, 1
+		t.lasts.Store(true)
 	}
 	if last, ok := t.said[kind]; ok && now-last < sayAgain || len(t.said) >= mostKinds && !ok {
 		return
@@ -74,6 +77,7 @@ func (t *trouble) over(now int64, message string) {
 		message += fmt.Sprintf(", in which it failed %d times more than was said", t.count)
 	}
 	t.since, t.count = 0, 0
+	t.lasts.Store(false)
 	t.log("info", message)
 }
 
@@ -82,9 +86,6 @@ func rounded(ns int64) string { return time.Duration(ns).Round(time.Second / 10)
 // cause is why a call failed, as text and as a kind: the text without what is
 // different each time, such as ports.
 func cause(err error) (kind, text string) {
-	if inner := errors.Unwrap(err); inner != nil {
-		err = inner // of *url.Error, which names a URL that we name ourselves
-	}
 	text = err.Error()
 	kind = text[strings.LastIndex(text, ": ")+1:]
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(text, "timeout") {
