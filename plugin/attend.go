@@ -212,8 +212,11 @@ var (
 // and another takes its place.
 const mostVisits = 32
 
-// seat is where one who attends works.
-type seat struct{ visit *visit }
+// seat is where one who attends or inquires works.
+type seat struct {
+	visit     *visit
+	questions chan *question // to who puts them to the auth service for him
+}
 
 // takeSeats begins to attend.
 func takeSeats() {

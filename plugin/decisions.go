@@ -138,8 +138,8 @@ func standsUntil(d *decision, state int64) int64 {
 	return lost
 }
 
-// keepLocked stores an answer.
-func keepLocked(d *decisions, kept *decision) {
+// storeLocked stores an answer.
+func storeLocked(d *decisions, kept *decision) {
 	if len(d.ring) < d.auth.cacheSize {
 		d.ring = append(d.ring, kept)
 	} else {

@@ -18,7 +18,7 @@ func TestForgettingManyAnswersOfOneUser(t *testing.T) {
 		d := newDecisions(&authSettings{cacheSize: capacity}, nil, stream)
 		for i := range many {
 			answer := &decision{key: sha256.Sum256([]byte(strconv.Itoa(i))), events: []string{userName(user(i)), tokenName(strconv.Itoa(i)), sessionName(user(i))}, fresh: 1}
-			keepLocked(d, answer)
+			storeLocked(d, answer)
 		}
 		return d
 	}
@@ -63,7 +63,7 @@ func TestClosedDecisionsAreForgotten(t *testing.T) {
 	settings := &authSettings{cacheSize: 1, timeout: time.Second}
 	open := func() *decisions {
 		d := newDecisions(settings, newAuthClient(settings, "X-User-Id", nil), stream)
-		keepLocked(d, &decision{events: []string{userName("ann")}, fresh: 1})
+		storeLocked(d, &decision{events: []string{userName("ann")}, fresh: 1})
 		return d
 	}
 	stays, goes := open(), open()

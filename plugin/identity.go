@@ -16,7 +16,7 @@ type visitor struct {
 
 // identify finds out who sends a request with such credentials, or why it must not
 // pass; kept is the decision that is remembered.
-func identify(g *gate, r *http.Request, credentials []string, kept *decision) (visitor, *refusal) {
+func identify(g *gate, r *http.Request, credentials []string, kept *decision, s *seat) (visitor, *refusal) {
 	switch {
 	case len(credentials) > 1:
 		// Where forwardAuth comes next it would hand on both, and what its service
@@ -33,7 +33,7 @@ func identify(g *gate, r *http.Request, credentials []string, kept *decision) (v
 		g.decisions.hits.Add(1)
 	} else {
 		var no *refusal
-		if kept, no = askAuth(g.decisions, r, credentials[0]); no != nil {
+		if kept, no = askAuth(g.decisions, r, credentials[0], s); no != nil {
 			return visitor{}, no
 		}
 	}

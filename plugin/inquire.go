@@ -165,7 +165,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 			if p.awaited {
 				holds = takeHolds(g, p, answers, holds)
 			}
-			who, no = identify(g, r, credentials, kept)
+			who, no = identify(g, r, credentials, kept, s)
 			if no != nil {
 				settleByGate(holds, no.status)
 				if g.dryRun {
@@ -271,6 +271,9 @@ func takeDesk(v *visit) {
 		if p := recover(); p != nil {
 			logLine("error", fmt.Sprint("a request made the gate panic and was refused: ", p))
 			giveUp(s.visit)
+		}
+		if s.questions != nil {
+			close(s.questions)
 		}
 	}()
 	inquire(v, inquiries, s)

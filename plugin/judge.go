@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/limit"
@@ -23,20 +22,19 @@ type question struct {
 }
 
 // askAuth puts a credential to the auth service, and is its decision or the refusal.
-func askAuth(d *decisions, r *http.Request, credential string) (*decision, *refusal) {
+func askAuth(d *decisions, r *http.Request, credential string, s *seat) (*decision, *refusal) {
 	d.misses.Add(1)
 	q := &question{decisions: d, r: r, credential: credential}
-	if resident {
-		q.done = make(chan bool, 1)
-		if idleJudges.Add(-1) >= 0 {
-			questions <- q
-		} else {
-			idleJudges.Add(1)
-			go takeBench(q, questions)
-		}
-		<-q.done
-	} else {
+	if s == nil {
 		takeBench(q, nil)
+	} else {
+		if s.questions == nil {
+			s.questions = make(chan *question)
+			go judgeFor(s.questions)
+		}
+		q.done = make(chan bool, 1)
+		s.questions <- q
+		<-q.done
 	}
 	if q.call.away {
 		d.errors.Add(1)
@@ -53,7 +51,7 @@ func askAuth(d *decisions, r *http.Request, credential string) (*decision, *refu
 // What is asked already is waited for.
 //
 // Like attend it is a function that is called for each question or, interpreted, never
-// left. It waits, so there are as many goroutines in it as questions.
+// left. It waits, so each who inquires has one in it of his own.
 func judge(q *question, next chan *question, s *bench) {
 	var (
 		d             *decisions
@@ -195,7 +193,7 @@ func judge(q *question, next chan *question, s *bench) {
 			// An event may have overtaken the answer: revoked after it was given and before it
 			// got here (RULES 8).
 			if kept != nil && mine.shared && l.fresh > 0 && (stream.revocations.Load() == position || !stream.revokedSince(position, kept.events)) {
-				keepLocked(d, kept)
+				storeLocked(d, kept)
 			}
 			if other == nil {
 				delete(d.calls, key)
@@ -210,28 +208,29 @@ func judge(q *question, next chan *question, s *bench) {
 		r = nil
 		h = nil
 		q.done <- true
-		if idleJudges.Load() >= mostIdleJudges {
+		q = <-next
+		if q == nil {
 			return
 		}
-		idleJudges.Add(1)
-		q = <-next
 		s.question = q
 	}
 }
 
-// Those who judge, where a request does not do so itself.
-var (
-	questions  = make(chan *question, 2*mostIdleJudges)
-	idleJudges atomic.Int64 // so many wait for a question; whoever takes one off may send one
-)
-
-// mostIdleJudges is about how many wait for the next question; others end.
-const mostIdleJudges = 128
+// judgeFor judges for one who inquires, as long as he does.
+func judgeFor(questions chan *question) {
+	for {
+		q := <-questions
+		if q == nil {
+			return
+		}
+		takeBench(q, questions)
+	}
+}
 
 // bench is where one who judges works.
 type bench struct{ question *question }
 
-// takeBench judges until nothing is left to do, or until a question makes it panic,
+// takeBench judges until there are no more questions, or until one makes it panic,
 // which would end Traefik: that one is answered as if the service were away.
 func takeBench(q *question, next chan *question) {
 	s := &bench{question: q}
