@@ -126,6 +126,24 @@ func TestPanicWhileAttending(t *testing.T) {
 	}
 }
 
+// TestPanicWhileJudging: nor does a question to the auth service, and nobody waits for
+// its answer for ever.
+func TestPanicWhileJudging(t *testing.T) {
+	both(t, func(t *testing.T, b *bed) {
+		gate := b.gate(`{redis: REDIS, auth: {addresses: ["AUTH"]}}`)
+		for range 4 {
+			w := httptest.NewRecorder()
+			gate.ServeHTTP(w, &http.Request{Method: "GET", RemoteAddr: "203.0.113.7:1", Header: http.Header{"Authorization": {"Bearer user-ann"}}}) // no server hands on a request without a URL
+			if w.Code != http.StatusServiceUnavailable {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+		}
+		if got := statuses(gate, 3, as("ann")); got != "200 200 200" {
+			t.Errorf("after the panics: %s", got)
+		}
+	})
+}
+
 var instants = regexp.MustCompile(`\bt=\d+|^\d+$|"retry_after":\d+`)
 
 // describe is a header without what differs from request to request.
