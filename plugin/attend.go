@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -33,14 +34,16 @@ type visit struct {
 	unknown bool // memory does not tell all that has to be known (inquire.go)
 	clear   bool // it may go on, and nothing else has to be seen to
 	watched bool // and its answer is to be watched (response.go)
+	status  int  // of the answer that it gets instead; 0 where there is none
+	body    []byte
 
 	lent bool // of mostVisits
 	done chan bool
 }
 
 // attend names requests, removes what no client may set, recalls what is known of
-// them, spends, and tells the service and the client. It leaves to inquire what is not
-// known, and to conclude whoever is refused.
+// them, spends, and tells the service and the client; where one is refused, it says
+// why. It leaves to inquire what is not known.
 //
 // Compiled, ServeHTTP calls it for each request. The interpreter makes room for every
 // expression of a function at each call, executed or not, which is two thirds of what
@@ -59,10 +62,16 @@ func attend(v *visit, next chan *visit, s *seat) {
 		id, made       []string
 		name           string
 		value, subject string
-		state          string
+		state, comma   string
 		verdict        limit.Verdict
+		answers        []limit.Answer
+		a              *limit.Answer
+		rule           *limitRule
+		no             *refusal
+		reset, wait    time.Duration
+		retry          string
 		now            int64
-		i              int
+		i, away        int
 	)
 	for {
 		g = v.gate
@@ -70,6 +79,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 		h = r.Header
 		verdict = granted
 		v.clear = false
+		v.status = 0
 		if !v.again {
 			out = v.w.Header()
 			v.out = out
@@ -78,6 +88,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 			v.holds = nil
 			v.fresh = false
 			v.asked = false
+			v.watched = r.ContentLength != 0 || g.quiet.Load() < watchedFirst
 			id = out[requestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
 			if id == nil {
 				if g.vouched {
@@ -97,10 +108,10 @@ func attend(v *visit, next chan *visit, s *seat) {
 			}
 			if r.ProtoMajor > 1 {
 				if strings.IndexByte(r.URL.RawQuery, ' ') >= 0 {
-					v.no = brokenTarget()
+					v.no = brokenTarget
 				}
 			} else if r.Method == http.MethodConnect {
-				v.no = tunnel()
+				v.no = tunnel
 			}
 			p = g.open
 			if p == nil || len(h["Authorization"]) > 1 {
@@ -139,9 +150,12 @@ func attend(v *visit, next chan *visit, s *seat) {
 		} else {
 			p = v.pass
 			out = v.out
+			id = out[requestIDHeader]
 			now = int64(time.Since(startedAt)) // the auth service may have taken a second (RULES 15)
 		}
-		if p != nil && (v.no == nil || v.again) {
+		no = v.no
+		wait = 0
+		if p != nil && (no == nil || v.again) {
 			if g.disarms {
 				delete(h, "Authorization")
 			}
@@ -152,8 +166,22 @@ func attend(v *visit, next chan *visit, s *seat) {
 				if v.answers == nil {
 					v.answers = make([]limit.Answer, len(p.asks))
 				}
-				state, verdict = limit.Spend(p.places, now, v.answers)
+				answers = v.answers
+				verdict = limit.Spend(p.places, now, answers)
 				if verdict == granted || v.asked || verdict != limit.Undecided && !g.dryRun {
+					state = ""
+					comma = ""
+					for i, rule = range p.rules {
+						a = &answers[i]
+						if a.Verdict != limit.Undecided && a.Verdict != limit.Needless {
+							reset = a.Reset
+							if a.Verdict == limit.Denied { // the client is told when a request could pass
+								reset = a.RetryAfter
+							}
+							state += comma + rule.quoted + strconv.FormatInt(a.Remaining, 10) + ";t=" + strconv.FormatInt(int64((reset+almostSecond)/time.Second), 10)
+							comma = ", "
+						}
+					}
 					if out["Ratelimit"] != nil {
 						joinEarlier(out, p, state)
 					} else {
@@ -161,11 +189,43 @@ func attend(v *visit, next chan *visit, s *seat) {
 						out["Ratelimit"] = []string{state}
 					}
 					if g.legacyHeaders {
-						announceLegacy(out, p, v.answers)
+						announceLegacy(out, p, answers)
+					}
+				}
+				if verdict != granted && !g.dryRun && no == nil && (v.asked || verdict != limit.Undecided) {
+					// The limit that denies for longest is named, and its Retry-After is theirs
+					// (RULES 32). What others granted goes back (I7).
+					away = -1
+					for i, rule = range p.rules {
+						a = &answers[i]
+						if a.Verdict == limit.Denied {
+							rule.limiter.Denied.Add(1)
+							if no == nil || a.RetryAfter > wait {
+								wait = a.RetryAfter
+								no = rule.usedUp
+								if p.asks[i].Cost > p.asks[i].Limit {
+									no = tooLarge(rule)
+								}
+							}
+						} else if a.Verdict == limit.Unavailable {
+							away = i
+						} else if a.Verdict == granted {
+							g.engine.GiveBack(a)
+						}
+					}
+					if v.holds != nil {
+						settleAll(v.holds, false)
+					}
+					if !v.fresh && p.who != nobody {
+						g.decisions.hits.Add(1)
+					}
+					if away >= 0 {
+						wait = answers[away].RetryAfter
+						no = uncounted
 					}
 				}
 			}
-			if verdict == granted && v.no == nil && !p.awaited {
+			if verdict == granted && no == nil && !p.awaited {
 				v.clear = true
 				if v.fresh {
 					g.allowed.Add(1)
@@ -174,13 +234,38 @@ func attend(v *visit, next chan *visit, s *seat) {
 				}
 			}
 		}
+		if no != nil {
+			v.status = no.status
+			retry = ""
+			if no.wait != 0 {
+				if wait < no.wait {
+					wait = no.wait
+				}
+				retry = strconv.FormatInt(int64((wait+almostSecond)/time.Second), 10)
+				out["Retry-After"] = []string{retry}
+				retry = `"retry_after":` + retry + ","
+			}
+			if no.challenge != nil {
+				out["Www-Authenticate"] = no.challenge
+			}
+			if no.head != "" {
+				out["Content-Type"] = problemType
+				v.body = []byte(no.head + retry + `"request_id":"` + id[0] + `"}`)
+			} else {
+				v.body = handOn(no, out, id[0])
+			}
+			out["Cache-Control"] = notStored
+			out["Content-Length"] = []string{strconv.Itoa(len(v.body))}
+			if r.ContentLength != 0 {
+				closeUnread(out, r)
+			}
+		}
 		v.verdict = verdict
-		v.unknown = v.no == nil && !v.asked && (p == nil || verdict == limit.Undecided || verdict != granted && g.dryRun)
-		v.watched = r.ContentLength != 0 || g.quiet.Load() < watchedFirst
+		v.unknown = no == nil && !v.asked && (p == nil || verdict == limit.Undecided || verdict != granted && g.dryRun)
 		if next == nil {
 			return
 		}
-		if v.lent && !v.clear {
+		if v.lent && !v.clear && v.status == 0 {
 			v.lent = false // it may take its time
 			visits <- &visit{done: make(chan bool, 1), lent: true}
 		}
@@ -197,7 +282,10 @@ func attend(v *visit, next chan *visit, s *seat) {
 	}
 }
 
-const granted = limit.Granted
+const (
+	granted      = limit.Granted
+	almostSecond = time.Second - 1
+)
 
 // Those who attend, where a request does not do so itself.
 var (
@@ -264,23 +352,33 @@ func seeTo(v *visit) {
 // giveUp refuses a request that made panic who saw to it.
 func giveUp(v *visit) {
 	v.clear = false
+	v.status = 0
 	v.no = unavailable("The gateway could not read the request.", 0)
 	v.done <- true
 }
 
 // conclude is the end of a visit that is decided, but not clear.
-func conclude(v *visit) bool {
-	g, p, no := v.gate, v.pass, v.no
-	if no == nil && v.verdict != granted {
-		if g.dryRun {
-			countDenials(p, v.answers)
-		} else {
-			no = refusalBy(g, v)
+func conclude(v *visit, w http.ResponseWriter, r *http.Request) bool {
+	if v.status != 0 {
+		status, body := v.status, v.body
+		if v.lent {
+			visits <- v
 		}
-	}
-	if no != nil {
-		refuse(v.w, v.r, v.w.Header(), no, v.r.Header.Get(requestIDHeader))
+		give(w, status, body)
 		return false
+	}
+	return goOn(v, w, r)
+}
+
+// goOn
+func goOn(v *visit, w http.ResponseWriter, r *http.Request) bool {
+	g, p := v.gate, v.pass
+	if v.no != nil { // attend has panicked
+		v.no.write(w, r, newUUID())
+		return false
+	}
+	if v.verdict != granted { // a dry run
+		countDenials(p, v.answers)
 	}
 	if v.fresh {
 		g.allowed.Add(1)
@@ -288,7 +386,7 @@ func conclude(v *visit) bool {
 		p.passed.Add(1)
 	}
 	if p.awaited {
-		watch(g, v.w, v.r, v.out, takeHolds(g, p, v.answers, v.holds))
+		watch(g, w, r, v.out, takeHolds(g, p, v.answers, v.holds))
 		return false
 	}
 	return true

@@ -21,13 +21,13 @@ func identify(g *gate, r *http.Request, credentials []string, kept *decision, s 
 	case len(credentials) > 1:
 		// Where forwardAuth comes next it would hand on both, and what its service
 		// says to that, 400, is no failure that a limit counts.
-		return visitor{}, twoCredentials()
+		return visitor{}, twoCredentials
 	case g.auth == nil:
 		return vouchedUser(g, r.Header)
 	case len(credentials) == 0 && g.auth.optional:
 		return visitor{}, nil
 	case len(credentials) == 0:
-		return visitor{}, noCredential()
+		return visitor{}, noCredential
 	}
 	if kept != nil {
 		g.decisions.hits.Add(1)

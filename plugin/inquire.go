@@ -207,7 +207,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 				} else {
 					comma = ""
 				}
-				place, stays = limit.NewPlace(&p.asks[i], &answers[i], i, comma+rule.quoted, p.places)
+				place, stays = limit.NewPlace(&p.asks[i], &answers[i], p.places)
 				p.places = place
 				stay = stay && stays
 				if p.asks[i].Limit == rule.limit {

@@ -59,13 +59,13 @@ type limitRule struct {
 	limiter    *limit.Limiter
 	state      string // names the limiter among all there have been
 	oddities   *oddities
-	identified bool   // what the auth step says decides its key or its number: it is asked after that
-	varies     bool   // its number is not the same for everybody
-	told       bool   // its key is a header that the auth step writes
-	awaited    bool   // the answer's status decides whether the permit counts
-	policy     string // RateLimit-Policy for the plain limit
-	denial     string // the body of its denials, up to the seconds to wait
-	quoted     string // `"name"`, with what follows it in RateLimit
+	identified bool     // what the auth step says decides its key or its number: it is asked after that
+	varies     bool     // its number is not the same for everybody
+	told       bool     // its key is a header that the auth step writes
+	awaited    bool     // the answer's status decides whether the permit counts
+	policy     string   // RateLimit-Policy for the plain limit
+	usedUp     *refusal // of all whom it denies
+	quoted     string   // `"name"`, with what follows it in RateLimit
 }
 
 // outcome is what became of a request that was let through.
@@ -253,40 +253,6 @@ func countDenials(p *pass, answers []limit.Answer) {
 			p.rules[i].limiter.Denied.Add(1)
 		}
 	}
-}
-
-// refusalBy names the limit that denies for longest, and its Retry-After is theirs
-// (RULES 32). What others granted goes back (I7).
-func refusalBy(g *gate, v *visit) *refusal {
-	p, answers := v.pass, v.answers
-	worst, away := -1, -1
-	for i := range answers {
-		a := &answers[i]
-		switch a.Verdict {
-		case limit.Denied:
-			p.rules[i].limiter.Denied.Add(1)
-			if worst < 0 || a.RetryAfter > answers[worst].RetryAfter {
-				worst = i
-			}
-		case limit.Unavailable:
-			away = i
-		case granted:
-			g.engine.GiveBack(a)
-		}
-	}
-	if v.holds != nil {
-		settleAll(v.holds, false)
-	}
-	if !v.fresh && p.who != nobody {
-		g.decisions.hits.Add(1)
-	}
-	if away >= 0 {
-		return unavailable("The rate limit cannot be checked at the moment.", answers[away].RetryAfter)
-	}
-	if p.asks[worst].Cost > p.asks[worst].Limit {
-		return tooLarge(p.rules[worst])
-	}
-	return tooMany(p.rules[worst], answers[worst].RetryAfter)
 }
 
 // giveBack returns every permit of a request that is refused for another reason.

@@ -5,89 +5,84 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 )
 
 // refusal is an answer the plugin gives instead of the service. This file
 // alone writes 400, 401, 403, 408, 429 and 503.
 type refusal struct {
-	status     int
-	title      string
-	detail     string
-	limit      string        // of a 429: the limit's name
-	head       string        // and the body, up to the seconds to wait, where it has been made ahead
-	retryAfter time.Duration // of 429 and 503; rounded up to seconds, at least 1
-	never      bool          // no Retry-After: waiting does not help
-	challenge  []string      // WWW-Authenticate
+	status    int
+	head      string        // of a body of ours, up to what differs from request to request
+	wait      time.Duration // Retry-After is at least that; 0: none, waiting does not help
+	challenge []string      // WWW-Authenticate
 
 	body        []byte // the auth service's own answer, handed on as it came but for the next
 	contentType string
 	asked       string // the id of the request that it was asked for; others wait for the same answer
 }
 
-// problem is the body, application/problem+json (RFC 9457).
+// problem is a body of ours, application/problem+json (RFC 9457). What differs from
+// request to request comes last: "retry_after", in seconds, where there is such a
+// header, and "request_id".
 type problem struct {
-	Type       string `json:"type"`
-	Title      string `json:"title"`
-	Status     int    `json:"status"`
-	Detail     string `json:"detail"`
-	Limit      string `json:"limit,omitempty"`
-	RetryAfter int64  `json:"retry_after,omitempty"`
-	RequestID  string `json:"request_id"`
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Limit  string `json:"limit,omitempty"`
 }
+
+// The refusals that are the same for everybody. Nobody changes one.
+var (
+	noCredential   = &refusal{status: http.StatusUnauthorized, head: problemHead(http.StatusUnauthorized, "This resource needs an access token.", ""), challenge: []string{bearerChallenge}}
+	twoCredentials = refuse(http.StatusBadRequest, "The request carries more than one Authorization header.")
+	// As HTTP/1.1 the request line would have a word too many (RFC 9112, section 3; RFC
+	// 9113, section 8.3.1), and each service would find its target in another place.
+	brokenTarget = refuse(http.StatusBadRequest, "The query holds white space.")
+	tunnel       = refuse(http.StatusBadRequest, "The gateway opens no tunnels over HTTP/1.1.") // Traefik would answer 501
+	// The client's body breaks the rules of its framing, or ends early; or it came too
+	// slowly.
+	unreadable = refuse(http.StatusBadRequest, "The request's body cannot be read.")
+	late       = refuse(http.StatusRequestTimeout, "The request's body did not come in time.")
+	uncounted  = unavailable("The rate limit cannot be checked at the moment.", 0)
+)
 
 // bearerChallenge names no error: the request carried no credential at all
 // (RFC 6750, section 3.1).
 const bearerChallenge = `Bearer realm="sluice"`
 
-func noCredential() *refusal {
-	return &refusal{status: http.StatusUnauthorized, title: "Unauthorized", detail: "This resource needs an access token.", challenge: []string{bearerChallenge}}
-}
-
-func twoCredentials() *refusal {
-	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The request carries more than one Authorization header."}
-}
-
-// brokenTarget: as HTTP/1.1 the request line would have a word too many (RFC
-// 9112, section 3; RFC 9113, section 8.3.1), and each service would find its
-// target in another place.
-func brokenTarget() *refusal {
-	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The query holds white space."}
-}
-
-// unreadable: the client's body breaks the rules of its framing, ends early, or
-// came too slowly.
-func unreadable(late bool) *refusal {
-	if late {
-		return &refusal{status: http.StatusRequestTimeout, title: "Request Timeout", detail: "The request's body did not come in time."}
-	}
-	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The request's body cannot be read."}
-}
-
-// tunnel refuses CONNECT over HTTP/1.1, which Traefik would answer 501.
-func tunnel() *refusal {
-	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The gateway opens no tunnels over HTTP/1.1."}
-}
-
 func missingKey(rule *limitRule) *refusal {
 	if rule.key == keyUser {
-		return noCredential()
+		return noCredential
 	}
-	return &refusal{status: http.StatusBadRequest, title: "Bad Request", detail: "The request lacks the header " + rule.keyHeader + "."}
+	return refuse(http.StatusBadRequest, "The request lacks the header "+rule.keyHeader+".")
 }
 
-func tooMany(rule *limitRule, retryAfter time.Duration) *refusal {
-	return &refusal{status: http.StatusTooManyRequests, title: "Too Many Requests", detail: "The limit " + strconv.Quote(rule.name) + " is used up.", limit: rule.name, head: rule.denial, retryAfter: retryAfter}
+// usedUp is of whom a limit denies; tooLarge of a request whose cost is above it.
+func usedUp(rule *limitRule) *refusal {
+	return &refusal{status: http.StatusTooManyRequests, head: problemHead(http.StatusTooManyRequests, "The limit "+strconv.Quote(rule.name)+" is used up.", rule.name), wait: time.Second}
 }
 
-// tooLarge is of a request whose cost is above the limit.
 func tooLarge(rule *limitRule) *refusal {
-	return &refusal{status: http.StatusTooManyRequests, title: "Too Many Requests", detail: "A request of this cost exceeds the limit " + strconv.Quote(rule.name) + ".", limit: rule.name, never: true}
+	return &refusal{status: http.StatusTooManyRequests, head: problemHead(http.StatusTooManyRequests, "A request of this cost exceeds the limit "+strconv.Quote(rule.name)+".", rule.name)}
 }
 
-func unavailable(detail string, retryAfter time.Duration) *refusal {
-	return &refusal{status: http.StatusServiceUnavailable, title: "Service Unavailable", detail: detail, retryAfter: retryAfter}
+func unavailable(detail string, wait time.Duration) *refusal {
+	if wait < time.Second {
+		wait = time.Second
+	}
+	return &refusal{status: http.StatusServiceUnavailable, head: problemHead(http.StatusServiceUnavailable, detail, ""), wait: wait}
+}
+
+func refuse(status int, detail string) *refusal {
+	return &refusal{status: status, head: problemHead(status, detail, "")}
+}
+
+// problemHead is a body of ours up to what differs from request to request. Floods are
+// refused, and to make it anew would take an interpreted refusal as long as all else.
+func problemHead(status int, detail, limit string) string {
+	body, _ := json.Marshal(problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Limit: limit}) // strings and a number always marshal
+	return string(body[:len(body)-1]) + ","
 }
 
 // unread is how much of a body that nobody reads may stand in the way of a
@@ -97,14 +92,6 @@ func unavailable(detail string, retryAfter time.Duration) *refusal {
 // worth more than the wait.
 const unread = 64 << 10
 
-// secondsToWait is Retry-After: rounded up, and at least 1.
-func secondsToWait(d time.Duration) int64 {
-	if n := seconds(d); n > 1 {
-		return n
-	}
-	return 1
-}
-
 // closeUnread has the refusal of a long body answered at once (RFC 9112, section
 // 9.6).
 func closeUnread(h http.Header, r *http.Request) {
@@ -113,66 +100,34 @@ func closeUnread(h http.Header, r *http.Request) {
 	}
 }
 
-// denialHead is the body of a limit's denials up to the seconds to wait. Floods are
-// denied, and to make it anew would take an interpreted denial as long as all else.
-func denialHead(rule *limitRule) string {
-	no := tooMany(rule, 0)
-	body, _ := json.Marshal(problem{Type: "about:blank", Title: no.title, Status: no.status, Detail: no.detail, Limit: no.limit})
-	head, _, _ := strings.Cut(string(body), `"request_id"`)
-	return head + `"retry_after":`
-}
-
 // Values that nobody changes: a header is set anew or added to, never edited.
 var (
 	problemType = []string{"application/problem+json"}
 	notStored   = []string{"no-store"}
 )
 
-func (no *refusal) write(w http.ResponseWriter, r *http.Request, id string) {
-	refuse(w, r, w.Header(), no, id)
+// handOn makes the body of an answer of the auth service, and says what it is.
+func handOn(no *refusal, out http.Header, id string) []byte {
+	if no.contentType != "" {
+		out["Content-Type"] = []string{no.contentType}
+	}
+	if no.asked == "" || no.asked == id {
+		return no.body
+	}
+	return bytes.ReplaceAll(no.body, []byte(no.asked), []byte(id))
 }
 
-// refuse answers with the refusal. (It is a function, for the interpreter's sake.)
-func refuse(w http.ResponseWriter, r *http.Request, out http.Header, no *refusal, id string) {
-	if r.ContentLength != 0 {
-		closeUnread(out, r)
-	}
-	out["Cache-Control"] = notStored
-	var body []byte
-	if no.head != "" {
-		wait := strconv.FormatInt(secondsToWait(no.retryAfter), 10)
-		out["Retry-After"] = []string{wait}
-		out["Content-Type"] = problemType
-		body = []byte(no.head + wait + `,"request_id":"` + id + `"}`)
-	} else {
-		body = no.compose(out, id)
-	}
-	out["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(no.status)
+// write answers with the refusal a request that nobody attends to, or no more.
+func (no *refusal) write(w http.ResponseWriter, r *http.Request, id []string) {
+	out := w.Header()
+	out[requestIDHeader] = id
+	v := &visit{w: w, r: r, out: out, no: no, again: true}
+	attend(v, nil, nil)
+	give(w, v.status, v.body)
+}
+
+// give writes the answer.
+func give(w http.ResponseWriter, status int, body []byte) {
+	w.WriteHeader(status)
 	w.Write(body) // an error here means that the client is gone
-}
-
-// compose makes the body that was not made ahead, and sets the headers that go with
-// it.
-func (no *refusal) compose(out http.Header, id string) []byte {
-	for _, challenge := range no.challenge {
-		out.Add("Www-Authenticate", challenge)
-	}
-	p := problem{Type: "about:blank", Title: no.title, Status: no.status, Detail: no.detail, Limit: no.limit, RequestID: id}
-	if (no.status == http.StatusTooManyRequests || no.status == http.StatusServiceUnavailable) && !no.never {
-		p.RetryAfter = secondsToWait(no.retryAfter)
-		out.Set("Retry-After", strconv.FormatInt(p.RetryAfter, 10))
-	}
-	body, contentType := no.body, no.contentType
-	if no.asked != "" && no.asked != id {
-		body = bytes.ReplaceAll(body, []byte(no.asked), []byte(id))
-	}
-	if body == nil {
-		body, _ = json.Marshal(p) // a struct of strings and numbers always marshals
-		contentType = problemType[0]
-	}
-	if contentType != "" {
-		out.Set("Content-Type", contentType)
-	}
-	return body
 }

@@ -87,7 +87,7 @@ func TestSharedRefusalNamesEachRequest(t *testing.T) {
 	no := &refusal{status: http.StatusUnauthorized, body: []byte(`{"detail":"expired","request_id":"first"}`), contentType: "application/problem+json", asked: "first"}
 	for _, id := range []string{"first", "other", "first"} {
 		w := httptest.NewRecorder()
-		no.write(w, httptest.NewRequest("GET", "/", nil), id)
+		no.write(w, httptest.NewRequest("GET", "/", nil), []string{id})
 		if want := `{"detail":"expired","request_id":"` + id + `"}`; w.Body.String() != want {
 			t.Errorf("%s, want %s", w.Body, want)
 		}

@@ -104,7 +104,11 @@ func (w *answer) WriteHeader(status int) {
 	if w.status == 0 && status >= 499 && w.body != nil {
 		if state := w.body.state.Load(); state >= bodyBroken {
 			w.note(status)
-			w.refuse(unreadable(state == bodyLate))
+			if state == bodyLate {
+				w.refuse(late)
+			} else {
+				w.refuse(unreadable)
+			}
 			return
 		}
 	}
@@ -133,7 +137,7 @@ func (w *answer) refuse(no *refusal) {
 		h[name] = values
 	}
 	w.instead = true
-	no.write(w.ResponseWriter, w.request, w.id[0])
+	no.write(w.ResponseWriter, w.request, w.id)
 }
 
 // insist leaves of the headers that are the gateway's to say what the gateway

@@ -119,7 +119,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		rule.identified = rule.told || needsIdentity(rule, s.auth)
 		holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet, s.policy)
 		rule.policy = rule.describe(rule.limit)
-		rule.denial = denialHead(rule)
+		rule.usedUp = usedUp(rule)
 		rule.quoted = `"` + rule.name + `";r=`
 		if rule.countFrom == gatesAnswers {
 			g.doubtLimits = append(g.doubtLimits, rule)
@@ -155,7 +155,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	out, watched := v.out, v.watched
 	if !v.clear {
-		if !conclude(v) {
+		if !conclude(v, w, r) {
 			return
 		}
 	} else if v.lent {
@@ -209,7 +209,5 @@ func (t *told) forget(id string, configuration <-chan struct{}) {
 type misconfigured struct{}
 
 func (misconfigured) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := newUUID()
-	w.Header()[requestIDHeader] = id
-	unavailable("The gateway is misconfigured; its log says how.", 0).write(w, r, id[0])
+	unavailable("The gateway is misconfigured; its log says how.", 0).write(w, r, newUUID())
 }

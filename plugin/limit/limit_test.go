@@ -850,7 +850,7 @@ func TestI6Places(t *testing.T) {
 		take := func(key string, cost int64) *Place { // takes the one permit: the next is denied
 			ask, answers := Ask{Limiter: limiter, Key: key, Limit: 1, Cost: cost}, make([]Answer, 1)
 			Take(e, &gates[0].policy, []Ask{ask}, answers, e.Now())
-			p, _ := NewPlace(&ask, &answers[0], 0, "", nil)
+			p, _ := NewPlace(&ask, &answers[0], nil)
 			return p
 		}
 		known := func(key string) bool {
@@ -862,7 +862,7 @@ func TestI6Places(t *testing.T) {
 			places[fmt.Sprint(n)] = take(fmt.Sprint(n), 1)
 		}
 		denied := func(key string) bool {
-			_, verdict := Spend(places[key], e.Now(), make([]Answer, 1))
+			verdict := Spend(places[key], e.Now(), make([]Answer, 1))
 			return verdict == Denied
 		}
 		for n := 0; known("1"); n++ {
@@ -881,7 +881,7 @@ func TestI6Places(t *testing.T) {
 			t.Error("a key that made room answers still")
 		}
 		answers := make([]Answer, 1)
-		if _, verdict := Spend(take("0", 2), e.Now(), answers); verdict != Denied || answers[0].RetryAfter != 0 {
+		if verdict := Spend(take("0", 2), e.Now(), answers); verdict != Denied || answers[0].RetryAfter != 0 {
 			t.Error("a request that no waiting helps is told to wait")
 		}
 	})

@@ -1,9 +1,6 @@
 package limit
 
-import (
-	"strconv"
-	"time"
-)
+import "time"
 
 // Place is where requests of one kind spend at a limit: the key's bucket, found
 // once, and what they ask of it. A request at several limits spends at a chain
@@ -15,40 +12,36 @@ type Place struct {
 	bucket  *bucket
 	permits int64
 	cost    int64
-	head    string // what stands before the number in RateLimit
-	index   int    // of its answer
 	next    *Place
 }
 
 // NewPlace puts a place for requests such as one that has been answered before a
 // chain of others, and tells whether it is worth keeping: a key that finds no room in
-// the table has a bucket for one request. The answers have the given index; in
-// RateLimit the limit is called head.
-func NewPlace(ask *Ask, answer *Answer, index int, head string, next *Place) (p *Place, keep bool) {
+// the table has a bucket for one request.
+func NewPlace(ask *Ask, answer *Answer, next *Place) (p *Place, keep bool) {
 	b := answer.bucket
-	p = &Place{bucket: b, permits: ask.Limit, cost: ask.Cost, head: head, index: index, next: next}
+	p = &Place{bucket: b, permits: ask.Limit, cost: ask.Cost, next: next}
 	return p, b != nil && !b.passing && !b.shared
 }
 
 // Spend takes a permit at each place of a chain by what memory says, and fills in
-// the answers; those that are decided already it only reads. It is the worst of the
-// verdicts, and the value of RateLimit for all that are decided; of no place it
-// is Undecided. Where it is Denied,
-// what others granted has to go back (GiveBack); where it is Undecided, Take has
+// their answers, which are in the same order; those that are decided already it only
+// reads. It is the worst of the verdicts; of no place it is Undecided. Where it is
+// Denied, what others granted has to go back (GiveBack); where it is Undecided, Take has
 // to be asked before that.
 //
 // This is the way of nearly every request. It is one function, with few calls,
 // for any number of places, because the interpreter makes room for each
 // expression, executed or not, and takes long for a call: BenchmarkHotPath in
 // test/forms.
-func Spend(first *Place, now int64, answers []Answer) (string, Verdict) {
-	state := make([]byte, 0, 128)
-	verdict := Granted
+func Spend(first *Place, now int64, answers []Answer) Verdict {
+	verdict, i := Granted, 0
 	if first == nil {
 		verdict = Undecided
 	}
 	for p := first; p != nil; p = p.next {
-		a := &answers[p.index]
+		a := &answers[i]
+		i++
 		if a.Verdict == Undecided {
 			b := p.bucket
 			a.bucket = b
@@ -72,23 +65,11 @@ func Spend(first *Place, now int64, answers []Answer) (string, Verdict) {
 			}
 		}
 		if a.Verdict != Granted {
-			if verdict = worse(verdict, a); a.Reset < 0 {
-				continue
-			}
+			verdict = worse(verdict, a.Verdict)
 		}
-		state = strconv.AppendInt(append(state, p.head...), a.Remaining, 10)
-		state = strconv.AppendInt(append(state, ";t="...), (int64(a.Reset)+almostSecond)/second, 10)
 	}
-	if verdict != Granted {
-		state = withoutFirst(state)
-	}
-	return string(state), verdict
+	return verdict
 }
-
-const (
-	second       = int64(time.Second)
-	almostSecond = second - 1
-)
 
 // denyAt is the remembered denial at a place whose lease has nothing to give, if
 // memory tells. It unlocks the bucket.
@@ -108,46 +89,28 @@ func spentAlone(b *bucket, a *Answer) {
 	a.Degraded = true
 }
 
-// worse is the verdict of several of which one is not granted. Where there is
-// nothing to say of that one, its Reset is negative; of a denial a client is told
-// when a request could pass.
-func worse(verdict Verdict, a *Answer) Verdict {
-	switch a.Verdict {
-	case Undecided:
-		a.Reset = -1
-		if verdict == Granted {
-			verdict = Undecided
-		}
-		return verdict
-	case Needless:
-		a.Reset = -1
-		return verdict
-	case Denied:
-		a.Reset = a.RetryAfter
-		if verdict != Unavailable {
-			verdict = Denied
-		}
-		return verdict
+// worse is the verdict of several, one of which is not granted.
+func worse(verdict, one Verdict) Verdict {
+	switch {
+	case one == Unavailable || verdict == Unavailable:
+		return Unavailable
+	case one == Denied || verdict == Denied:
+		return Denied
+	case one == Undecided:
+		return Undecided
 	}
-	return Unavailable
-}
-
-// withoutFirst is the text without the comma before a first place of which there
-// is nothing to say.
-func withoutFirst(state []byte) []byte {
-	if len(state) > 2 && state[0] == ',' {
-		state = state[2:]
-	}
-	return state
+	return verdict
 }
 
 // Moved tells whether a place's bucket has made room for others, so that the
 // answer came from another one.
 func Moved(first *Place, answers []Answer) bool {
+	i := 0
 	for p := first; p != nil; p = p.next {
-		if b := answers[p.index].bucket; b != nil && b != p.bucket {
+		if b := answers[i].bucket; b != nil && b != p.bucket {
 			return true
 		}
+		i++
 	}
 	return false
 }

@@ -311,13 +311,13 @@ func (i *instance) take(asks []Ask) (bool, []Answer) {
 		first = found.(*Place)
 	}
 	answers := make([]Answer, len(asks))
-	_, verdict := Spend(first, i.engine.Now(), answers)
+	verdict := Spend(first, i.engine.Now(), answers)
 	if verdict == Undecided {
 		Take(i.engine, &i.policy, asks, answers, i.engine.Now())
 		if first == nil {
 			lasting := true
 			for n := len(asks) - 1; n >= 0; n-- {
-				p, keep := NewPlace(&asks[n], &answers[n], n, "", first)
+				p, keep := NewPlace(&asks[n], &answers[n], first)
 				first, lasting = p, lasting && keep
 			}
 			if lasting {
@@ -326,7 +326,7 @@ func (i *instance) take(asks []Ask) (bool, []Answer) {
 		} else if Moved(first, answers) {
 			i.places.Delete(kind)
 		}
-		_, verdict = Spend(first, 0, answers)
+		verdict = Spend(first, 0, answers)
 	} else {
 		i.world.steadily.Add(1)
 	}
