@@ -23,16 +23,30 @@ type addressStrategy struct {
 func clientOf(s *addressStrategy, r *http.Request) string {
 	address := addressOf(s, r)
 	if address.Is6() {
-		if network, err := address.Prefix(s.subnet); err == nil {
-			return network.Addr().String()
-		}
+		address = networkOf(s, address)
 	}
 	return address.String()
 }
 
+func networkOf(s *addressStrategy, address netip.Addr) netip.Addr {
+	network, err := address.Prefix(s.subnet)
+	if err != nil {
+		return address
+	}
+	return network.Addr()
+}
+
 func addressOf(s *addressStrategy, r *http.Request) netip.Addr {
 	peer := parseAddress(r.RemoteAddr)
-	if s.depth == 0 && len(s.excluded) == 0 || !within(s.trusted, peer) {
+	if s.depth > 0 || len(s.excluded) > 0 {
+		return forwardedFor(s, r, peer)
+	}
+	return peer
+}
+
+// forwardedFor is the address that X-Forwarded-For tells, if the peer may say so.
+func forwardedFor(s *addressStrategy, r *http.Request, peer netip.Addr) netip.Addr {
+	if !within(s.trusted, peer) {
 		return peer
 	}
 	chain := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
@@ -59,9 +73,18 @@ func addressOf(s *addressStrategy, r *http.Request) netip.Addr {
 // parseAddress reads an address with or without port; invalid where it is
 // neither.
 func parseAddress(text string) netip.Addr {
-	text = strings.TrimSpace(text)
-	if pair, err := netip.ParseAddrPort(text); err == nil {
-		return pair.Addr().Unmap().WithZone("")
+	pair, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return parseBare(text)
+	}
+	return pair.Addr().Unmap().WithZone("")
+}
+
+// parseBare reads what is not just an address with its port. (Apart, since nearly all
+// are, and the interpreter makes room for every line of a function.)
+func parseBare(text string) netip.Addr {
+	if trimmed := strings.TrimSpace(text); trimmed != text {
+		return parseAddress(trimmed)
 	}
 	address, err := netip.ParseAddr(strings.Trim(text, "[]"))
 	if err != nil {

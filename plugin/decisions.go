@@ -130,7 +130,7 @@ func remembered(d *decisions, credential string) *decision {
 func standsUntil(d *decision, state int64) int64 {
 	lost := d.sent + lostFreshness
 	switch {
-	case d == nobody || whole(state) && d.since == state || !whole(state) && d.fresh < lost:
+	case whole(state) && d.since == state || !whole(state) && d.fresh < lost:
 		return d.fresh
 	case whole(state):
 		return 0

@@ -83,7 +83,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 		}
 		for {
 			if !known {
-				p = &pass{who: nobody, passed: g.allowed}
+				p = &pass{who: nobody, until: forever, passed: g.allowed}
 				said = r.Header
 				if who.decision != nil {
 					said = who.decision.headers
@@ -127,11 +127,12 @@ func inquire(v *visit, next chan *visit, s *seat) {
 				}
 				if no != nil {
 					giveBack(g, asked, holds)
-					p = before
-					if p == nil {
-						p = &pass{who: nobody, passed: g.allowed}
-					}
 					answers = asked
+					if before != nil {
+						p = before
+					} else {
+						p.asks = nil
+					}
 					break
 				}
 				answers = nil
@@ -226,7 +227,14 @@ func inquire(v *visit, next chan *visit, s *seat) {
 				m = g.memory
 				m.mu.Lock()
 				if p.who == nobody || m.decisions[p.who.key] == p.who {
-					keepLocked(m, v.key, p)
+					if len(m.passes) >= mostPasses {
+						m.forgetPassesLocked()
+					}
+					if p.who != nobody {
+						bindLocked(m, v.key, p)
+					}
+					p.key = v.key
+					m.passes[v.key] = p
 				}
 				m.mu.Unlock()
 			}
@@ -243,10 +251,12 @@ func inquire(v *visit, next chan *visit, s *seat) {
 			return
 		}
 		arrivals <- v
-		if idle.Load() >= mostIdle {
-			return
+		if idle.Add(1) > mostIdle {
+			if idle.Add(-1) >= 0 {
+				return
+			}
+			idle.Add(1) // there is one for it already
 		}
-		idle.Add(1)
 		v = <-next
 		s.visit = v
 	}

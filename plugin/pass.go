@@ -32,8 +32,10 @@ type pass struct {
 	passed *atomic.Int64 // counts those who get through by it
 }
 
-// nobody's decision stands for ever.
-var nobody = &decision{fresh: math.MaxInt64}
+// nobody is who was not judged. What is known of him stands for ever.
+var nobody = &decision{}
+
+const forever = int64(math.MaxInt64)
 
 // memory is what requests look up: passes, and the decisions that they come of. A
 // pass that is in it stands, until its time: what ends it takes it out.
@@ -56,24 +58,17 @@ func newMemory() *memory {
 	return &memory{passes: map[memoryKey]*pass{}, decisions: map[memoryKey]*decision{}}
 }
 
-// keepLocked has the next requests of the kind served by the pass.
-func keepLocked(m *memory, key memoryKey, p *pass) {
+// bindLocked has a pass that is to be kept end with its decision.
+func bindLocked(m *memory, key memoryKey, p *pass) {
 	who := p.who
-	if len(m.passes) >= mostPasses {
-		m.forgetPassesLocked()
-	}
-	p.key = key
 	p.until = standsUntil(who, m.state)
-	if who != nobody {
-		if who.age != m.age {
-			who.kinds = nil
-			who.age = m.age
-		}
-		if old := m.passes[key]; old == nil || old.who != who {
-			who.kinds = append(who.kinds, key)
-		}
+	if who.age != m.age {
+		who.kinds = nil
+		who.age = m.age
 	}
-	m.passes[key] = p
+	if old := m.passes[key]; old == nil || old.who != who {
+		who.kinds = append(who.kinds, key)
+	}
 }
 
 func (m *memory) forgetPassesLocked() {

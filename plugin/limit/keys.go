@@ -40,10 +40,14 @@ var beyondQueryEscape = strings.NewReplacer("+", "%20", "~", "%7E")
 func Key(t, value string) string {
 	v := beyondQueryEscape.Replace(url.QueryEscape(value))
 	if len(v) > maxValue {
-		sum := sha256.Sum256([]byte(value))
-		v = "~" + hex.EncodeToString(sum[:16])
+		return t + digest(value)
 	}
 	return t + v
+}
+
+func digest(value string) string {
+	sum := sha256.Sum256([]byte(value))
+	return "~" + hex.EncodeToString(sum[:16])
 }
 
 func limitPrefix(prefix, name string, span time.Duration) string {
