@@ -357,27 +357,31 @@ func giveUp(v *visit) {
 	v.done <- true
 }
 
-// conclude is the end of a visit that is decided, but not clear.
+// conclude is the end of a visit that is decided, but not clear. It reports whether the
+// request is to go on to the service all the same.
 func conclude(v *visit, w http.ResponseWriter, r *http.Request) bool {
-	if v.status != 0 {
-		status, body := v.status, v.body
-		if v.lent {
-			visits <- v
-		}
-		give(w, status, body)
-		return false
+	if v.status == 0 {
+		return goOn(v, w, r)
 	}
-	return goOn(v, w, r)
+	status, body := v.status, v.body
+	if v.lent {
+		v.w = nil
+		v.r = nil
+		visits <- v // the client may take its time
+	}
+	give(w, status, body)
+	return false
 }
 
-// goOn
+// goOn is of a visit that nothing was written down for: its answer decides whether its
+// permits count, nothing is refused in a dry run, or attend has panicked.
 func goOn(v *visit, w http.ResponseWriter, r *http.Request) bool {
 	g, p := v.gate, v.pass
-	if v.no != nil { // attend has panicked
+	if v.no != nil {
 		v.no.write(w, r, newUUID())
 		return false
 	}
-	if v.verdict != granted { // a dry run
+	if v.verdict != granted {
 		countDenials(p, v.answers)
 	}
 	if v.fresh {
