@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
 	"github.com/sluice-gateway/sluice/plugin/window"
@@ -55,7 +56,7 @@ type core struct {
 	debtors list.List // *bucket: to report to Redis once it is there
 
 	restoring *list.Element // in limits: Redis is being told all counts; nil when not
-	restored  *list.Element // in that limit's ring: the last that was looked at
+	restored  int           // so many of that limit's ring have been looked at
 	recalled  int           // keys that it is told of so far
 }
 
@@ -145,9 +146,9 @@ func run(c *core) {
 						b = found.(*bucket)
 						answer.bucket = b
 						recall(c, j, i, now)
-					} else if l.table.ring.Len() < l.table.capacity {
+					} else if len(l.table.ring) < l.table.capacity {
 						b = &bucket{limiter: l, name: ask.Key, limit: ask.Limit, used: true}
-						l.table.ring.PushBack(b)
+						l.table.ring = append(l.table.ring, b)
 						l.table.buckets[ask.Key] = b
 						c.keys.Add(1)
 					} else {
@@ -249,9 +250,20 @@ func run(c *core) {
 								}
 								j = w.job.(*job)
 								answer = &j.answers[w.at]
-								if h.left >= f.cost {
+								if h.left >= f.cost { // as grantFrom, whose call would cost as much as all else here
 									h.left -= f.cost
-									grantFrom(h, f.cost, &answer.Outcome, now)
+									answer.Verdict = Granted
+									answer.Remaining = (h.left + h.room) / f.cost
+									answer.Reset = time.Duration(h.ends - now)
+									if h.ends < now {
+										answer.Reset = 0
+									}
+									answer.lease = h
+									answer.cost = f.cost
+									if h.next != 0 {
+										answer.instant = h.next
+										h.next += f.cost
+									}
 								} else {
 									refuseLocked(b, f.cost, &answer.Outcome, now)
 								}
@@ -307,7 +319,11 @@ func run(c *core) {
 				} else {
 					settle(c, j, now)
 				}
-				c.settled = c.settled[1:]
+				if len(c.settled) == 1 {
+					c.settled = c.settled[:0] // its room is used again
+				} else {
+					c.settled = c.settled[1:]
+				}
 				continue
 			}
 			b = c.launches[0].(*bucket)
@@ -322,6 +338,7 @@ func run(c *core) {
 			if len(b.queue) > 0 {
 				// For the first in the queue and all who want the same.
 				others = nil
+				f.waiters = b.queue[:0]
 				for _, w = range b.queue {
 					if w.released {
 						continue
@@ -386,7 +403,11 @@ func run(c *core) {
 				b.flight = nil
 				next(c, b, now)
 			}
-			c.launches = c.launches[1:]
+			if len(c.launches) == 1 {
+				c.launches = c.launches[:0]
+			} else {
+				c.launches = c.launches[1:]
+			}
 		}
 		if c.restless && !c.ticking && !(c.closing && c.pending == 0) {
 			c.ticking = true

@@ -38,7 +38,7 @@ func hear(replies <-chan interface{}, inbox chan<- interface{}) {
 		returned      int64
 		before, gone  int64 // granted and returned in the window before
 		told, earlier int64 // granted as ask knows it, in the same windows
-		room          int64
+		used, room    int64
 	)
 	for {
 		message, ok = <-replies
@@ -47,7 +47,7 @@ func hear(replies <-chan interface{}, inbox chan<- interface{}) {
 		}
 		if call, ok = message.(*redis.Call); ok && call.Err == nil {
 			if f, ok = call.Tag.(*flight); ok {
-				numbers = nil
+				numbers = numbers[:0]
 				ok = json.Unmarshal([]byte(call.Line), &numbers) == nil && len(numbers) >= window.Fixed && (len(numbers) > window.Fixed) == f.exact
 				if !ok {
 					call.Err = errReply
@@ -79,13 +79,19 @@ func hear(replies <-chan interface{}, inbox chan<- interface{}) {
 						}
 					}
 					if ok {
-						f.grant = window.Grant{Need: need, Extra: extra, Now: now, Counts: window.Counts{
-							Generation: generation, Index: index, Granted: granted, Returned: returned, PreviousGranted: before, PreviousReturned: gone,
-							Told: call.Line,
-						}}
+						f.grant.Need = need
+						f.grant.Extra = extra
+						f.grant.Now = now
+						f.grant.Counts.Generation = generation
+						f.grant.Counts.Index = index
+						f.grant.Counts.Granted = granted
+						f.grant.Counts.Returned = returned
+						f.grant.Counts.PreviousGranted = before
+						f.grant.Counts.PreviousReturned = gone
+						f.grant.Counts.Told = call.Line
 						if f.exact {
 							f.grant.Counts.History = numbers[window.Fixed]
-							f.grant.Counts.Instants = numbers[window.Fixed+1:]
+							f.grant.Counts.Instants = append([]int64(nil), numbers[window.Fixed+1:]...)
 							for i = range f.grant.Counts.Instants {
 								f.grant.Counts.Instants[i] += (index - 1) * f.ask.Window
 							}
@@ -95,7 +101,11 @@ func hear(replies <-chan interface{}, inbox chan<- interface{}) {
 								f.room = 0
 							}
 						} else {
-							room = f.limit - window.Used(f.grant.Counts, f.ask.Window, f.limit, now) + need + extra
+							used = granted - returned
+							if before > gone { // seldom of newcomers, and a call takes as long as all else here
+								used += window.Weight(before-gone, f.ask.Window, f.limit, now-index*f.ask.Window)
+							}
+							room = f.limit - used + need + extra
 							f.room = room - need - extra
 							if f.room < 0 {
 								f.room = 0

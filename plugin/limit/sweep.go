@@ -143,7 +143,7 @@ func report(c *core, now int64) {
 func restore(c *core) {
 	c.recalled = 0
 	c.restoring = c.limits.Front()
-	c.restored = nil
+	c.restored = 0
 	c.restless = true
 }
 
@@ -151,19 +151,16 @@ func restore(c *core) {
 func restoreSome(c *core, now int64) {
 	for n := 0; n < looksPerTick && c.restoring != nil; n++ {
 		l := c.restoring.Value.(*Limiter)
-		if c.restored == nil {
-			c.restored = l.table.ring.Front()
-		} else {
-			c.restored = c.restored.Next()
-		}
-		if c.restored == nil {
+		if c.restored == len(l.table.ring) {
+			c.restored = 0
 			c.restoring = c.restoring.Next()
 			if c.restoring == nil {
 				c.log("warn", "Redis did not know this gateway any more: telling it the counts of "+strconv.Itoa(c.recalled)+" keys")
 			}
 			continue
 		}
-		b := c.restored.Value.(*bucket)
+		b := l.table.ring[c.restored].(*bucket)
+		c.restored++
 		if b.ledger.counting(c.redisNow(now), l.window) {
 			oweReport(c, b)
 			c.recalled++
@@ -177,10 +174,10 @@ func dismiss(c *core, l *Limiter) {
 		if e.Value.(*Limiter) == l {
 			if c.restoring == e {
 				c.restoring = e.Next()
-				c.restored = nil
+				c.restored = 0
 			}
 			c.limits.Remove(e)
-			c.keys.Add(-int64(l.table.ring.Len()))
+			c.keys.Add(-int64(len(l.table.ring)))
 			return
 		}
 	}

@@ -1,9 +1,6 @@
 package limit
 
-import (
-	"container/list"
-	"hash/maphash"
-)
+import "hash/maphash"
 
 // The table of a limit's buckets never grows beyond its capacity (I6).
 //
@@ -25,8 +22,8 @@ const (
 type table struct {
 	buckets  map[string]interface{} // *bucket, by key
 	capacity int
-	ring     list.List              // every bucket in the table, in order of arrival
-	hand     *list.Element          // where it stopped last; nil before the first round
+	ring     []interface{}          // *bucket: every one in the table, in order of arrival
+	hand     int                    // where in it to look next
 	overflow map[uint64]interface{} // *bucket, by hash
 	seed     maphash.Seed
 }
@@ -48,11 +45,11 @@ func find(c *core, ask *Ask) *bucket {
 	if b, ok := t.buckets[ask.Key]; ok {
 		return b.(*bucket)
 	}
-	if t.ring.Len() >= t.capacity {
+	if len(t.ring) >= t.capacity {
 		return makeRoom(c, l, ask, 0)
 	}
 	b := &bucket{limiter: l, name: ask.Key, limit: ask.Limit}
-	t.ring.PushBack(b)
+	t.ring = append(t.ring, b)
 	t.buckets[ask.Key] = b
 	c.keys.Add(1)
 	return b
@@ -63,13 +60,12 @@ func makeRoom(c *core, l *Limiter, ask *Ask, now int64) *bucket {
 	t := &l.table
 	healthy := c.healthy()
 	b := &bucket{limiter: l, name: ask.Key, limit: ask.Limit}
-	for i := 0; i < probes; i++ {
-		if t.hand = t.next(); t.hand == nil {
-			break
-		}
-		if old := t.hand.Value.(*bucket); leave(c, old, healthy, now) {
+	for i := 0; i < probes && len(t.ring) > 0; i++ {
+		at := t.hand % len(t.ring)
+		t.hand = at + 1
+		if old := t.ring[at].(*bucket); leave(c, old, healthy, now) {
 			delete(t.buckets, old.name)
-			t.hand.Value = b
+			t.ring[at] = b
 			t.buckets[ask.Key] = b
 			return b
 		}
@@ -93,14 +89,6 @@ func shareRoom(b *bucket) *bucket {
 	shared := &bucket{limiter: b.limiter, name: b.name, limit: b.limit, shared: true}
 	t.overflow[i] = shared
 	return shared
-}
-
-// next is where the hand goes next, round and round.
-func (t *table) next() *list.Element {
-	if t.hand != nil && t.hand.Next() != nil {
-		return t.hand.Next()
-	}
-	return t.ring.Front()
 }
 
 // leave takes the bucket out of the table if nothing is lost by it.

@@ -335,17 +335,18 @@ func Used(c Counts, window, limit, now int64) int64 {
 	if c.History != 0 {
 		return usedLog(c.Instants, window, now)
 	}
-	permits, previous := limit, c.PreviousGranted-c.PreviousReturned
+	return c.Granted - c.Returned + Weight(c.PreviousGranted-c.PreviousReturned, window, limit, now-c.Index*window)
+}
+
+// Weight is what so many permits of the previous window still weigh against limit,
+// elapsed microseconds into the one that runs, rounded up.
+func Weight(previous, window, limit, elapsed int64) int64 {
 	if previous == 0 {
-		return c.Granted - c.Returned
+		return 0
 	}
-	if previous > permits {
-		permits = previous
-	}
-	unit := Unit(permits, window)
+	unit := Unit(largest(limit, previous), window)
 	units := (window + unit - 1) / unit
-	elapsed := (now - c.Index*window) / unit
-	return c.Granted - c.Returned + (previous*(units-elapsed)+units-1)/units
+	return (previous*(units-elapsed/unit) + units - 1) / units
 }
 
 // Room is the number of permits the rule has left under limit at the given
