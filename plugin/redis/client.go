@@ -3,9 +3,9 @@
 //
 // What happens to a call, in order:
 //
-//   - Send puts it into the channel of a connection: of the only node's, as a
-//     rule, else of the node that owns the key (topology.go: one server, the
-//     master that Sentinel names, or a Cluster's slot map). If there is none to
+//   - Serve puts it into the channel of a connection: of the only node's, as a
+//     rule, else Send finds the node that owns the key (topology.go: one server,
+//     the master that Sentinel names, or a Cluster's slot map). If there is none to
 //     use, or its breaker is open (breaker.go), Send says so: requests never dial
 //     and never wait for a connection.
 //   - The connection's writer (writer.go) encodes all that has gathered and puts
@@ -116,21 +116,8 @@ func newClient(config Config) *Client {
 // Send hands a call over and never waits. It reports false, and the call has
 // ended with ErrAway without a word to To, if nothing of it was written and
 // nothing will be: there is no usable connection, its breaker is open, or too many
-// calls wait for it. (It is a function, and short, for the interpreter's sake.)
+// calls wait for it.
 func Send(c *Client, call *Call) bool {
-	c.mu.Lock()
-	if len(c.direct) < cap(c.direct) {
-		c.calls++
-		c.direct <- call
-		c.mu.Unlock()
-		return true
-	}
-	c.mu.Unlock()
-	return c.route(call)
-}
-
-// route is Send where there is a choice, or nobody.
-func (c *Client) route(call *Call) bool {
 	r := c.routes.Load().(*routes)
 	sent := false
 	if owner := r.owner(call.Key); owner != nobody && !r.nodes[owner].breaker.open.Load() {
