@@ -12,6 +12,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/sluice-gateway/sluice/authsvc/keys"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
@@ -38,7 +40,7 @@ func beginAction(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-func (s *Service) actor(c echo.Context, presented *secret) {
+func (s *Service) actor(c echo.Context, presented *keys.Secret) {
 	if a, ok := c.Get(actionKey).(*action); ok {
 		a.actor = "admin"
 		if presented == s.issuing {
@@ -59,10 +61,10 @@ func outcome(c echo.Context, text string) {
 	}
 }
 
-func (a *action) attributes(c echo.Context, no *refusal) []slog.Attr {
+func (a *action) attributes(c echo.Context, no *refusal.Refusal) []slog.Attr {
 	result := "done"
 	switch {
-	case no != nil && no.status >= http.StatusInternalServerError:
+	case no != nil && no.Status >= http.StatusInternalServerError:
 		result = "failed"
 	case no != nil:
 		result = "refused"
@@ -83,7 +85,7 @@ var credentialForm = regexp.MustCompile(`^[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}
 
 // loggable is what an operator named, unless he gave a credential in its place.
 func (s *Service) loggable(text string) string {
-	if credentialForm.MatchString(text) || len(text) > token.MaxHeaderText || s.admin.matches(text) || s.issuing.matches(text) {
+	if credentialForm.MatchString(text) || len(text) > token.MaxHeaderText || s.admin.Matches(text) || s.issuing.Matches(text) {
 		return digest(text)
 	}
 	return text
@@ -109,7 +111,7 @@ func digest(text string) string {
 // nameToken names what a credential stands for: its session, its id, or
 // nothing but what was expected.
 func (s *Service) nameToken(presented, expected string) string {
-	if session, ours := s.sessions.session(presented); ours {
+	if session, ours := s.sessions.Session(presented); ours {
 		return "session " + session
 	}
 	if expected == "token" && credentialForm.MatchString(presented) {

@@ -8,6 +8,9 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/sluice-gateway/sluice/authsvc/identity"
+	"github.com/sluice-gateway/sluice/authsvc/keys"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
@@ -41,30 +44,30 @@ func (s *Service) adminRoutes() http.Handler {
 }
 
 // guard lets a request pass that bears one of the secrets.
-func (s *Service) guard(accepted ...*secret) echo.MiddlewareFunc {
+func (s *Service) guard(accepted ...*keys.Secret) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			values := c.Request().Header.Values("Authorization")
 			if len(values) > 1 {
-				return invalidRequest("There is more than one Authorization header.", nil)
+				return refusal.InvalidRequest("There is more than one Authorization header.", nil)
 			}
 			if len(values) == 0 {
-				return noCredential
+				return refusal.NoCredential
 			}
 			scheme, presented, _ := strings.Cut(values[0], " ")
 			for _, secret := range accepted {
-				if strings.EqualFold(scheme, "Bearer") && secret.matches(presented) {
+				if strings.EqualFold(scheme, "Bearer") && secret.Matches(presented) {
 					c.Set(issuingKey, secret == s.issuing)
 					s.actor(c, secret)
 					c.Request().Body = http.MaxBytesReader(c.Response(), c.Request().Body, maxBody)
 					return next(c)
 				}
 			}
-			if strings.EqualFold(scheme, "Bearer") && s.issuing.matches(presented) {
+			if strings.EqualFold(scheme, "Bearer") && s.issuing.Matches(presented) {
 				s.actor(c, s.issuing)
-				return &refusal{status: http.StatusForbidden, code: "insufficient_scope", challenge: true, detail: "This needs the admin token."}
+				return &refusal.Refusal{Status: http.StatusForbidden, Code: "insufficient_scope", Challenge: true, Detail: "This needs the admin token."}
 			}
-			return invalidToken("The admin token is not valid.", nil)
+			return refusal.InvalidToken("The admin token is not valid.", nil)
 		}
 	}
 }
@@ -91,18 +94,18 @@ func (s *Service) postUserRevoke(c echo.Context) error {
 	}
 	s.target(c, "user "+s.loggable(user))
 	if credentialForm.MatchString(user) {
-		return invalidRequest("The user's id looks like a token; one token is revoked by POST /v1/tokens/revoke (authsvc token revoke).", nil)
+		return refusal.InvalidRequest("The user's id looks like a token; one token is revoked by POST /v1/tokens/revoke (authsvc token revoke).", nil)
 	}
-	if err := token.CheckHeaderText(user); err != nil || user == "" || len(user) > maxUser {
-		return invalidRequest("The user's id is not one.", err)
+	if err := token.CheckHeaderText(user); err != nil || user == "" || len(user) > identity.MaxUser {
+		return refusal.InvalidRequest("The user's id is not one.", err)
 	}
-	prefixes := s.verifier.prefixes()
-	if s.verifier.owner(user) == nil {
+	prefixes := s.judge.Prefixes()
+	if s.judge.Owner(user) == nil {
 		detail := fmt.Sprintf("No issuer has users of this name; prefixes: %s.", strings.Join(prefixes, ", "))
-		if len(s.verifier.issuers) == 0 {
+		if len(s.judge.Issuers()) == 0 {
 			detail = "No issuer is configured and own.keyDir is empty: no token of anybody's is accepted."
 		}
-		return &refusal{status: http.StatusNotFound, detail: detail}
+		return &refusal.Refusal{Status: http.StatusNotFound, Detail: detail}
 	}
 	before, err := s.store.RevokeUser(c.Request().Context(), user)
 	if err != nil {
@@ -128,7 +131,7 @@ func (s *Service) postUserRevoke(c echo.Context) error {
 // postKeysRotate is POST /v1/keys/rotate.
 func (s *Service) postKeysRotate(c echo.Context) error {
 	s.target(c, "keys")
-	if err := s.keyDir.rotate(time.Now()); err != nil {
+	if err := s.keyDir.Rotate(time.Now()); err != nil {
 		return err
 	}
 	type schedule struct {
@@ -138,8 +141,8 @@ func (s *Service) postKeysRotate(c echo.Context) error {
 		Retires   time.Time `json:"retires,omitzero"`
 	}
 	var keys []schedule
-	for _, key := range s.keyDir.living() {
-		keys = append(keys, schedule{key.KeyID, key.Algorithm, key.activates, key.retires})
+	for _, key := range s.keyDir.Living() {
+		keys = append(keys, schedule{key.KeyID, key.Algorithm, key.Activates, key.Retires})
 	}
 	return c.JSON(http.StatusOK, map[string]any{"keys": keys})
 }

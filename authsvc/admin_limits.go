@@ -12,6 +12,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 )
 
@@ -49,7 +50,7 @@ func (s *Service) deleteLimit(c echo.Context) error {
 	}
 	if used == 0 {
 		outcome(c, "nothing was counted")
-		return &refusal{status: http.StatusNotFound, detail: s.nothingCounted(key)}
+		return &refusal.Refusal{Status: http.StatusNotFound, Detail: s.nothingCounted(key)}
 	}
 	return c.NoContent(http.StatusNoContent)
 }
@@ -58,7 +59,7 @@ func (s *Service) deleteLimit(c echo.Context) error {
 // a secret (of a limit by header), and refusals are logged.
 func (s *Service) nothingCounted(key string) string {
 	text := "Nothing was counted for this key."
-	if prefixes := s.verifier.prefixes(); strings.HasPrefix(key, "user:") && len(prefixes) > 0 {
+	if prefixes := s.judge.Prefixes(); strings.HasPrefix(key, "user:") && len(prefixes) > 0 {
 		text += fmt.Sprintf(" Users are called as services see them; prefixes: %s.", strings.Join(prefixes, ", "))
 	}
 	return text
@@ -66,7 +67,7 @@ func (s *Service) nothingCounted(key string) string {
 
 func refuseKey(err error) error {
 	if errors.Is(err, store.ErrBadKey) {
-		return invalidRequest("key: "+err.Error()+".", nil)
+		return refusal.InvalidRequest("key: "+err.Error()+".", nil)
 	}
 	return err
 }
@@ -100,7 +101,7 @@ func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
 		if len(gateways) == 0 {
 			detail = fmt.Sprintf("No gateway is alive in redis below redis.keyPrefix %q; limits are known by the gateways' heartbeats.", s.Config.Redis.KeyPrefix)
 		}
-		return nil, "", &refusal{status: http.StatusNotFound, detail: detail}
+		return nil, "", &refusal.Refusal{Status: http.StatusNotFound, Detail: detail}
 	}
 	return limits, key, nil
 }
@@ -130,7 +131,7 @@ func pathParam(c echo.Context, name string) (string, error) {
 	}
 	text, err := url.PathUnescape(value)
 	if err != nil {
-		return "", invalidRequest("The path is not percent-encoded well.", err)
+		return "", refusal.InvalidRequest("The path is not percent-encoded well.", err)
 	}
 	return text, nil
 }

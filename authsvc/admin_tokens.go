@@ -10,7 +10,9 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/sluice-gateway/sluice/authsvc/store"
+	"github.com/sluice-gateway/sluice/authsvc/identity"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
+	"github.com/sluice-gateway/sluice/authsvc/session"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
@@ -33,19 +35,19 @@ func (s *Service) postTokens(c echo.Context) error {
 		var err error
 		ttl, err = time.ParseDuration(request.TTL)
 		if err != nil || ttl < time.Second || ttl > s.Config.Tokens.MaxLifetime {
-			return invalidRequest(fmt.Sprintf("ttl: write a duration from 1s to %s.", s.Config.Tokens.MaxLifetime), err)
+			return refusal.InvalidRequest(fmt.Sprintf("ttl: write a duration from 1s to %s.", s.Config.Tokens.MaxLifetime), err)
 		}
 	}
 	fromIssuer, _ := c.Get(issuingKey).(bool)
 	for claim := range request.Claims {
 		if token.ReservedClaim(claim) {
-			return invalidRequest(fmt.Sprintf("claims: %q is set by authsvc itself.", claim), nil)
+			return refusal.InvalidRequest(fmt.Sprintf("claims: %q is set by authsvc itself.", claim), nil)
 		}
 		if fromIssuer && !slices.Contains(s.Config.Tokens.IssuerClaims, claim) {
-			return invalidRequest(fmt.Sprintf("claims: %q is not among tokens.issuerClaims.", claim), nil)
+			return refusal.InvalidRequest(fmt.Sprintf("claims: %q is not among tokens.issuerClaims.", claim), nil)
 		}
 	}
-	answer, err := s.issue(c.Request().Context(), request.UserID, request.Claims, ttl)
+	answer, err := s.sessions.Issue(c.Request().Context(), request.UserID, request.Claims, ttl)
 	if err != nil {
 		return err
 	}
@@ -53,19 +55,19 @@ func (s *Service) postTokens(c echo.Context) error {
 }
 
 func (s *Service) checkUser(user string) error {
-	if user == "" || len(s.Config.Own.UserPrefix+user) > maxUser {
-		return invalidRequest(fmt.Sprintf("user_id: write 1 to %d bytes.", maxUser), nil)
+	if user == "" || len(s.Config.Own.UserPrefix+user) > identity.MaxUser {
+		return refusal.InvalidRequest(fmt.Sprintf("user_id: write 1 to %d bytes.", identity.MaxUser), nil)
 	}
 	if err := token.CheckHeaderText(user); err != nil {
-		return invalidRequest("user_id: "+err.Error()+".", nil)
+		return refusal.InvalidRequest("user_id: "+err.Error()+".", nil)
 	}
-	if owner := s.verifier.owner(s.Config.Own.UserPrefix + user); owner != nil && !owner.own {
-		return invalidRequest(fmt.Sprintf("user_id: users called \"%s...\" are those of issuer %q; a token of ours for one is refused everywhere.", owner.userPrefix, owner.name), nil)
+	if owner := s.judge.Owner(s.Config.Own.UserPrefix + user); owner != nil && !owner.Own {
+		return refusal.InvalidRequest(fmt.Sprintf("user_id: users called \"%s...\" are those of issuer %q; a token of ours for one is refused everywhere.", owner.UserPrefix, owner.Name), nil)
 	}
 	return nil
 }
 
-func sendPair(c echo.Context, answer *pair) error {
+func sendPair(c echo.Context, answer *session.Pair) error {
 	c.Response().Header().Set("Cache-Control", "no-store") // RFC 6749 section 5.1
 	return c.JSON(http.StatusOK, answer)
 }
@@ -78,13 +80,13 @@ func (s *Service) postRefresh(c echo.Context) error {
 		return err
 	}
 	if grant := fields["grant_type"]; grant != "" && grant != "refresh_token" {
-		return &refusal{status: http.StatusBadRequest, code: "unsupported_grant_type", detail: "Only refresh_token is supported."}
+		return &refusal.Refusal{Status: http.StatusBadRequest, Code: "unsupported_grant_type", Detail: "Only refresh_token is supported."}
 	}
 	if fields["refresh_token"] == "" {
-		return invalidRequest("refresh_token is missing.", nil)
+		return refusal.InvalidRequest("refresh_token is missing.", nil)
 	}
 	s.target(c, s.nameToken(fields["refresh_token"], "session"))
-	answer, err := s.refresh(c.Request().Context(), fields["refresh_token"])
+	answer, err := s.sessions.Refresh(c.Request().Context(), fields["refresh_token"])
 	if err != nil {
 		return err
 	}
@@ -111,21 +113,21 @@ func (s *Service) postRevoke(c echo.Context) error {
 	}
 	presented := fields["token"]
 	if presented == "" {
-		return invalidRequest("token is missing.", nil)
+		return refusal.InvalidRequest("token is missing.", nil)
 	}
 	s.target(c, s.nameToken(presented, "token"))
 	ctx := c.Request().Context()
-	if session, ours := s.sessions.session(presented); ours {
+	if session, ours := s.sessions.Session(presented); ours {
 		return s.revokeSession(c, session)
 	}
-	who, err := s.bearer(ctx, presented, time.Now())
+	who, err := s.judge.Bearer(ctx, presented, time.Now())
 	if errors.Is(err, token.ErrExpired) {
 		// The token is over, its session need not be.
-		if old, fault := s.verifier.expired(ctx, presented); fault == nil && old.issuer.own && old.session != "" {
-			return s.revokeSession(c, old.session)
+		if old, fault := s.judge.Expired(ctx, presented); fault == nil && old.Issuer.Own && old.Session != "" {
+			return s.revokeSession(c, old.Session)
 		}
 	}
-	if errors.Is(err, errKeysPending) {
+	if errors.Is(err, identity.ErrKeysPending) {
 		return err
 	}
 	if err != nil {
@@ -136,12 +138,12 @@ func (s *Service) postRevoke(c echo.Context) error {
 		outcome(c, "nothing revoked: "+err.Error())
 		return c.JSON(http.StatusOK, answer)
 	}
-	if err := s.store.RevokeToken(ctx, who.tokenID, who.expires.Add(s.Config.ClockLeeway)); err != nil {
+	if err := s.store.RevokeToken(ctx, who.TokenID, who.Expires.Add(s.Config.ClockLeeway)); err != nil {
 		return err
 	}
 	s.metrics.revoked.WithLabelValues("token").Inc()
-	if who.issuer.own && who.session != "" {
-		return s.revokeSession(c, who.session, "token")
+	if who.Issuer.Own && who.Session != "" {
+		return s.revokeSession(c, who.Session, "token")
 	}
 	return sendRevoked(c, "token")
 }
@@ -185,7 +187,7 @@ func (s *Service) postIntrospect(c echo.Context) error {
 		return err
 	}
 	if fields["token"] == "" {
-		return invalidRequest("token is missing.", nil)
+		return refusal.InvalidRequest("token is missing.", nil)
 	}
 	s.target(c, s.nameToken(fields["token"], "token"))
 	answer, err := s.introspect(c, fields["token"])
@@ -198,17 +200,9 @@ func (s *Service) postIntrospect(c echo.Context) error {
 
 func (s *Service) introspect(c echo.Context, presented string) (introspection, error) {
 	ctx, now := c.Request().Context(), time.Now()
-	if session, ours := s.sessions.session(presented); ours {
-		family, err := s.store.LoadFamily(ctx, session)
-		if errors.Is(err, store.ErrNoSession) {
-			return introspection{}, nil
-		}
-		active := err == nil && s.sessions.wrote(family) && family.Current == refreshSum(presented)
-		if !active {
-			return introspection{}, err
-		}
-		_, mark, err := s.store.Stamp(ctx, s.Config.Own.UserPrefix+family.User)
-		if err != nil || family.Issued.UnixMilli() <= mark {
+	if session, ours := s.sessions.Session(presented); ours {
+		family, active, err := s.sessions.Active(ctx, session, presented)
+		if err != nil || !active {
 			return introspection{}, err
 		}
 		return introspection{
@@ -216,26 +210,26 @@ func (s *Service) introspect(c echo.Context, presented string) (introspection, e
 			Username: s.Config.Own.UserPrefix + family.User, Issuer: s.Config.Own.Issuer, Issued: family.Issued.Unix(),
 		}, nil
 	}
-	who, err := s.bearer(ctx, presented, now)
+	who, err := s.judge.Bearer(ctx, presented, now)
 	if err == nil {
-		_, err = s.checkStatus(ctx, who)
+		_, err = s.judge.CheckStatus(ctx, who)
 	}
 	if err != nil {
-		if refuse(err).status == http.StatusUnauthorized {
+		if refusal.Of(err).Status == http.StatusUnauthorized {
 			err = nil
 		}
 		return introspection{}, err
 	}
 	answer := introspection{
-		Active: true, Scope: strings.Join(who.scopes, " "), TokenType: "Bearer", Username: who.user,
-		Subject: who.claims.Subject, Issuer: who.claims.Issuer, Audience: who.claims.Audiences,
-		ID: who.claims.ID, Session: who.session, Expires: who.expires.Unix(), TokenID: who.tokenID,
+		Active: true, Scope: strings.Join(who.Scopes, " "), TokenType: "Bearer", Username: who.User,
+		Subject: who.Claims.Subject, Issuer: who.Claims.Issuer, Audience: who.Claims.Audiences,
+		ID: who.Claims.ID, Session: who.Session, Expires: who.Expires.Unix(), TokenID: who.TokenID,
 	}
-	if !who.issued.IsZero() {
-		answer.Issued = who.issued.Unix()
+	if !who.Issued.IsZero() {
+		answer.Issued = who.Issued.Unix()
 	}
-	if !who.claims.NotBefore.IsZero() {
-		answer.NotBefore = who.claims.NotBefore.Unix()
+	if !who.Claims.NotBefore.IsZero() {
+		answer.NotBefore = who.Claims.NotBefore.Unix()
 	}
 	return answer, nil
 }

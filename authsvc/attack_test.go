@@ -2,7 +2,9 @@ package authsvc
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"net"
@@ -14,19 +16,21 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/authsvc/internal/forge"
+	"github.com/sluice-gateway/sluice/authsvc/internal/issuertest"
+	"github.com/sluice-gateway/sluice/authsvc/keys"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // victim is what forge attacks: the issuer's tokens, as the federation wants
 // them.
-func (f *federation) victim(i *foreign, bait string) forge.Victim {
+func (f *federation) victim(i *issuertest.Issuer, bait string) forge.Victim {
 	v := forge.Victim{
-		Algorithm: i.signer.Algorithm, KeyID: i.signer.KeyID, Private: i.signer.Private(), Bait: bait,
+		Algorithm: i.Signer.Algorithm, KeyID: i.Signer.KeyID, Private: i.Signer.Private(), Bait: bait,
 		Named:  i != f.secret && i != f.byPEM, // their keys have no name: any kid will do
-		Claims: map[string]any{"iss": "https://" + i.name + ".example", "aud": "api", "sub": "42", "iat": time.Now().Unix()},
+		Claims: map[string]any{"iss": "https://" + i.Name + ".example", "aud": "api", "sub": "42", "iat": time.Now().Unix()},
 	}
-	if jwk, public, _ := i.signer.PublicJWK(); public {
+	if jwk, public, _ := i.Signer.PublicJWK(); public {
 		v.JWK = string(jwk)
 	}
 	return v
@@ -70,7 +74,7 @@ func TestAttacksOverHTTP(t *testing.T) {
 				admitted[attack.Class]++
 				fallthrough
 			default:
-				t.Errorf("%s, %s: %d for %.200q", issuer.name, attack.Class, status, attack.Compact)
+				t.Errorf("%s, %s: %d for %.200q", issuer.Name, attack.Class, status, attack.Compact)
 			}
 		}
 		f.wantStatus(good, 200)
@@ -107,11 +111,11 @@ func TestUnfitClaimsAreNotHandedOn(t *testing.T) {
 			a := f.wantStatus(unfit.Compact, 200)
 			for claim, header := range headers {
 				if got := a.header.Values(header); (claim == unfit.Class) != (len(got) == 0) || len(got) > 1 {
-					t.Errorf("%s, claim %s: %s %q", issuer.name, unfit.Class, header, got)
+					t.Errorf("%s, claim %s: %s %q", issuer.Name, unfit.Class, header, got)
 				}
 			}
-			if got := a.header.Get("X-User-Id"); got != issuer.name+":42" {
-				t.Errorf("%s, claim %s: user %q", issuer.name, unfit.Class, got)
+			if got := a.header.Get("X-User-Id"); got != issuer.Name+":42" {
+				t.Errorf("%s, claim %s: user %q", issuer.Name, unfit.Class, got)
 			}
 		}
 	}
@@ -203,16 +207,17 @@ func TestPoisonedRedisAdmitsNobody(t *testing.T) {
 			"no signature":         good[:end],
 			"zeros":                good[:end] + strings.Repeat("A", len(good)-end),
 			"edited":               good[:len(good)-4] + "AAA" + good[len(good)-1:],
-			"other claims":         good[:strings.IndexByte(good, '.')+1] + base64.RawURLEncoding.EncodeToString([]byte(issuer.claims(claims))) + good[end-1:],
-			"another's altogether": newForeign(t, issuer.name, issuer.signer.Algorithm).token(nil),
+			"other claims":         good[:strings.IndexByte(good, '.')+1] + base64.RawURLEncoding.EncodeToString([]byte(issuer.Claims(claims))) + good[end-1:],
+			"another's altogether": issuertest.New(t, issuer.Name, issuer.Signer.Algorithm).Token(nil),
 		} {
-			id, sum := nameOf(forged)
+			id, whole := token.ID(forged), sha256.Sum256([]byte(forged))
+			sum := hex.EncodeToString(whole[:])
 			for _, value := range []string{"active " + sum, "active", `{"h":"` + sum + `","user":"admin"}`, "1", ""} {
 				if err := client.Set(context.Background(), "sluice:tok:"+id, value, time.Minute).Err(); err != nil {
 					t.Fatal(err)
 				}
 				if a := f.ask(forged); a.status != 401 {
-					t.Errorf("%s, %s, %q in Redis: %d as %q", issuer.name, name, value, a.status, a.header.Get("X-User-ID"))
+					t.Errorf("%s, %s, %q in Redis: %d as %q", issuer.Name, name, value, a.status, a.header.Get("X-User-ID"))
 				}
 			}
 			if id == token.ID(good) { // the good one's name is what was written under
@@ -222,8 +227,8 @@ func TestPoisonedRedisAdmitsNobody(t *testing.T) {
 			}
 		}
 		a := f.wantStatus(good, 200)
-		if got := a.header.Get("X-User-ID"); got != issuer.name+":42" {
-			t.Errorf("%s: the good token is %q", issuer.name, got)
+		if got := a.header.Get("X-User-ID"); got != issuer.Name+":42" {
+			t.Errorf("%s: the good token is %q", issuer.Name, got)
 		}
 	}
 }
@@ -232,11 +237,11 @@ func TestPoisonedRedisAdmitsNobody(t *testing.T) {
 // and cause one fetch from the issuer altogether (RULES 45).
 func TestUnknownKidFloodOverHTTP(t *testing.T) {
 	f := newFederation(t)
-	f.wantStatus(f.byURL.token(nil), 200)
-	before := f.jwks.requests.Load()
+	f.wantStatus(f.byURL.Token(nil), 200)
+	before := f.jwks.Requests.Load()
 	var flood []forge.Attack
 	for i := range 500 {
-		flood = append(flood, forge.Attack{Compact: f.byURL.raw(fmt.Sprintf(`{"alg":"ES256","kid":"unknown-%d"}`, i), f.byURL.claims(nil))})
+		flood = append(flood, forge.Attack{Compact: f.byURL.Raw(fmt.Sprintf(`{"alg":"ES256","kid":"unknown-%d"}`, i), f.byURL.Claims(nil))})
 	}
 	started := time.Now()
 	for i, status := range f.askAll(flood) {
@@ -244,10 +249,10 @@ func TestUnknownKidFloodOverHTTP(t *testing.T) {
 			t.Errorf("token %d: %d", i, status)
 		}
 	}
-	// Each jwksUnknownKid one token may ask.
-	allowed := int64(1 + time.Since(started)/jwksUnknownKid)
-	if got := f.jwks.requests.Load() - before; got < 1 || got > allowed {
+	// Each keys.RefreshEvery one token may ask.
+	allowed := int64(1 + time.Since(started)/keys.RefreshEvery)
+	if got := f.jwks.Requests.Load() - before; got < 1 || got > allowed {
 		t.Errorf("%d fetches for 500 unknown kids, allowed are %d", got, allowed)
 	}
-	f.wantStatus(f.byURL.token(nil), 200)
+	f.wantStatus(f.byURL.Token(nil), 200)
 }

@@ -4,9 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
 
 func TestAuthAnswersWhoTheBearerIs(t *testing.T) {
@@ -31,27 +30,6 @@ func TestAuthAnswersWhoTheBearerIs(t *testing.T) {
 	}
 	if got := a.header.Get("Cache-Control"); got != "private, max-age=60, stale-if-error=300" {
 		t.Errorf("Cache-Control: %q", got)
-	}
-}
-
-// RULES 7: freshness and staleness together never outlive the token.
-func TestCacheControl(t *testing.T) {
-	c := config.Cache{MaxAge: time.Minute, StaleIfError: 5 * time.Minute}
-	for _, test := range []struct {
-		left time.Duration
-		want string
-	}{
-		{time.Hour, "private, max-age=60, stale-if-error=300"},
-		{60 * time.Second, "private, max-age=60, stale-if-error=0"},
-		{90*time.Second + 900*time.Millisecond, "private, max-age=60, stale-if-error=30"},
-		{1500 * time.Millisecond, "private, max-age=1, stale-if-error=0"},
-		{999 * time.Millisecond, "no-store"},
-		{0, "no-store"},
-		{-3 * time.Second, "no-store"}, // within the leeway
-	} {
-		if got := cacheControl(test.left, c); got != test.want {
-			t.Errorf("%s: %q, want %q", test.left, got, test.want)
-		}
 	}
 }
 
@@ -106,7 +84,7 @@ func TestAuthRefusals(t *testing.T) {
 			if a.header.Get("Cache-Control") != "no-store" {
 				t.Errorf("Cache-Control: %q", a.header.Get("Cache-Control"))
 			}
-			var p problem
+			var p refusal.Problem
 			if a.json(t, &p); p.Status != test.status || p.Type != "about:blank" || p.RequestID == "" {
 				t.Errorf("problem: %+v", p)
 			}

@@ -1,7 +1,6 @@
 package authsvc
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,27 +9,17 @@ import (
 	"net/url"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/sluice-gateway/sluice/authsvc/internal/strictjson"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
 
 // readJSON reads a body that must be one JSON object of known members.
 func readJSON(c echo.Context, into any) error {
 	if kind, _, _ := mime.ParseMediaType(c.Request().Header.Get("Content-Type")); kind != "application/json" {
-		return &refusal{status: http.StatusUnsupportedMediaType, detail: "Send application/json."}
+		return &refusal.Refusal{Status: http.StatusUnsupportedMediaType, Detail: "Send application/json."}
 	}
-	return refuseBody(decodeJSON(c.Request().Body, into))
-}
-
-func decodeJSON(r io.Reader, into any) error {
-	decoder := json.NewDecoder(r)
-	decoder.DisallowUnknownFields()
-	decoder.UseNumber()
-	if err := decoder.Decode(into); err != nil {
-		return err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("data after the JSON object")
-	}
-	return nil
+	return refuseBody(strictjson.Decode(c.Request().Body, into))
 }
 
 func refuseBody(err error) error {
@@ -39,9 +28,9 @@ func refuseBody(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &tooLarge):
-		return &refusal{status: http.StatusRequestEntityTooLarge, detail: "The body is too large.", cause: err}
+		return &refusal.Refusal{Status: http.StatusRequestEntityTooLarge, Detail: "The body is too large.", Cause: err}
 	}
-	return invalidRequest("The body is not the JSON object or form that this takes.", err)
+	return refusal.InvalidRequest("The body is not the JSON object or form that this takes.", err)
 }
 
 // readFields reads text members of a JSON object, or of a form as the OAuth
@@ -64,7 +53,7 @@ func readFields(c echo.Context) (map[string]string, error) {
 		}
 		for name, values := range form {
 			if len(values) != 1 {
-				return nil, invalidRequest(fmt.Sprintf("%q is there more than once.", name), nil)
+				return nil, refusal.InvalidRequest(fmt.Sprintf("%q is there more than once.", name), nil)
 			}
 			fields[name] = values[0]
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/session"
 )
 
 // authsvcCommand runs the command and returns what it printed.
@@ -40,7 +41,7 @@ func TestOperatorCommands(t *testing.T) {
 		}
 		return out
 	}
-	var p pair
+	var p session.Pair
 	issued := command("", "token", "issue", "--claims.plan=pro", "u 1", "--ttl", "10m", "--output=json")
 	if err := json.Unmarshal([]byte(issued), &p); err != nil || p.ExpiresIn != 600 {
 		t.Fatalf("%s: %v", issued, err)

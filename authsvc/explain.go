@@ -14,6 +14,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/sluice-gateway/sluice/authsvc/identity"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
@@ -33,10 +35,6 @@ type explanation struct {
 	Limits   []store.Usage     `json:"limits,omitempty"`  // on the user, at this moment
 }
 
-func (e *explanation) add(check, expected, found string, ok bool) {
-	e.Checks = append(e.Checks, token.Finding{Check: check, Expected: expected, Found: found, OK: ok})
-}
-
 // postExplain is POST /v1/tokens/explain.
 func (s *Service) postExplain(c echo.Context) error {
 	fields, err := readFields(c)
@@ -45,11 +43,11 @@ func (s *Service) postExplain(c echo.Context) error {
 	}
 	presented := fields["token"]
 	if presented == "" {
-		return invalidRequest("token is missing.", nil)
+		return refusal.InvalidRequest("token is missing.", nil)
 	}
 	s.target(c, s.nameToken(presented, "token"))
 	explain := s.explainAccess
-	if _, ours := s.sessions.session(presented); ours {
+	if _, ours := s.sessions.Session(presented); ours {
 		explain = s.explainRefresh
 	}
 	answer, err := explain(c.Request().Context(), presented)
@@ -71,21 +69,22 @@ func (s *Service) postExplain(c echo.Context) error {
 func (s *Service) explainAccess(ctx context.Context, presented string) (*explanation, error) {
 	now := time.Now()
 	e := &explanation{Kind: "access token"}
-	who, certain, err := s.judge(ctx, presented, now)
-	if err != nil && refuse(err).status >= http.StatusInternalServerError && !errors.Is(err, errKeysPending) {
+	who, certain, err := s.judgeToken(ctx, presented, now)
+	if err != nil && refusal.Of(err).Status >= http.StatusInternalServerError && !errors.Is(err, identity.ErrKeysPending) {
 		return nil, err
 	}
 	e.Accepted = err == nil
 	if err != nil {
 		e.Reason = err.Error()
 	}
-	s.explainToken(ctx, e, presented, now)
+	found := s.judge.Explain(ctx, presented, now)
+	e.Checks, e.TokenID, e.Issuer, e.User = found.Checks, found.TokenID, found.Issuer, found.User
 	if err != nil {
 		return e, nil
 	}
-	e.User, e.TokenID, e.Issuer = who.user, who.tokenID, who.issuer.name
+	e.User, e.TokenID, e.Issuer = who.User, who.TokenID, who.Issuer.Name
 	h := make(http.Header)
-	s.answer(h, who, certain, now)
+	s.judge.Answer(h, who, certain, now)
 	e.Headers = make(map[string]string)
 	for name, values := range h {
 		e.Headers[name] = strings.Join(values, ", ")
@@ -94,138 +93,20 @@ func (s *Service) explainAccess(ctx context.Context, presented string) (*explana
 	return e, err
 }
 
-func (s *Service) judge(ctx context.Context, presented string, now time.Time) (who *identity, certain bool, err error) {
-	if strings.Trim(presented, tokenAlphabet) != "" {
+func (s *Service) judgeToken(ctx context.Context, presented string, now time.Time) (who *identity.Identity, certain bool, err error) {
+	if !identity.Compact(presented) {
 		return nil, false, fmt.Errorf("%w: characters that no token holds", token.ErrMalformed)
 	}
-	return s.authenticate(ctx, presented, now)
-}
-
-func (s *Service) explainToken(ctx context.Context, e *explanation, presented string, now time.Time) {
-	form := fmt.Sprintf("at most %d bytes, three segments of strict base64url, a header that asks for nothing special", s.Config.Tokens.MaxBytes)
-	c, err := token.ParseWithin(s.Config.Tokens.MaxBytes, presented)
-	if err != nil {
-		e.add("form", form, err.Error(), false)
-		return
-	}
-	e.TokenID = token.ID(presented)
-	e.add("form", form, fmt.Sprintf("%d bytes of that form", len(presented)), true)
-	claims, err := c.Unproven()
-	if err != nil {
-		e.add("claims", "a JSON object with exp", err.Error(), false)
-		return
-	}
-	var by *issuer
-	var known []string
-	for _, issuer := range s.verifier.issuers {
-		known = append(known, issuer.policy.Issuer)
-		if issuer.policy.Issuer == claims.Issuer {
-			by = issuer
-		}
-	}
-	if by == nil {
-		e.add("issuer", "iss "+strings.Join(known, " or "), "iss "+claims.Issuer, false)
-		return
-	}
-	e.Issuer = by.name
-	e.add("algorithm", "alg "+strings.Join(by.algorithms, ", "), "alg "+c.Algorithm, by.accepts(c.Algorithm))
-	s.explainSignature(e, c, by)
-	e.Checks = append(e.Checks, by.policy.Explain(claims, c.Type, now)...)
-	who, err := s.verifier.identify(by, claims)
-	if err != nil {
-		e.add("user", fmt.Sprintf("%s that names a user of issuer %s", by.userClaim, by.name), err.Error(), false)
-		return
-	}
-	e.User = who.user
-	e.add("user", fmt.Sprintf("%s that names a user of issuer %s", by.userClaim, by.name), who.user, true)
-	who.tokenID = e.TokenID
-	s.explainStatus(ctx, e, who)
-}
-
-func (s *Service) explainSignature(e *explanation, c *token.Compact, by *issuer) {
-	keys, ready := by.source.keys()
-	if !ready {
-		e.add("key", "a key of issuer "+by.name, "none of its keys has ever arrived", false)
-		return
-	}
-	var kids []string
-	for _, key := range keys.Restrict(by.algorithms).Keys() {
-		if key.ID != "" {
-			kids = append(kids, key.ID)
-		}
-	}
-	expected := "a key of issuer " + by.name
-	if len(kids) > 0 {
-		expected += ", kid " + strings.Join(kids, " or ")
-	}
-	candidates := keys.Restrict(by.algorithms).Candidates(c.Algorithm, c.KeyID)
-	found := "kid " + c.KeyID
-	if c.KeyID == "" {
-		found = "no kid"
-	}
-	e.add("key", expected, found, len(candidates) > 0)
-	if len(candidates) == 0 {
-		return
-	}
-	held := slices.ContainsFunc(candidates, func(key token.Key) bool { _, err := c.Verify(key); return err == nil })
-	found = "it is not; what follows is unproven"
-	if held {
-		found = "it is"
-	}
-	e.add("signature", "made with that key", found, held)
-}
-
-// explainStatus is what Redis and memory know.
-func (s *Service) explainStatus(ctx context.Context, e *explanation, who *identity) {
-	status, err := s.store.Status(ctx, s.question(who), false)
-	if err != nil {
-		e.add("status", "known to redis", err.Error(), s.Config.OnRedisFailure == "verify")
-	}
-	e.add("token", "not revoked", yes(!status.Revoked, "not revoked", "revoked"), !status.Revoked)
-	if who.issuer.own {
-		e.add("session", "not ended", yes(!status.SessionRevoked, "not ended", "ended"), !status.SessionRevoked)
-	}
-	if status.VoidBefore > 0 {
-		void := who.voidedBy(status.VoidBefore, s.Config.ClockLeeway)
-		e.add("revocation of the user", "iat after "+time.UnixMilli(status.VoidBefore).UTC().Format(time.RFC3339Nano), "iat "+who.issued.UTC().Format(time.RFC3339Nano), !void)
-	}
-	if s.Config.Sessions.Required {
-		e.add("presence", "in redis (sessions.required)", yes(status.Present, "there", "not there"), status.Present)
-	}
-}
-
-func yes(ok bool, good, bad string) string {
-	if ok {
-		return good
-	}
-	return bad
+	return s.judge.Authenticate(ctx, presented, now)
 }
 
 // explainRefresh is the same for a refresh token that authsvc has made.
 func (s *Service) explainRefresh(ctx context.Context, presented string) (*explanation, error) {
-	session, _ := s.sessions.session(presented)
-	e := &explanation{Kind: "refresh token"}
-	e.add("form", "made by this authsvc", "it was, in session "+session, true)
-	family, err := s.store.LoadFamily(ctx, session)
-	if err != nil && !errors.Is(err, store.ErrNoSession) {
+	found, err := s.sessions.Explain(ctx, presented)
+	if err != nil {
 		return nil, err
 	}
-	e.add("session", "alive in redis", yes(err == nil, "alive", "revoked, expired or forgotten"), err == nil)
-	if err == nil {
-		wrote := s.sessions.wrote(family)
-		e.add("entry", "written by authsvc", yes(wrote, "it was", "written by somebody else"), wrote)
-		e.User, e.Issuer = s.Config.Own.UserPrefix+family.User, "own"
-		current := family.Current == refreshSum(presented)
-		e.add("rotation", "the youngest of its session", yes(current, "the youngest", "an older one; showing it ends the session, but for a repeat within "+s.Config.Refresh.Grace.String()), current)
-		_, mark, err := s.store.Stamp(ctx, e.User)
-		if err != nil {
-			return nil, err
-		}
-		if mark > 0 {
-			e.add("revocation of the user", "rotated after "+time.UnixMilli(mark).UTC().Format(time.RFC3339Nano), family.Issued.UTC().Format(time.RFC3339Nano), family.Issued.UnixMilli() > mark)
-		}
-	}
-	e.Accepted = true
+	e := &explanation{Kind: "refresh token", User: found.User, Issuer: found.Issuer, Checks: found.Checks, Accepted: true}
 	for _, finding := range e.Checks {
 		if !finding.OK && e.Accepted {
 			e.Accepted, e.Reason = false, finding.Check+": "+finding.Found
@@ -236,13 +117,13 @@ func (s *Service) explainRefresh(ctx context.Context, presented string) (*explan
 
 // limitsOf are the limits on users that living gateways know, as they apply to
 // this one.
-func (s *Service) limitsOf(ctx context.Context, who *identity) ([]store.Usage, error) {
+func (s *Service) limitsOf(ctx context.Context, who *identity.Identity) ([]store.Usage, error) {
 	gateways, err := s.store.Gateways(ctx)
 	if err != nil && !errors.Is(err, store.ErrAway) {
 		return nil, err
 	}
 	headers := make(map[string]string)
-	for _, header := range who.headers {
+	for _, header := range who.Headers {
 		headers[header[0]] = header[1]
 	}
 	var all []store.Usage
@@ -251,7 +132,7 @@ func (s *Service) limitsOf(ctx context.Context, who *identity) ([]store.Usage, e
 			continue
 		}
 		l, because := applied(l, headers, true)
-		usage, err := s.store.Usage(ctx, l, "user:"+who.user)
+		usage, err := s.store.Usage(ctx, l, "user:"+who.User)
 		if err != nil {
 			return nil, err
 		}
@@ -259,6 +140,13 @@ func (s *Service) limitsOf(ctx context.Context, who *identity) ([]store.Usage, e
 		all = append(all, usage)
 	}
 	return all, nil
+}
+
+func yes(ok bool, good, bad string) string {
+	if ok {
+		return good
+	}
+	return bad
 }
 
 // print writes an explanation for a terminal.

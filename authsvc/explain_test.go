@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/internal/issuertest"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
@@ -22,9 +23,9 @@ func TestTokenExplain(t *testing.T) {
 	client := f.redis.Client()
 	defer client.Close()
 	beat(t, client, "gateway-1")
-	good := f.byFile.token(map[string]any{"plan": "pro"})
-	other := newForeign(t, "file", "PS256")
-	revoked, mine, ended := f.byFile.token(map[string]any{"jti": "r"}), f.login("bob"), f.login("carol")
+	good := f.byFile.Token(map[string]any{"plan": "pro"})
+	other := issuertest.New(t, "file", "PS256")
+	revoked, mine, ended := f.byFile.Token(map[string]any{"jti": "r"}), f.login("bob"), f.login("carol")
 	f.revoke(revoked)
 	f.revoke(ended.RefreshToken)
 	hour := time.Hour.Nanoseconds() / 1e9
@@ -36,18 +37,18 @@ func TestTokenExplain(t *testing.T) {
 	}{
 		{"good", good, "", ""},
 		{"own", mine.AccessToken, "", ""},
-		{"expired", f.byFile.token(map[string]any{"iat": now - 2*hour, "exp": now - hour}), "expiry", "Z, 1h0m"},
-		{"not yet", f.byFile.token(map[string]any{"nbf": now + 290}), "start", "in 4m"},
-		{"of the future", f.byFile.token(map[string]any{"iat": now + 290}), "issued", "in 4m"},
-		{"lives too long", f.byFile.token(map[string]any{"iat": now, "exp": now + 48*hour}), "lifetime", "48h0m0s"},
-		{"another audience", f.byFile.token(map[string]any{"aud": "shop"}), "audience", "aud shop"},
-		{"another issuer", f.byFile.token(map[string]any{"iss": "https://nobody.example"}), "issuer", "iss https://nobody.example"},
-		{"another's issuer", f.byFile.token(map[string]any{"iss": "https://pem.example"}), "algorithm", "alg PS256"},
-		{"another key", other.token(nil), "key", "kid " + other.signer.KeyID},
-		{"another algorithm", f.byFile.raw(`{"alg":"PS512","kid":"`+f.byFile.signer.KeyID+`"}`, f.byFile.claims(nil)), "algorithm", "alg PS512"},
+		{"expired", f.byFile.Token(map[string]any{"iat": now - 2*hour, "exp": now - hour}), "expiry", "Z, 1h0m"},
+		{"not yet", f.byFile.Token(map[string]any{"nbf": now + 290}), "start", "in 4m"},
+		{"of the future", f.byFile.Token(map[string]any{"iat": now + 290}), "issued", "in 4m"},
+		{"lives too long", f.byFile.Token(map[string]any{"iat": now, "exp": now + 48*hour}), "lifetime", "48h0m0s"},
+		{"another audience", f.byFile.Token(map[string]any{"aud": "shop"}), "audience", "aud shop"},
+		{"another issuer", f.byFile.Token(map[string]any{"iss": "https://nobody.example"}), "issuer", "iss https://nobody.example"},
+		{"another's issuer", f.byFile.Token(map[string]any{"iss": "https://pem.example"}), "algorithm", "alg PS256"},
+		{"another key", other.Token(nil), "key", "kid " + other.Signer.KeyID},
+		{"another algorithm", f.byFile.Raw(`{"alg":"PS512","kid":"`+f.byFile.Signer.KeyID+`"}`, f.byFile.Claims(nil)), "algorithm", "alg PS512"},
 		{"changed", good[:len(good)-10] + "AAAAAAAAAA"[:6] + good[len(good)-4:], "signature", "it is not"},
-		{"another type", f.byFile.raw(`{"alg":"PS256","kid":"`+f.byFile.signer.KeyID+`","typ":"dpop+jwt"}`, f.byFile.claims(nil)), "type", "typ dpop+jwt"},
-		{"nobody", f.byFile.token(map[string]any{"sub": ""}), "user", "does not name a user"},
+		{"another type", f.byFile.Raw(`{"alg":"PS256","kid":"`+f.byFile.Signer.KeyID+`","typ":"dpop+jwt"}`, f.byFile.Claims(nil)), "type", "typ dpop+jwt"},
+		{"nobody", f.byFile.Token(map[string]any{"sub": ""}), "user", "does not name a user"},
 		{"garbage", "garbage", "form", "not three segments"},
 		{"not one at all", "a b", "form", ""},
 		{"revoked", revoked, "token", "revoked"},
@@ -104,7 +105,7 @@ func TestTokenExplain(t *testing.T) {
 		}
 	}
 
-	status, out, errs := authsvcCommand(t, f.commands(), "", "token", "explain", f.byFile.token(map[string]any{"aud": "shop"}))
+	status, out, errs := authsvcCommand(t, f.commands(), "", "token", "explain", f.byFile.Token(map[string]any{"aud": "shop"}))
 	if status != 1 || !strings.Contains(errs, "the access token is refused: ") || !strings.Contains(out, "audience   NO  aud with one of api") {
 		t.Errorf("%d %s%s", status, out, errs)
 	}
@@ -122,15 +123,15 @@ func TestTokenExplain(t *testing.T) {
 // What tokens.maxBytes lets in is explained as well.
 func TestExplainLargeTokens(t *testing.T) {
 	redis := redistest.Start(t)
-	issuer := newForeign(t, "kc", "ES256")
+	issuer := issuertest.New(t, "kc", "ES256")
 	c := testConfig(t, redis.Addr)
 	c.Tokens.MaxBytes = 16 << 10
-	c.Issuers = []config.Issuer{issuer.config()}
-	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
+	c.Issuers = []config.Issuer{issuer.Config()}
+	c.Issuers[0].JWKSFile = issuertest.WriteFile(t, filepath.Join(t.TempDir(), "jwks"), issuertest.KeySet(issuer))
 	r := open(t, c)
 	for size, accepted := range map[int]bool{10_000: true, 20_000: false} {
 		var e explanation
-		a := r.call("POST", "/v1/tokens/explain", `{"token":"`+issuer.token(map[string]any{"groups": strings.Repeat("a", size)})+`"}`)
+		a := r.call("POST", "/v1/tokens/explain", `{"token":"`+issuer.Token(map[string]any{"groups": strings.Repeat("a", size)})+`"}`)
 		a.json(t, &e)
 		if e.Accepted != accepted || e.Checks[0].OK != accepted || !strings.Contains(e.Checks[0].Expected, "at most 16384 bytes") {
 			t.Errorf("%d bytes: %s", size, a.body)
@@ -163,7 +164,7 @@ func TestLimitShowKnowsTiers(t *testing.T) {
 	theirs := f.redis.Client()
 	defer theirs.Close()
 	beat(t, theirs, "gateway-1")
-	f.wantStatus(f.byPEM.token(map[string]any{"plan": []string{"basic", "pro"}}), 200)
+	f.wantStatus(f.byPEM.Token(map[string]any{"plan": []string{"basic", "pro"}}), 200)
 	redistest.Eventually(t, 10*time.Second, "the tier is known", func() bool {
 		_, out, _ := authsvcCommand(t, f.commands(), "", "limit", "show", "per-user", "user:pem:42")
 		return strings.Contains(out, "limit        1000\n")

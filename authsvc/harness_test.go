@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/session"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
@@ -136,12 +137,12 @@ func (r *replica) callAs(secret, method, path, body string) answer {
 	return r.do(request)
 }
 
-func (r *replica) login(user string) pair {
+func (r *replica) login(user string) session.Pair {
 	r.t.Helper()
 	return r.loginWith(fmt.Sprintf(`{"user_id":%q}`, user))
 }
 
-func (r *replica) loginWith(body string) (p pair) {
+func (r *replica) loginWith(body string) (p session.Pair) {
 	r.t.Helper()
 	a := r.call("POST", "/v1/tokens", body)
 	if a.status != http.StatusOK {
@@ -151,10 +152,10 @@ func (r *replica) loginWith(body string) (p pair) {
 	return p
 }
 
-func (r *replica) refreshWith(refresh string) (pair, answer) {
+func (r *replica) refreshWith(refresh string) (session.Pair, answer) {
 	r.t.Helper()
 	a := r.call("POST", "/v1/tokens/refresh", fmt.Sprintf(`{"refresh_token":%q}`, refresh))
-	var p pair
+	var p session.Pair
 	if a.status == http.StatusOK {
 		a.json(r.t, &p)
 	}

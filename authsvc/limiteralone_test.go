@@ -2,6 +2,9 @@ package authsvc
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/internal/issuertest"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
@@ -65,7 +69,7 @@ func TestLimiterAlone(t *testing.T) {
 			return config.Load(nil, []string{"AUTHSVC_OWN_KEYDIR=", "AUTHSVC_ADMINTOKEN=" + secret})
 		},
 		"file": func() (*config.Config, error) {
-			path := writeFile(t, filepath.Join(t.TempDir(), "authsvc.yml"), "own: {keyDir: \"\"}\nadminToken: "+secret+"\n")
+			path := issuertest.WriteFile(t, filepath.Join(t.TempDir(), "authsvc.yml"), "own: {keyDir: \"\"}\nadminToken: "+secret+"\n")
 			return config.Load([]string{"--configFile=" + path}, nil)
 		},
 	} {
@@ -109,9 +113,12 @@ func TestLimiterAlone(t *testing.T) {
 					t.Errorf("secret %q: %d %s", bearer, a.status, a.body)
 				}
 			}
-			r.wantStatus(newForeign(t, "x", "ES256").token(nil), 401)
+			r.wantStatus(issuertest.New(t, "x", "ES256").Token(nil), 401)
 			// A refresh token made with the empty key is none of ours.
-			forged := (&sessions{}).mint(newSession())
+			body := "0123456789abcdef0123456789abcdef." + strings.Repeat("A", 43)
+			mac := hmac.New(sha256.New, nil)
+			mac.Write([]byte(body))
+			forged := body + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 			if _, a := r.refreshWith(forged); a.status != 400 {
 				t.Errorf("forged refresh token: %d %s", a.status, a.body)
 			}
@@ -134,13 +141,13 @@ func TestLimiterAlone(t *testing.T) {
 // A folder for keys is not needed for other issuers' tokens either.
 func TestOtherIssuersAlone(t *testing.T) {
 	redis := redistest.Start(t)
-	issuer := newForeign(t, "kc", "ES256")
+	issuer := issuertest.New(t, "kc", "ES256")
 	c := testConfig(t, redis.Addr)
 	c.Own.KeyDir, c.AdminToken = "", "an-admin-token-of-the-test"
-	c.Issuers = []config.Issuer{issuer.config()}
-	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
+	c.Issuers = []config.Issuer{issuer.Config()}
+	c.Issuers[0].JWKSFile = issuertest.WriteFile(t, filepath.Join(t.TempDir(), "jwks"), issuertest.KeySet(issuer))
 	r := open(t, c)
-	r.wantStatus(issuer.token(nil), 200)
+	r.wantStatus(issuer.Token(nil), 200)
 	environ := []string{"AUTHSVC_ADMINLISTEN=" + r.AdminAddr().String(), "AUTHSVC_OWN_KEYDIR=", "AUTHSVC_ADMINTOKEN=" + c.AdminToken}
 	if status, _, errs := authsvcCommand(t, environ, "", "user", "revoke", "42"); status != 1 || !strings.Contains(errs, "prefixes: kc:") {
 		t.Errorf("%d %s", status, errs)
@@ -150,7 +157,7 @@ func TestOtherIssuersAlone(t *testing.T) {
 // A server of nobody's that cannot make keys says how to do without.
 func TestUnwritableKeyFolderSaysHowToDoWithout(t *testing.T) {
 	c := testConfig(t, "127.0.0.1:1")
-	c.Own.KeyDir = filepath.Join(writeFile(t, filepath.Join(t.TempDir(), "file"), "x"), "keys")
+	c.Own.KeyDir = filepath.Join(issuertest.WriteFile(t, filepath.Join(t.TempDir(), "file"), "x"), "keys")
 	err := (&Service{Config: c, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}).Open(context.Background())
 	if err == nil || !strings.Contains(err.Error(), "or empty where no tokens are issued") {
 		t.Errorf("%v", err)

@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
 
 // metrics are authsvc's own figures and, at every scrape, those that the
@@ -18,9 +20,6 @@ type metrics struct {
 	registry  *prometheus.Registry
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
-	degraded  prometheus.Counter
-	issued    prometheus.Counter
-	refreshed *prometheus.CounterVec
 	revoked   *prometheus.CounterVec
 }
 
@@ -34,31 +33,22 @@ func newMetrics(s *Service) *metrics {
 			Name: "authsvc_request_duration_seconds", Help: "Time to answer, by route.",
 			Buckets: []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5},
 		}, []string{"route"}),
-		degraded: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "authsvc_degraded_total", Help: "Tokens judged without Redis.",
-		}),
-		issued: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "authsvc_tokens_issued_total", Help: "Access tokens signed.",
-		}),
-		refreshed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "authsvc_refreshes_total", Help: "Refresh tokens presented, by outcome.",
-		}, []string{"outcome"}),
 		revoked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "authsvc_revocations_total", Help: "Revocations, by what was revoked.",
 		}, []string{"kind"}),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests, m.durations, m.degraded, m.issued, m.refreshed, m.revoked, s.claims.total,
+		m.requests, m.durations, m.revoked,
 		counterFunc("authsvc_redis_round_trips_total", "Calls to Redis.", s.store.RoundTrips),
-		counterFunc("authsvc_verified_hits_total", "Tokens whose signature had been verified before.", s.verifier.hits.Load),
-		counterFunc("authsvc_verified_misses_total", "Tokens that were verified in full.", s.verifier.misses.Load),
 		counterFunc("authsvc_redis_odd_replies_total", "Replies of Redis that were no answers to what was asked.", s.store.OddReplies),
 		counterFunc("authsvc_panics_total", "Panics that were survived.", func() int64 { return s.store.Panics() + s.tasks.Panics.Load() }),
 		gaugeFunc("authsvc_redis_away", "1 while the breaker is open.", s.store.Away),
 		gaugeFunc("authsvc_events_alive", "1 while revocation events arrive.", s.store.StreamAlive),
-		issuerCollector{s.verifier}, &gatewayCollector{service: s},
+		&gatewayCollector{service: s},
 	)
+	m.registry.MustRegister(s.judge.Collectors()...)
+	m.registry.MustRegister(s.sessions.Collectors()...)
 	return m
 }
 
@@ -77,10 +67,10 @@ func number(b bool) float64 {
 	return 0
 }
 
-func (m *metrics) observe(route string, status int, no *refusal, took time.Duration) {
+func (m *metrics) observe(route string, status int, no *refusal.Refusal, took time.Duration) {
 	code := ""
 	if no != nil {
-		code = no.code
+		code = no.Code
 	}
 	m.requests.WithLabelValues(route, strconv.Itoa(status), code).Inc()
 	m.durations.WithLabelValues(route).Observe(took.Seconds())
@@ -88,29 +78,6 @@ func (m *metrics) observe(route string, status int, no *refusal, took time.Durat
 
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
-}
-
-// issuerCollector shows what keys there are for each issuer's tokens.
-type issuerCollector struct{ verifier *verifier }
-
-var (
-	issuerKeys    = prometheus.NewDesc("authsvc_issuer_keys", "Keys that verify the issuer's tokens; 0 while none have ever been fetched.", []string{"issuer"}, nil)
-	issuerLeftOut = prometheus.NewDesc("authsvc_issuer_keys_left_out", "Keys in the issuer's last set that were weak or could not be used.", []string{"issuer"}, nil)
-)
-
-// Describe implements prometheus.Collector.
-func (c issuerCollector) Describe(out chan<- *prometheus.Desc) {
-	out <- issuerKeys
-	out <- issuerLeftOut
-}
-
-// Collect implements prometheus.Collector.
-func (c issuerCollector) Collect(out chan<- prometheus.Metric) {
-	for _, issuer := range c.verifier.issuers {
-		keys, _ := issuer.source.keys()
-		out <- prometheus.MustNewConstMetric(issuerKeys, prometheus.GaugeValue, float64(keys.Len()), issuer.name)
-		out <- prometheus.MustNewConstMetric(issuerLeftOut, prometheus.GaugeValue, float64(len(keys.LeftOut())), issuer.name)
-	}
 }
 
 // gatewayCollector shows the gateways' counters. A plugin inside Traefik has no

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
@@ -22,14 +23,14 @@ func TestCommandsThatDoNothing(t *testing.T) {
 	client := f.redis.Client()
 	defer client.Close()
 	beat(t, client, "gateway-1")
-	known := f.byFile.token(nil) // of file:42
+	known := f.byFile.Token(nil) // of file:42
 	f.wantStatus(known, 200)
 	redistest.Eventually(t, 10*time.Second, "the user has been noted", func() bool {
 		return client.Exists(t.Context(), "sluice:who:file%3A42").Val() == 1
 	})
 	mine := f.login("bob")
 	// Issued by hand, because no command of ours issues it.
-	expired := f.byFile.token(map[string]any{"iat": time.Now().Add(-2 * time.Hour).Unix(), "exp": time.Now().Add(-time.Hour).Unix()})
+	expired := f.byFile.Token(map[string]any{"iat": time.Now().Add(-2 * time.Hour).Unix(), "exp": time.Now().Add(-time.Hour).Unix()})
 
 	for _, test := range []struct {
 		args   []string
@@ -116,7 +117,7 @@ func TestAdminActionsAreLogged(t *testing.T) {
 	defer client.Close()
 	beat(t, client, "gateway-1")
 	p, other := r.login("u1"), r.login("u2")
-	id, _ := nameOf(p.AccessToken)
+	id := token.ID(p.AccessToken)
 	session, _, _ := strings.Cut(other.RefreshToken, ".")
 	for _, test := range []struct {
 		secret, method, path, body string

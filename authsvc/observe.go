@@ -1,6 +1,7 @@
 package authsvc
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,11 +13,12 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
 
 // What middleware and handlers tell each other by echo's context.
 const (
-	refusedKey   = "refused"    // *refusal
+	refusedKey   = "refused"    // *refusal.Refusal
 	issuerKey    = "issuer"     // name of the issuer of a token that was accepted
 	issuingKey   = "issuing"    // bool: the issuer token, not the admin token, opened the door
 	requestIDKey = "request id" // string
@@ -51,7 +53,7 @@ func (s *Service) observe(next echo.HandlerFunc) echo.HandlerFunc {
 				c.Error(err)
 				err = nil
 			}
-			no, _ := c.Get(refusedKey).(*refusal)
+			no, _ := c.Get(refusedKey).(*refusal.Refusal)
 			end(c.Response().Status, no)
 			s.metrics.observe(c.Path(), c.Response().Status, no, time.Since(started))
 			s.logRequest(c, no, time.Since(started))
@@ -60,7 +62,7 @@ func (s *Service) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-func (s *Service) logRequest(c echo.Context, no *refusal, took time.Duration) {
+func (s *Service) logRequest(c echo.Context, no *refusal.Refusal, took time.Duration) {
 	level := slog.LevelInfo
 	attributes := []slog.Attr{
 		slog.String("method", method(c.Request().Method)),
@@ -77,7 +79,7 @@ func (s *Service) logRequest(c echo.Context, no *refusal, took time.Duration) {
 	}
 	if no != nil {
 		attributes = append(attributes, slog.String("refused", no.Error()))
-		if no.status == http.StatusInternalServerError {
+		if no.Status == http.StatusInternalServerError {
 			level = slog.LevelError
 		}
 	}
@@ -119,4 +121,18 @@ func newLogger(l config.Log, w io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// refuseEcho is Echo's error handler: its own errors (404, 405, 413) become
+// problems as well.
+func refuseEcho(err error, c echo.Context) {
+	var fromEcho *echo.HTTPError
+	no := refusal.Of(err)
+	if errors.As(err, &fromEcho) {
+		no = &refusal.Refusal{Status: fromEcho.Code, Detail: http.StatusText(fromEcho.Code), Cause: err}
+	}
+	c.Set(refusedKey, no)
+	if !c.Response().Committed {
+		no.Write(c.Response(), requestID(c))
+	}
 }

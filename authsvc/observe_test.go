@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -74,7 +75,7 @@ func TestRequestIDIsTheGateways(t *testing.T) {
 	for sent, kept := range map[string]bool{id: true, strings.ToUpper(id): false, "x": false, `x","status":200,"y":"`: false, "{" + id + "}": false} {
 		request, _ := http.NewRequest("GET", r.public+"/auth", nil)
 		request.Header.Set("X-Request-ID", sent)
-		var p problem
+		var p refusal.Problem
 		a := r.do(request)
 		a.json(t, &p)
 		if (p.RequestID == sent) != kept || len(p.RequestID) != 36 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/session"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
@@ -50,7 +51,7 @@ func TestOddRepliesAreNoRefusal(t *testing.T) {
 			r := open(t, c)
 			for name, reply := range oddReplies {
 				for _, commands := range [][]string{{"set"}, {"get"}, {"hget"}, {"set", "get", "hget"}} {
-					var p pair
+					var p session.Pair
 					redistest.Eventually(t, 10*time.Second, "tokens are issued", func() bool {
 						a := r.call("POST", "/v1/tokens", `{"user_id":"u1"}`)
 						if a.status == http.StatusOK {
@@ -100,7 +101,7 @@ func TestOddRepliesElsewhere(t *testing.T) {
 			{"exec", "POST", "/v1/tokens/revoke", `{"token":%q}`},
 			{"evalsha eval", "GET", "/v1/gateways", ``},
 		} {
-			var p pair
+			var p session.Pair
 			redistest.Eventually(t, 10*time.Second, "tokens are issued", func() bool {
 				a := r.call("POST", "/v1/tokens", `{"user_id":"u1"}`)
 				if a.status == http.StatusOK {

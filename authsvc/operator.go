@@ -23,6 +23,7 @@ import (
 	"github.com/traefik/paerser/parser"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
 
 // The operator's commands are a client of a running authsvc's admin listener.
@@ -155,7 +156,7 @@ func (c *client) call(ctx context.Context, method, path string, body any) ([]byt
 		return nil, err
 	}
 	if response.StatusCode >= 300 {
-		var p problem
+		var p refusal.Problem
 		_ = json.Unmarshal(answer, &p)
 		hint := ""
 		if response.StatusCode == http.StatusUnauthorized {

@@ -1,6 +1,7 @@
 package authsvc
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -8,15 +9,19 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/identity"
+	"github.com/sluice-gateway/sluice/authsvc/internal/issuertest"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
+
+// fetcher is a key source that asks a server: now, not in minutes.
+type fetcher interface{ Fetch(context.Context) error }
 
 // What real providers publish beside the keys that count.
 const (
@@ -49,8 +54,8 @@ func underOneKid(jwk string, algorithms ...string) string {
 // each that is left out is named once, with its reason.
 func TestUnusableKeysAreLeftOut(t *testing.T) {
 	t.Parallel() // it waits, mostly
-	good := newForeign(t, "real", "RS256")
-	shared := newForeign(t, "real", "RS256")
+	good := issuertest.New(t, "real", "RS256")
+	shared := issuertest.New(t, "real", "RS256")
 	for name, beside := range map[string]struct{ jwk, reason string }{
 		"Ed448":                  {ed448JWK, `crv \"Ed448\"`},
 		"secp256k1":              {secp256k1JWK, `crv \"secp256k1\"`},
@@ -60,34 +65,34 @@ func TestUnusableKeysAreLeftOut(t *testing.T) {
 		"kid is a number":        {oddlyTyped, "kid"},
 		"members twice":          {twiceNamed, "two spellings"},
 		"not an object":          {`"x"`, "not a JSON object"},
-		"its private half":       {strings.Replace(newForeign(t, "x", "RS256").jwk(), "{", `{"d":"AAAA",`, 1), "private half"},
+		"its private half":       {strings.Replace(issuertest.New(t, "x", "RS256").JWK(), "{", `{"d":"AAAA",`, 1), "private half"},
 		"a secret":               {`{"kty":"oct","kid":"secret","k":"` + strings.Repeat("Ab3d", 20) + `"}`, "secret"},
-		"one kid, three alg":     {underOneKid(shared.jwk(), "RS256", "RS384", "RS512"), ""},
+		"one kid, three alg":     {underOneKid(shared.JWK(), "RS256", "RS384", "RS512"), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			set := `{"keys":[` + beside.jwk + `,` + good.jwk() + `]}`
+			set := `{"keys":[` + beside.jwk + `,` + good.JWK() + `]}`
 			for _, by := range []string{"URL", "file"} {
 				c := testConfig(t, redistest.Start(t).Addr)
-				issuer := good.config()
+				issuer := good.Config()
 				issuer.Algorithms = []string{"RS256", "RS384", "RS512"}
-				var server *jwksServer
+				var server *issuertest.Server
 				if by == "URL" {
-					server = newJWKSServer(t, set)
+					server = issuertest.NewServer(t, set)
 					issuer.JWKSURL = server.URL
 				} else {
-					issuer.JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks.json"), set)
+					issuer.JWKSFile = issuertest.WriteFile(t, filepath.Join(t.TempDir(), "jwks.json"), set)
 				}
 				c.Issuers = []config.Issuer{issuer}
 				r := open(t, c)
-				r.wantStatus(good.token(nil), 200)
+				r.wantStatus(good.Token(nil), 200)
 				if name == "one kid, three alg" {
 					for _, algorithm := range issuer.Algorithms {
-						signer, err := token.NewSigner(algorithm, shared.signer.Private())
+						signer, err := token.NewSigner(algorithm, shared.Signer.Private())
 						if err != nil {
 							t.Fatal(err)
 						}
-						f := &foreign{name: "real", signer: signer}
-						r.wantStatus(f.raw(`{"alg":"`+algorithm+`","kid":"one"}`, f.claims(nil)), 200)
+						f := &issuertest.Issuer{Name: "real", Signer: signer}
+						r.wantStatus(f.Raw(`{"alg":"`+algorithm+`","kid":"one"}`, f.Claims(nil)), 200)
 					}
 				}
 				logged := strings.Count(r.logged(), "key left out")
@@ -98,9 +103,9 @@ func TestUnusableKeysAreLeftOut(t *testing.T) {
 					continue
 				}
 				// Said once, not at every fetch.
-				source := r.verifier.issuers[1].source.(*remoteKeys)
+				source := r.judge.Issuers()[1].Source.(fetcher)
 				for range 3 {
-					if err := source.fetch(t.Context()); err != nil {
+					if err := source.Fetch(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -114,7 +119,7 @@ func TestUnusableKeysAreLeftOut(t *testing.T) {
 
 // Only what becomes the user's id may refuse a token.
 func TestClaimsThatCannotBeHeaders(t *testing.T) {
-	issuer := newForeign(t, "kc", "ES256")
+	issuer := issuertest.New(t, "kc", "ES256")
 	sixty := make([]string, 60)
 	for i := range sixty {
 		sixty[i] = strings.Repeat("r", 20)
@@ -130,10 +135,10 @@ func TestClaimsThatCannotBeHeaders(t *testing.T) {
 			"plan": "X-User-Plan", "name": "X-User-Name", "roles": "X-User-Roles", "address": "X-User-Address",
 			"groups": "X-User-Groups", "share": "X-Share", "huge": "X-Huge",
 		}
-		c.Issuers = []config.Issuer{issuer.config()}
-		c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
+		c.Issuers = []config.Issuer{issuer.Config()}
+		c.Issuers[0].JWKSFile = issuertest.WriteFile(t, filepath.Join(t.TempDir(), "jwks"), issuertest.KeySet(issuer))
 		r := open(t, c)
-		a := r.wantStatus(issuer.token(claims), 200)
+		a := r.wantStatus(issuer.Token(claims), 200)
 		want := map[string]string{
 			"X-User-Id": "kc:42", "X-User-Plan": "pro", "X-User-Groups": strings.Join(sixty, " "), "X-Share": "100%",
 			"X-User-Name": "", "X-User-Roles": "", "X-User-Address": "", "X-Session-Id": "", "X-Huge": "",
@@ -148,7 +153,7 @@ func TestClaimsThatCannotBeHeaders(t *testing.T) {
 			}
 		}
 		for range 5 { // counted each time, said once a minute
-			r.wantStatus(issuer.token(map[string]any{"name": "José", "huge": claims["huge"], "jti": time.Now().String()}), 200)
+			r.wantStatus(issuer.Token(map[string]any{"name": "José", "huge": claims["huge"], "jti": time.Now().String()}), 200)
 		}
 		if got := strings.Count(r.logged(), `"claim":"huge"`); got != 1 {
 			t.Errorf("%s: %d lines about claim huge, want 1:\n%s", encoding, got, r.logged())
@@ -160,30 +165,30 @@ func TestClaimsThatCannotBeHeaders(t *testing.T) {
 			t.Error("the log holds a claim's value")
 		}
 		// Neither does an id of another type, where another claim names the user.
-		if a := r.wantStatus(issuer.token(map[string]any{"jti": 7, "sid": 7}), 200); a.header.Get("X-Session-Id") != "" {
+		if a := r.wantStatus(issuer.Token(map[string]any{"jti": 7, "sid": 7}), 200); a.header.Get("X-Session-Id") != "" {
 			t.Errorf("%s: the session is called %q", encoding, a.header.Get("X-Session-Id"))
 		}
 		if !strings.Contains(r.call("GET", "/metrics", "").body, `authsvc_claims_left_out_total{claim="sid",issuer="kc"} 2`) {
 			t.Errorf("%s: the metrics do not count claim sid", encoding)
 		}
 		// What becomes the user's id still refuses.
-		for _, sub := range []any{"José", " 42", strings.Repeat("x", maxUser), map[string]any{}} {
-			r.wantStatus(issuer.token(map[string]any{"sub": sub}), 401)
+		for _, sub := range []any{"José", " 42", strings.Repeat("x", identity.MaxUser), map[string]any{}} {
+			r.wantStatus(issuer.Token(map[string]any{"sub": sub}), 401)
 		}
 	}
 }
 
 // The bound of all headers together: later claims, by name, are left out.
 func TestHeadersHaveABoundOfTheirOwn(t *testing.T) {
-	issuer := newForeign(t, "kc", "ES256")
+	issuer := issuertest.New(t, "kc", "ES256")
 	c := testConfig(t, redistest.Start(t).Addr)
 	c.Tokens.MaxBytes = 32 << 10
 	c.Claims = map[string]string{"a": "X-A", "b": "X-B", "c": "X-C", "d": "X-D"}
-	c.Issuers = []config.Issuer{issuer.config()}
-	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
+	c.Issuers = []config.Issuer{issuer.Config()}
+	c.Issuers[0].JWKSFile = issuertest.WriteFile(t, filepath.Join(t.TempDir(), "jwks"), issuertest.KeySet(issuer))
 	r := open(t, c)
 	full := strings.Repeat("x", token.MaxHeaderText)
-	a := r.wantStatus(issuer.token(map[string]any{"a": full, "b": full, "c": full, "d": "small"}), 200)
+	a := r.wantStatus(issuer.Token(map[string]any{"a": full, "b": full, "c": full, "d": "small"}), 200)
 	for header, want := range map[string]string{"X-A": full, "X-B": full, "X-C": "", "X-D": ""} {
 		if got := a.header.Get(header); got != want {
 			t.Errorf("%s: %d bytes, want %d", header, len(got), len(want))
@@ -193,21 +198,21 @@ func TestHeadersHaveABoundOfTheirOwn(t *testing.T) {
 
 // A claim scope that no header can hold decides all the same.
 func TestScopesAreNoHeaders(t *testing.T) {
-	issuer := newForeign(t, "kc", "ES256")
+	issuer := issuertest.New(t, "kc", "ES256")
 	c := testConfig(t, redistest.Start(t).Addr)
-	c.Issuers = []config.Issuer{issuer.config()}
-	c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
+	c.Issuers = []config.Issuer{issuer.Config()}
+	c.Issuers[0].JWKSFile = issuertest.WriteFile(t, filepath.Join(t.TempDir(), "jwks"), issuertest.KeySet(issuer))
 	c.Tokens.MaxBytes = 32 << 10
 	r := open(t, c)
 	long := strings.Repeat("scope-of-some-length ", 300) + "orders:write"
-	if a := r.askFor(issuer.token(map[string]any{"scope": long}), "orders:write"); a.status != 200 {
+	if a := r.askFor(issuer.Token(map[string]any{"scope": long}), "orders:write"); a.status != 200 {
 		t.Errorf("a long list of scopes: %d %s", a.status, a.body)
 	}
-	if a := r.askFor(issuer.token(map[string]any{"scope": []any{"orders:write", "größer"}}), "orders:write"); a.status != 200 {
+	if a := r.askFor(issuer.Token(map[string]any{"scope": []any{"orders:write", "größer"}}), "orders:write"); a.status != 200 {
 		t.Errorf("beside a scope that no header can hold: %d %s", a.status, a.body)
 	}
 	for _, scope := range []any{"orders:writeé", "größer", []any{"a orders:write"}, map[string]any{"orders:write": true}} {
-		if a := r.askFor(issuer.token(map[string]any{"scope": scope}), "orders:write"); a.status != 403 {
+		if a := r.askFor(issuer.Token(map[string]any{"scope": scope}), "orders:write"); a.status != 403 {
 			t.Errorf("scope %v: %d", scope, a.status)
 		}
 	}
@@ -216,19 +221,19 @@ func TestScopesAreNoHeaders(t *testing.T) {
 // 400 groups as a directory service gives them: refused by default, with the
 // option's name in the log; taken where tokens.maxBytes allows.
 func TestTokensMaxBytes(t *testing.T) {
-	issuer := newForeign(t, "entra", "RS256")
+	issuer := issuertest.New(t, "entra", "RS256")
 	groups := make([]string, 200)
 	for i := range groups {
 		groups[i] = "0a1b2c3d-0000-4000-8000-0123456789ab"
 	}
-	large := issuer.token(map[string]any{"groups": groups})
+	large := issuer.Token(map[string]any{"groups": groups})
 	for maxBytes, want := range map[int]int{0: 401, len(large) - 1: 401, len(large): 200, config.MaxTokenBytes: 200} {
 		c := testConfig(t, redistest.Start(t).Addr)
 		if maxBytes != 0 {
 			c.Tokens.MaxBytes = maxBytes
 		}
-		c.Issuers = []config.Issuer{issuer.config()}
-		c.Issuers[0].JWKSFile = writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
+		c.Issuers = []config.Issuer{issuer.Config()}
+		c.Issuers[0].JWKSFile = issuertest.WriteFile(t, filepath.Join(t.TempDir(), "jwks"), issuertest.KeySet(issuer))
 		r := open(t, c)
 		r.wantStatus(large, want)
 		if want != 200 {
@@ -264,11 +269,11 @@ func TestOwnTokensKeepToMaxBytes(t *testing.T) {
 // A key server that never answered is named: in the log, with the issuer and
 // what it means, in the metrics, by /readyz and by what refuses a token.
 func TestIssuerWithoutKeysIsNamed(t *testing.T) {
-	issuer := newForeign(t, "kc", "ES256")
-	server := newJWKSServer(t, "")
-	server.set(500, "")
+	issuer := issuertest.New(t, "kc", "ES256")
+	server := issuertest.NewServer(t, "")
+	server.Set(500, "")
 	c := testConfig(t, redistest.Start(t).Addr)
-	c.Issuers = []config.Issuer{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.Config()}
 	c.Issuers[0].JWKSURL = server.URL
 	r := open(t, c)
 	readyz := func() answer {
@@ -281,7 +286,7 @@ func TestIssuerWithoutKeysIsNamed(t *testing.T) {
 	if a := readyz(); a.status != 503 || !strings.Contains(a.body, "issuer kc") {
 		t.Errorf("/readyz without the issuer's keys: %d %s", a.status, a.body)
 	}
-	r.wantStatus(issuer.token(nil), 503)
+	r.wantStatus(issuer.Token(nil), 503)
 	for _, want := range []string{`"issuer":"kc","url":"` + server.URL, "none ever was", "503", "never been fetched: kc"} {
 		if !strings.Contains(r.logged(), want) {
 			t.Errorf("the log lacks %s:\n%s", want, r.logged())
@@ -299,45 +304,45 @@ func TestIssuerWithoutKeysIsNamed(t *testing.T) {
 		t.Errorf("/readyz a minute later: %d %s", a.status, a.body)
 	}
 
-	source := r.verifier.issuers[1].source.(*remoteKeys)
+	source := r.judge.Issuers()[1].Source.(fetcher)
 	for range 3 {
-		_ = source.fetch(t.Context())
+		_ = source.Fetch(t.Context())
 	}
 	if got := strings.Count(r.logged(), "none ever was"); got != 1 {
 		t.Errorf("said %d times within a minute", got)
 	}
-	server.set(200, keySet(issuer))
-	if err := source.fetch(t.Context()); err != nil {
+	server.Set(200, issuertest.KeySet(issuer))
+	if err := source.Fetch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if a := readyz(); a.status != 200 || a.body != "ready\n" {
 		t.Errorf("/readyz with the keys: %d %s", a.status, a.body)
 	}
-	r.wantStatus(issuer.token(nil), 200)
-	server.set(500, "")
-	_ = source.fetch(t.Context())
+	r.wantStatus(issuer.Token(nil), 200)
+	server.Set(500, "")
+	_ = source.Fetch(t.Context())
 	if !strings.Contains(r.logged(), "the last good one stays") {
 		t.Errorf("an outage after that is not in the log:\n%s", r.logged())
 	}
-	server.set(200, keySet(issuer))
-	if err := source.fetch(t.Context()); err != nil || !strings.Contains(r.logged(), "fetched again") {
+	server.Set(200, issuertest.KeySet(issuer))
+	if err := source.Fetch(t.Context()); err != nil || !strings.Contains(r.logged(), "fetched again") {
 		t.Errorf("nor its end (%v):\n%s", err, r.logged())
 	}
 }
 
 // A key server whose certificate a private authority has signed.
 func TestKeyServerOfAPrivateAuthority(t *testing.T) {
-	issuer := newForeign(t, "kc", "ES256")
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, keySet(issuer)) }))
+	issuer := issuertest.New(t, "kc", "ES256")
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, issuertest.KeySet(issuer)) }))
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	defer server.Close()
 	dir := t.TempDir()
-	ca := writeFile(t, filepath.Join(dir, "ca.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	ca := issuertest.WriteFile(t, filepath.Join(dir, "ca.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
 	c := testConfig(t, redistest.Start(t).Addr)
-	c.Issuers = []config.Issuer{issuer.config()}
+	c.Issuers = []config.Issuer{issuer.Config()}
 	c.Issuers[0].JWKSURL = server.URL
 	without := open(t, c)
-	without.wantStatus(issuer.token(nil), 503)
+	without.wantStatus(issuer.Token(nil), 503)
 	if !strings.Contains(without.logged(), "certificate signed by unknown authority") {
 		t.Errorf("the log does not say why:\n%s", without.logged())
 	}
@@ -346,14 +351,14 @@ func TestKeyServerOfAPrivateAuthority(t *testing.T) {
 	with.Issuers = []config.Issuer{c.Issuers[0]}
 	with.Issuers[0].CA = ca
 	r := open(t, &with)
-	r.wantStatus(issuer.token(nil), 200)
+	r.wantStatus(issuer.Token(nil), 200)
 	// The file may change, and its loss leaves the keys.
-	source := r.verifier.issuers[1].source.(*remoteKeys)
-	writeFile(t, ca, "no certificate")
-	if err := source.fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "no certificate in PEM") {
+	source := r.judge.Issuers()[1].Source.(fetcher)
+	issuertest.WriteFile(t, ca, "no certificate")
+	if err := source.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "no certificate in PEM") {
 		t.Errorf("without a certificate: %v", err)
 	}
-	r.wantStatus(issuer.token(map[string]any{"jti": "2"}), 200)
+	r.wantStatus(issuer.Token(map[string]any{"jti": "2"}), 200)
 
 	for name, bad := range map[string]string{"missing": filepath.Join(dir, "none.pem"), "no certificate": ca} {
 		broken := with
@@ -370,7 +375,7 @@ func TestKeyServerOfAPrivateAuthority(t *testing.T) {
 // Both issuers are named to the operator: what the token says, and whose key it is.
 func TestBothIssuersAreNamed(t *testing.T) {
 	f := newFederation(t)
-	f.wantStatus(f.byURL.token(map[string]any{"iss": "https://url.example/"}), 401)
+	f.wantStatus(f.byURL.Token(map[string]any{"iss": "https://url.example/"}), 401)
 	for _, want := range []string{`names issuer \"https://url.example/\"`, "is of url (https://url.example)", "issuers[].issuer"} {
 		if !strings.Contains(f.logged(), want) {
 			t.Errorf("the log lacks %s:\n%s", want, f.logged())
@@ -381,48 +386,29 @@ func TestBothIssuersAreNamed(t *testing.T) {
 // Two tenants of one provider are two issuers with one set of keys, each
 // fetched at its own time.
 func TestIssuersThatShareTheirKeys(t *testing.T) {
-	first, second := newForeign(t, "first", "ES256"), newForeign(t, "second", "ES256")
-	next := newForeign(t, "second", "ES256")
-	firstServer, secondServer := newJWKSServer(t, keySet(second)), newJWKSServer(t, "")
-	secondServer.set(500, "")
+	first, second := issuertest.New(t, "first", "ES256"), issuertest.New(t, "second", "ES256")
+	next := issuertest.New(t, "second", "ES256")
+	firstServer, secondServer := issuertest.NewServer(t, issuertest.KeySet(second)), issuertest.NewServer(t, "")
+	secondServer.Set(500, "")
 	c := testConfig(t, redistest.Start(t).Addr)
-	c.Issuers = []config.Issuer{first.config(), second.config()}
+	c.Issuers = []config.Issuer{first.Config(), second.Config()}
 	c.Issuers[0].JWKSURL, c.Issuers[1].JWKSURL = firstServer.URL, secondServer.URL
 	r := open(t, c)
 	// The first issuer vouches for the signature, and cannot speak for the
 	// second, of whose keys nothing is known yet.
-	r.wantStatus(second.token(nil), 503)
-	source := func(i int) *remoteKeys { return r.verifier.issuers[i].source.(*remoteKeys) }
-	secondServer.set(200, keySet(second))
-	if err := source(2).fetch(t.Context()); err != nil {
+	r.wantStatus(second.Token(nil), 503)
+	source := func(i int) fetcher { return r.judge.Issuers()[i].Source.(fetcher) }
+	secondServer.Set(200, issuertest.KeySet(second))
+	if err := source(2).Fetch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.wantStatus(second.token(nil), 200)
+	r.wantStatus(second.Token(nil), 200)
 	// After a rotation the one that was fetched sooner must not keep the other
 	// from being asked.
-	firstServer.set(200, keySet(next))
-	secondServer.set(200, keySet(next))
-	if err := source(1).fetch(t.Context()); err != nil {
+	firstServer.Set(200, issuertest.KeySet(next))
+	secondServer.Set(200, issuertest.KeySet(next))
+	if err := source(1).Fetch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.wantStatus(next.token(nil), 200)
-}
-
-// A set that comes in another order every time is no news.
-func TestKeysLeftOutAreNamedOnceInAnyOrder(t *testing.T) {
-	log := new(lockedBuffer)
-	good := newForeign(t, "good", "ES256").jwk()
-	unusable := []string{`{"kty":"OKP","crv":"Ed448","kid":"a"}`, `{"kty":"EC","crv":"secp256k1","kid":"b"}`}
-	var said leftOutSaid
-	for range 3 {
-		set, err := token.ParseKeySet([]byte(`{"keys":[` + strings.Join(unusable, ",") + `,` + good + `]}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		said = said.report(slog.New(slog.NewJSONHandler(log, nil)), set)
-		slices.Reverse(unusable)
-	}
-	if got := strings.Count(log.String(), "key left out"); got != 2 {
-		t.Errorf("%d lines, want one for each of 2 keys:\n%s", got, log.String())
-	}
+	r.wantStatus(next.Token(nil), 200)
 }

@@ -169,7 +169,7 @@ func TestSessionsRequired(t *testing.T) {
 	all := replicas(t, redis.Addr, 2, func(c *config.Config) { c.Sessions.Required = true })
 	p := all[0].login("u1")
 	all[1].wantStatus(p.AccessToken, 200)
-	signer, err := all[0].keyDir.signer(time.Now())
+	signer, err := all[0].keyDir.Signer(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

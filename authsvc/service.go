@@ -33,7 +33,6 @@
 package authsvc
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,16 +41,17 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/labstack/echo/v4"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/identity"
 	"github.com/sluice-gateway/sluice/authsvc/internal/task"
+	"github.com/sluice-gateway/sluice/authsvc/keys"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
+	"github.com/sluice-gateway/sluice/authsvc/session"
 	"github.com/sluice-gateway/sluice/authsvc/store"
-	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
 // Service is a whole authsvc. Set the fields, Open, Close; it is what the
@@ -65,12 +65,12 @@ type Service struct {
 
 	log      *slog.Logger
 	store    *store.Store
-	verifier *verifier
-	keyDir   *keyDir
-	admin    *secret
-	issuing  *secret
-	sessions *sessions
-	claims   *claimsLeftOut
+	judge    *identity.Judge
+	keyDir   *keys.Dir
+	admin    *keys.Secret
+	issuing  *keys.Secret
+	refresh  *session.RefreshTokens
+	sessions *session.Sessions
 	metrics  *metrics
 	tracing  *tracing
 
@@ -104,7 +104,8 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	s.cancel = cancel
 	s.tasks = &task.Group{Log: s.log}
 
-	if err := s.openKeys(background); err != nil {
+	verifier, err := s.openKeys(background)
+	if err != nil {
 		return err
 	}
 	if s.tracing, err = openTracing(ctx, s.Config.Tracing, s.log); err != nil {
@@ -117,6 +118,8 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	if s.store, err = store.Open(options); err != nil {
 		return err
 	}
+	s.judge = identity.NewJudge(verifier, s.store)
+	s.sessions = session.New(s.Config, s.refresh, s.keyDir, s.judge, s.store, s.log)
 	s.metrics = newMetrics(s)
 	if s.publicAddr, err = s.serve(s.PublicListener, s.Config.Listen, "listen", s.publicRoutes()); err != nil {
 		return err
@@ -131,109 +134,51 @@ func (s *Service) Open(ctx context.Context) (err error) {
 
 // openKeys reads the own keys, the secrets beside them and the issuers' keys,
 // and reports every mistake found on the way at once.
-func (s *Service) openKeys(background context.Context) error {
+func (s *Service) openKeys(background context.Context) (*identity.Verifier, error) {
 	c := s.Config
-	version := new(atomic.Uint64)
-	changed := func() { version.Add(1) }
+	verifier, err := identity.NewVerifier(c, s.log)
+	if err != nil {
+		return nil, err
+	}
 	s.keysChanged = make(chan struct{}, 1)
 	var m config.Mistakes
-
-	var err error
-	s.keyDir = &keyDir{
-		path: c.Own.KeyDir, algorithm: c.Own.Algorithm, ahead: c.Own.PublishAhead,
-		longest: c.Longest(), log: s.log,
-		changed: func() {
-			changed()
-			select {
-			case s.keysChanged <- struct{}{}:
-			default:
-			}
-		},
-	}
-	if !s.keyDir.none() {
-		if s.keyDir, err = openKeyDir(s.keyDir); err != nil {
-			return err
+	s.keyDir, err = keys.OpenDir(c.Own, c.Longest(), func() {
+		verifier.KeysChanged()
+		select {
+		case s.keysChanged <- struct{}{}:
+		default:
 		}
-		s.tasks.Go(background, "own keys", s.keyDir.watch)
+	}, s.log)
+	if err != nil {
+		return nil, err
 	}
-	if s.admin, err = openSecret(s.keyDir, "admin.token", c.AdminToken, c.AdminTokenFile); err != nil {
+	if !s.keyDir.None() {
+		s.tasks.Go(background, "own keys", s.keyDir.Watch)
+	}
+	if s.admin, err = keys.OpenSecret(s.keyDir, "admin.token", c.AdminToken, c.AdminTokenFile); err != nil {
 		m.Add("adminTokenFile", c.AdminTokenFile, err.Error())
 	}
-	if s.issuing, err = openSecret(s.keyDir, "issuer.token", c.IssuerToken, c.IssuerTokenFile); err != nil {
+	if s.issuing, err = keys.OpenSecret(s.keyDir, "issuer.token", c.IssuerToken, c.IssuerTokenFile); err != nil {
 		m.Add("issuerTokenFile", c.IssuerTokenFile, err.Error())
 	}
-	if s.sessions, err = openSessions(s.keyDir); err != nil {
+	if s.refresh, err = session.OpenRefreshTokens(s.keyDir); err != nil {
 		m.Add("own.keyDir", c.Own.KeyDir, err.Error())
 	}
-	verified, err := lru.New[string, verifiedToken](c.Cache.Size)
-	if err != nil {
-		return err
-	}
-	s.claims = newClaimsLeftOut(s.log)
-	s.verifier = &verifier{
-		claims: claimHeaders(c.Claims), percent: c.ClaimEncoding == "percent", maxBytes: c.Tokens.MaxBytes,
-		leftOut: s.claims.report, leeway: c.ClockLeeway, verified: verified, version: version,
-	}
-	if !s.keyDir.none() {
-		s.verifier.issuers = append(s.verifier.issuers, ownIssuer(c, s.keyDir))
+	if !s.keyDir.None() {
+		verifier.TrustOwn(s.keyDir)
 	} else if len(c.Issuers) == 0 {
 		s.log.Warn("no issuers and no own.keyDir: every token is refused; this authsvc serves limits and metrics alone")
 	}
 	for i, foreign := range c.Issuers {
-		source, err := s.openSource(background, foreign, changed)
+		source, err := keys.Open(background, foreign, verifier.KeysChanged, s.log)
 		if err != nil {
 			m.Add(fmt.Sprintf("issuers[%d]", i), foreign.Name, err.Error())
 			continue
 		}
-		s.verifier.issuers = append(s.verifier.issuers, &issuer{
-			name: foreign.Name, policy: policy(c, foreign), algorithms: foreign.Algorithms,
-			source: source, userClaim: cmp.Or(foreign.UserClaim, "sub"), userPrefix: foreign.UserPrefix,
-		})
+		s.tasks.Go(background, "keys of "+foreign.Name, source.Watch)
+		verifier.Trust(foreign, source)
 	}
-	return m.Err()
-}
-
-func ownIssuer(c *config.Config, keys keySource) *issuer {
-	return &issuer{
-		name: "own", own: true, source: keys, userClaim: "sub", userPrefix: c.Own.UserPrefix,
-		// Every algorithm, because keys made before a change of own.algorithm
-		// live on; each key is bound to its own.
-		algorithms: token.Algorithms,
-		policy: token.Policy{
-			Issuer: c.Own.Issuer, Audiences: []string{c.Own.Audience}, Type: token.AccessTokenType,
-			Leeway: c.ClockLeeway, MaxLifetime: c.Tokens.MaxLifetime, OtherClock: true,
-		},
-	}
-}
-
-func policy(c *config.Config, i config.Issuer) token.Policy {
-	return token.Policy{
-		Issuer: i.Issuer, Audiences: i.Audiences, Type: normalType(i.Typ),
-		Leeway: c.ClockLeeway, MaxLifetime: c.Tokens.MaxLifetime,
-	}
-}
-
-// openSource begins to supply an issuer's keys. Files are read now and must be
-// good; a key server may be away, but what it answers in time must be good too.
-func (s *Service) openSource(background context.Context, i config.Issuer, changed func()) (keySource, error) {
-	log := s.log.With("issuer", i.Name)
-	if i.JWKSURL == "" {
-		keys, err := loadFileKeys(i, changed, log)
-		if err != nil {
-			return nil, err
-		}
-		s.tasks.Go(background, "keys of "+i.Name, keys.watch)
-		return keys, nil
-	}
-	keys := newRemoteKeys(i, changed, log)
-	if _, err := keys.client(); err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
-	}
-	if err := keys.fetch(background); errors.Is(err, errWeakKeys) {
-		return nil, err
-	}
-	s.tasks.Go(background, "keys of "+i.Name, keys.watch)
-	return keys, nil
+	return verifier, m.Err()
 }
 
 // serve answers on a listener, with limits that no slow or huge request can
@@ -297,10 +242,10 @@ func (s *Service) PublicAddr() net.Addr { return s.publicAddr }
 func (s *Service) AdminAddr() net.Addr { return s.adminAddr }
 
 // AdminToken is the bearer token for all of the admin interface.
-func (s *Service) AdminToken() string { return s.admin.value() }
+func (s *Service) AdminToken() string { return s.admin.Value() }
 
 // IssuerToken is the bearer token for issuing, refreshing and revoking tokens.
-func (s *Service) IssuerToken() string { return s.issuing.value() }
+func (s *Service) IssuerToken() string { return s.issuing.Value() }
 
 func (s *Service) publicRoutes() http.Handler {
 	e := s.newEcho()
@@ -325,17 +270,17 @@ const keysGrace = time.Minute
 // ready says whether requests can be decided. With onRedisFailure verify they
 // can be without Redis, so a balancer must not take all replicas out then.
 func (s *Service) ready(c echo.Context) error {
-	if _, err := s.keyDir.signer(time.Now()); err != nil && !s.keyDir.none() {
-		return cannotDecide(err)
+	if _, err := s.keyDir.Signer(time.Now()); err != nil && !s.keyDir.None() {
+		return refusal.CannotDecide(err)
 	}
 	if s.Config.OnRedisFailure == "deny" && s.store.Away() {
-		return cannotDecide(store.ErrAway)
+		return refusal.CannotDecide(store.ErrAway)
 	}
-	if pending := s.verifier.pending(); pending != nil {
+	if pending := s.judge.Pending(); pending != nil {
 		detail := fmt.Sprintf("The keys of issuer %s have never been fetched; its tokens are answered 503, and the log says why.", strings.Join(pending, ", "))
 		if time.Since(s.opened) < keysGrace {
-			no := cannotDecide(errKeysPending)
-			no.detail = detail
+			no := refusal.CannotDecide(identity.ErrKeysPending)
+			no.Detail = detail
 			return no
 		}
 		return c.String(http.StatusOK, "ready, but not for all. "+detail+"\n")
@@ -350,19 +295,19 @@ func (s *Service) ready(c echo.Context) error {
 // needs Redis whatever onRedisFailure says, and what keeps them from it.
 func (s *Service) readyToIssue(c echo.Context) error {
 	if err := s.store.Unable(); err != nil {
-		return &refusal{
-			status: http.StatusServiceUnavailable, retryAfter: 1, cause: err,
-			detail: "No token can be issued or revoked: " + err.Error() + ".",
+		return &refusal.Refusal{
+			Status: http.StatusServiceUnavailable, RetryAfter: 1, Cause: err,
+			Detail: "No token can be issued or revoked: " + err.Error() + ".",
 		}
 	}
-	if _, err := s.keyDir.signer(time.Now()); err != nil && !s.keyDir.none() {
-		return cannotDecide(err)
+	if _, err := s.keyDir.Signer(time.Now()); err != nil && !s.keyDir.None() {
+		return refusal.CannotDecide(err)
 	}
 	return c.String(http.StatusOK, "ready\n")
 }
 
 func (s *Service) jwks(c echo.Context) error {
-	set, err := s.keyDir.jwks()
+	set, err := s.keyDir.JWKS()
 	if err != nil {
 		return err
 	}
@@ -379,13 +324,13 @@ func (s *Service) publishKeys(ctx context.Context) {
 	every := time.NewTicker(10 * time.Second)
 	defer every.Stop()
 	for {
-		for _, key := range s.keyDir.living() {
+		for _, key := range s.keyDir.Living() {
 			jwk, public, err := key.PublicJWK()
 			if err != nil || !public {
 				continue
 			}
 			err = s.store.PublishKey(ctx, store.PublishedKey{
-				ID: key.KeyID, Algorithm: key.Algorithm, JWK: jwk, Activates: key.activates, Retires: key.retires,
+				ID: key.KeyID, Algorithm: key.Algorithm, JWK: jwk, Activates: key.Activates, Retires: key.Retires,
 			})
 			if err != nil && !errors.Is(err, store.ErrAway) {
 				s.log.Warn("public key not published", "error", err)

@@ -3,17 +3,19 @@ package authsvc
 import (
 	"strings"
 	"testing"
+
+	"github.com/sluice-gateway/sluice/authsvc/session"
 )
 
 func TestRevokedTokensAndSessions(t *testing.T) {
 	r, _ := start(t)
 	for _, test := range []struct {
 		name   string
-		revoke func(p pair) answer
+		revoke func(p session.Pair) answer
 	}{
-		{"access token", func(p pair) answer { return r.revoke(p.AccessToken) }},
-		{"refresh token", func(p pair) answer { return r.revoke(p.RefreshToken) }},
-		{"user", func(pair) answer { return r.call("POST", "/v1/users/u%2F%201/revoke", "") }},
+		{"access token", func(p session.Pair) answer { return r.revoke(p.AccessToken) }},
+		{"refresh token", func(p session.Pair) answer { return r.revoke(p.RefreshToken) }},
+		{"user", func(session.Pair) answer { return r.call("POST", "/v1/users/u%2F%201/revoke", "") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p, other := r.login("u/ 1"), r.login("u2")
@@ -56,7 +58,7 @@ func TestRefreshRotation(t *testing.T) {
 	if _, a := r.refreshWith(first.RefreshToken); a.status != 400 {
 		t.Errorf("reuse: %d %s", a.status, a.body)
 	}
-	for i, p := range []pair{first, second, third} {
+	for i, p := range []session.Pair{first, second, third} {
 		r.wantStatus(p.AccessToken, 401)
 		if _, a := r.refreshWith(p.RefreshToken); a.status != 400 {
 			t.Errorf("refresh token %d of a revoked family: %d", i, a.status)

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
 
 // tracing sends one span a request to an OpenTelemetry collector, as part of
@@ -60,9 +61,9 @@ func (l logged) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) 
 }
 
 // begin opens the span of a request; the function it returns ends it.
-func (t *tracing) begin(c echo.Context) (end func(status int, no *refusal)) {
+func (t *tracing) begin(c echo.Context) (end func(status int, no *refusal.Refusal)) {
 	if t.provider == nil {
-		return func(int, *refusal) {}
+		return func(int, *refusal.Refusal) {}
 	}
 	request := c.Request()
 	ctx := propagation.TraceContext{}.Extract(request.Context(), propagation.HeaderCarrier(request.Header))
@@ -73,10 +74,10 @@ func (t *tracing) begin(c echo.Context) (end func(status int, no *refusal)) {
 		attribute.String("sluice.request_id", requestID(c)),
 	))
 	c.SetRequest(request.WithContext(ctx))
-	return func(status int, no *refusal) {
+	return func(status int, no *refusal.Refusal) {
 		span.SetAttributes(attribute.Int("http.response.status_code", status))
-		if no != nil && no.code != "" {
-			span.SetAttributes(attribute.String("error.type", no.code))
+		if no != nil && no.Code != "" {
+			span.SetAttributes(attribute.String("error.type", no.Code))
 		}
 		if status >= http.StatusInternalServerError {
 			span.SetStatus(codes.Error, http.StatusText(status))

@@ -1,4 +1,4 @@
-package authsvc
+package keys
 
 import (
 	"crypto/sha256"
@@ -12,10 +12,10 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
-// secret is a bearer token of the admin interface; one that is empty opens
+// Secret is a bearer token of the admin interface; one that is empty opens
 // nothing (the issuer's, where no token is issued). One that stands in a file
 // of its own may change without a restart (RULES 41).
-type secret struct {
+type Secret struct {
 	path string // empty: fixed
 
 	mu    sync.Mutex // protects what follows
@@ -24,14 +24,16 @@ type secret struct {
 	asked time.Time
 }
 
-func openSecret(d *keyDir, name, text, path string) (*secret, error) {
-	s := &secret{path: path, text: text}
+// OpenSecret takes the text that is configured, else that of the file at path,
+// else that of the file called name in the folder, which is made if need be.
+func OpenSecret(d *Dir, name, text, path string) (*Secret, error) {
+	s := &Secret{path: path, text: text}
 	if text != "" {
 		return s, nil
 	}
 	if path == "" {
 		var err error
-		s.text, err = d.secret(name, 24)
+		s.text, err = d.Secret(name, 24)
 		return s, err
 	}
 	err := s.read()
@@ -41,7 +43,7 @@ func openSecret(d *keyDir, name, text, path string) (*secret, error) {
 	return s, err
 }
 
-func (s *secret) read() error {
+func (s *Secret) read() error {
 	info, err := os.Stat(s.path)
 	if err != nil {
 		return err
@@ -54,7 +56,8 @@ func (s *secret) read() error {
 	return err
 }
 
-func (s *secret) value() string {
+// Value is the secret as it is now.
+func (s *Secret) Value() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.path != "" && time.Since(s.asked) > fileCheck {
@@ -69,9 +72,9 @@ func (s *secret) value() string {
 	return s.text
 }
 
-// matches compares in constant time, whatever the lengths.
-func (s *secret) matches(presented string) bool {
-	text := s.value()
+// Matches compares in constant time, whatever the lengths.
+func (s *Secret) Matches(presented string) bool {
+	text := s.Value()
 	want, got := sha256.Sum256([]byte(text)), sha256.Sum256([]byte(presented))
 	return text != "" && subtle.ConstantTimeCompare(want[:], got[:]) == 1
 }

@@ -1,4 +1,4 @@
-package authsvc
+package keys
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +22,7 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
-// keyDir is the folder that all replicas share by mount or secret (RULES 26).
+// Dir is the folder that all replicas share by mount or secret (RULES 26).
 // Private keys live here and never in Redis, where every reader could mint
 // tokens and a restart would void all of them.
 //
@@ -33,11 +32,11 @@ import (
 //	refresh.secret  authenticates refresh tokens
 //	.lock           held exclusively while any of these is written
 //
-// A key is published before it signs and verifies long after: rotate makes one
+// A key is published before it signs and verifies long after: Rotate makes one
 // that activates after publishAhead, by when every replica and every reader of
 // the JWKS knows it, and its predecessors retire when the last token they can
 // have signed has expired.
-type keyDir struct {
+type Dir struct {
 	path      string
 	algorithm string
 	ahead     time.Duration
@@ -46,15 +45,16 @@ type keyDir struct {
 	changed   func()
 
 	mu      sync.RWMutex // protects what follows
-	signing []signingKey // by activation, the oldest first
+	signing []SigningKey // by activation, the oldest first
 	printed string       // what the folder looked like
 }
 
-// signingKey is one key file.
-type signingKey struct {
+// SigningKey is one key file: a key with the time from which it signs and the
+// time until which it verifies.
+type SigningKey struct {
 	token.Signer
-	activates time.Time
-	retires   time.Time // zero: has no successor yet
+	Activates time.Time
+	Retires   time.Time // zero: has no successor yet
 }
 
 const (
@@ -64,9 +64,15 @@ const (
 	pemSecret    = "SLUICE HMAC SECRET"
 )
 
-// openKeyDir reads the folder and, under the lock, makes what is missing. Of
+// OpenDir reads the folder and, under the lock, makes what is missing. Of
 // several replicas that start together one makes the key, the others read it.
-func openKeyDir(d *keyDir) (*keyDir, error) {
+// Longest is how long a token lives at most; changed is called whenever there
+// are other keys than before.
+func OpenDir(own config.Own, longest time.Duration, changed func(), log *slog.Logger) (*Dir, error) {
+	d := &Dir{path: own.KeyDir, algorithm: own.Algorithm, ahead: own.PublishAhead, longest: longest, log: log, changed: changed}
+	if d.None() {
+		return d, nil
+	}
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return nil, fmt.Errorf("own.keyDir: %w; it has to be a folder that can be written, or empty where no tokens are issued", err)
 	}
@@ -87,15 +93,16 @@ func openKeyDir(d *keyDir) (*keyDir, error) {
 	return d, d.load()
 }
 
-// none: the configuration names no folder, so there are no keys and no tokens of
+// None: the configuration names no folder, so there are no keys and no tokens of
 // authsvc's own.
-func (d *keyDir) none() bool { return d.path == "" }
+func (d *Dir) None() bool { return d.path == "" }
 
-var errNoKeyDir = &refusal{status: http.StatusConflict, detail: "own.keyDir is empty: this authsvc has no signing keys and issues no tokens."}
+// ErrNoDir is what keeps a folder that is none from signing and rotating.
+var ErrNoDir = errors.New("own.keyDir is empty: this authsvc has no signing keys and issues no tokens")
 
 // locked runs f while no other replica does. A folder that cannot be written
 // (a mounted secret) needs no lock: nobody changes it from here.
-func (d *keyDir) locked(f func() error) error {
+func (d *Dir) locked(f func() error) error {
 	lock, err := os.OpenFile(filepath.Join(d.path, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return f()
@@ -110,7 +117,7 @@ func (d *keyDir) locked(f func() error) error {
 	return f()
 }
 
-func (d *keyDir) create(activates time.Time) error {
+func (d *Dir) create(activates time.Time) error {
 	private, err := token.GenerateKey(d.algorithm)
 	if err != nil {
 		return err
@@ -119,16 +126,16 @@ func (d *keyDir) create(activates time.Time) error {
 	if err != nil {
 		return err
 	}
-	return d.write(signingKey{Signer: signer, activates: activates})
+	return d.write(SigningKey{Signer: signer, Activates: activates})
 }
 
-func (d *keyDir) write(key signingKey) error {
+func (d *Dir) write(key SigningKey) error {
 	block := &pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{
 		pemAlgorithm: key.Algorithm,
-		pemActivates: key.activates.UTC().Format(time.RFC3339Nano),
+		pemActivates: key.Activates.UTC().Format(time.RFC3339Nano),
 	}}
-	if !key.retires.IsZero() {
-		block.Headers[pemRetires] = key.retires.UTC().Format(time.RFC3339Nano)
+	if !key.Retires.IsZero() {
+		block.Headers[pemRetires] = key.Retires.UTC().Format(time.RFC3339Nano)
 	}
 	var err error
 	if secret, symmetric := key.Private().([]byte); symmetric {
@@ -154,12 +161,12 @@ func writeWhole(path string, data []byte) error {
 	return os.Rename(temporary.Name(), path)
 }
 
-func (d *keyDir) read() ([]signingKey, error) {
+func (d *Dir) read() ([]SigningKey, error) {
 	paths, err := filepath.Glob(filepath.Join(d.path, "*.pem"))
 	if err != nil {
 		return nil, err
 	}
-	var keys []signingKey
+	var keys []SigningKey
 	for _, path := range paths {
 		key, err := readKey(path, d.algorithm)
 		if err != nil {
@@ -167,25 +174,25 @@ func (d *keyDir) read() ([]signingKey, error) {
 		}
 		keys = append(keys, key)
 	}
-	slices.SortFunc(keys, func(a, b signingKey) int { return a.activates.Compare(b.activates) })
+	slices.SortFunc(keys, func(a, b SigningKey) int { return a.Activates.Compare(b.Activates) })
 	return keys, nil
 }
 
 // readKey also takes a plain PKCS #8 file that an operator has put there: it
 // signs with the configured algorithm since the file's time.
-func readKey(path, algorithm string) (signingKey, error) {
+func readKey(path, algorithm string) (SigningKey, error) {
 	data, err := config.ReadFile(path)
 	if err != nil {
-		return signingKey{}, err
+		return SigningKey{}, err
 	}
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return signingKey{}, errors.New("no PEM block")
+		return SigningKey{}, errors.New("no PEM block")
 	}
 	var private any = block.Bytes
 	if block.Type != pemSecret {
 		if private, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-			return signingKey{}, err
+			return SigningKey{}, err
 		}
 	}
 	if named := block.Headers[pemAlgorithm]; named != "" {
@@ -193,23 +200,23 @@ func readKey(path, algorithm string) (signingKey, error) {
 	}
 	signer, err := token.NewSigner(algorithm, private)
 	if err != nil {
-		return signingKey{}, err
+		return SigningKey{}, err
 	}
 	if weakness := signer.Key().Weakness(); weakness != "" {
-		return signingKey{}, errors.New(weakness)
+		return SigningKey{}, errors.New(weakness)
 	}
-	key := signingKey{Signer: signer}
-	if key.activates, err = pemTime(block, pemActivates); err != nil {
-		return signingKey{}, err
+	key := SigningKey{Signer: signer}
+	if key.Activates, err = pemTime(block, pemActivates); err != nil {
+		return SigningKey{}, err
 	}
-	if key.activates.IsZero() {
+	if key.Activates.IsZero() {
 		info, err := os.Stat(path)
 		if err != nil {
-			return signingKey{}, err
+			return SigningKey{}, err
 		}
-		key.activates = info.ModTime()
+		key.Activates = info.ModTime()
 	}
-	key.retires, err = pemTime(block, pemRetires)
+	key.Retires, err = pemTime(block, pemRetires)
 	return key, err
 }
 
@@ -222,14 +229,14 @@ func pemTime(block *pem.Block, name string) (time.Time, error) {
 }
 
 // load takes over what the folder holds now.
-func (d *keyDir) load() error {
+func (d *Dir) load() error {
 	keys, err := d.read()
 	if err != nil {
 		return err
 	}
 	var printed strings.Builder
 	for _, key := range keys {
-		fmt.Fprintln(&printed, key.KeyID, key.activates, key.retires)
+		fmt.Fprintln(&printed, key.KeyID, key.Activates, key.Retires)
 	}
 	d.mu.Lock()
 	d.signing = keys
@@ -242,8 +249,8 @@ func (d *keyDir) load() error {
 	return nil
 }
 
-// watch takes over what other replicas write.
-func (d *keyDir) watch(ctx context.Context) {
+// Watch takes over what other replicas write.
+func (d *Dir) Watch(ctx context.Context) {
 	every := time.NewTicker(fileCheck)
 	defer every.Stop()
 	for {
@@ -258,21 +265,21 @@ func (d *keyDir) watch(ctx context.Context) {
 	}
 }
 
-// current is the youngest key that may sign now.
-func current(keys []signingKey, algorithm string, now time.Time) *signingKey {
+func current(keys []SigningKey, algorithm string, now time.Time) *SigningKey {
 	for _, key := range slices.Backward(keys) {
-		if key.Algorithm == algorithm && !key.activates.After(now) && !key.retired(now) {
+		if key.Algorithm == algorithm && !key.Activates.After(now) && !key.retired(now) {
 			return &key
 		}
 	}
 	return nil
 }
 
-func (k signingKey) retired(now time.Time) bool { return !k.retires.IsZero() && now.After(k.retires) }
+func (k SigningKey) retired(now time.Time) bool { return !k.Retires.IsZero() && now.After(k.Retires) }
 
-func (d *keyDir) signer(now time.Time) (token.Signer, error) {
-	if d.none() {
-		return token.Signer{}, errNoKeyDir
+// Signer is the youngest key that may sign now.
+func (d *Dir) Signer(now time.Time) (token.Signer, error) {
+	if d.None() {
+		return token.Signer{}, ErrNoDir
 	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -282,32 +289,33 @@ func (d *keyDir) signer(now time.Time) (token.Signer, error) {
 	return token.Signer{}, errors.New("no signing key is active; see own.keyDir")
 }
 
-// living are the keys that have not retired: what JWKS shows and what own
+// Living are the keys that have not retired: what JWKS shows and what own
 // tokens are verified with.
-func (d *keyDir) living() []signingKey {
+func (d *Dir) Living() []SigningKey {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	now := time.Now()
-	return slices.DeleteFunc(slices.Clone(d.signing), func(k signingKey) bool { return k.retired(now) })
+	return slices.DeleteFunc(slices.Clone(d.signing), func(k SigningKey) bool { return k.retired(now) })
 }
 
-// keys makes keyDir the key source of own tokens.
-func (d *keyDir) keys() (token.KeySet, bool) {
+// Keys makes Dir the key source of own tokens.
+func (d *Dir) Keys() (token.KeySet, bool) {
 	var keys []token.Key
-	for _, key := range d.living() {
+	for _, key := range d.Living() {
 		keys = append(keys, key.Key())
 	}
 	return token.NewKeySet(keys...), true
 }
 
-func (d *keyDir) refresh(context.Context, string) bool { return false }
+// Refresh has nothing to look for: the folder is always known as it is.
+func (d *Dir) Refresh(context.Context, string) bool { return false }
 
-// jwks is the public half as a JWK Set; with HS* it is empty (RULES 26).
-func (d *keyDir) jwks() ([]byte, error) {
+// JWKS is the public half as a JWK Set; with HS* it is empty (RULES 26).
+func (d *Dir) JWKS() ([]byte, error) {
 	set := struct {
 		Keys []json.RawMessage `json:"keys"`
 	}{Keys: []json.RawMessage{}}
-	for _, key := range d.living() {
+	for _, key := range d.Living() {
 		jwk, public, err := key.PublicJWK()
 		if err != nil {
 			return nil, err
@@ -319,11 +327,11 @@ func (d *keyDir) jwks() ([]byte, error) {
 	return json.Marshal(set)
 }
 
-// rotate adds a key, schedules the retirement of the others and deletes those
+// Rotate adds a key, schedules the retirement of the others and deletes those
 // that have retired.
-func (d *keyDir) rotate(now time.Time) error {
-	if d.none() {
-		return errNoKeyDir
+func (d *Dir) Rotate(now time.Time) error {
+	if d.None() {
+		return ErrNoDir
 	}
 	activates := now.Add(d.ahead)
 	err := d.locked(func() error {
@@ -335,8 +343,8 @@ func (d *keyDir) rotate(now time.Time) error {
 			switch {
 			case key.retired(now):
 				err = os.Remove(filepath.Join(d.path, key.KeyID+".pem"))
-			case key.retires.IsZero():
-				key.retires = activates.Add(d.longest)
+			case key.Retires.IsZero():
+				key.Retires = activates.Add(d.longest)
 				err = d.write(key)
 			}
 			if err != nil {
@@ -351,10 +359,10 @@ func (d *keyDir) rotate(now time.Time) error {
 	return d.load()
 }
 
-// secret returns the content of a file of the folder, made of size random
+// Secret returns the content of a file of the folder, made of size random
 // bytes if it does not exist yet.
-func (d *keyDir) secret(name string, size int) (string, error) {
-	if d.none() {
+func (d *Dir) Secret(name string, size int) (string, error) {
+	if d.None() {
 		return "", nil
 	}
 	path := filepath.Join(d.path, name)

@@ -1,4 +1,4 @@
-package authsvc
+package keys
 
 import (
 	"context"
@@ -21,13 +21,14 @@ import (
 // an unknown kid costs them nothing: without bounds each would be a request to
 // the issuer, and a slow issuer would hold every one of ours.
 const (
-	jwksEvery      = 5 * time.Minute  // background refresh
-	jwksRetry      = 5 * time.Second  // while no set has ever arrived
-	jwksSay        = time.Minute      // between lines in the log about fetches that fail
-	jwksUnknownKid = 10 * time.Second // between refreshes that tokens ask for
-	jwksWait       = time.Second / 2  // of the token that asked, for all issuers together
-	jwksTimeout    = 5 * time.Second  // of one fetch
-	jwksMaxSize    = 256 << 10
+	RefreshEvery = 10 * time.Second // between fetches that tokens ask for
+	RefreshWait  = time.Second / 2  // of the token that asked, for all issuers together
+
+	jwksEvery   = 5 * time.Minute // background refresh
+	jwksRetry   = 5 * time.Second // while no set has ever arrived
+	jwksSay     = time.Minute     // between lines in the log about fetches that fail
+	jwksTimeout = 5 * time.Second // of one fetch
+	jwksMaxSize = 256 << 10
 )
 
 // remoteKeys are keys that an issuer publishes by HTTP. The last good set
@@ -59,7 +60,7 @@ type remoteKeys struct {
 
 func newRemoteKeys(i config.Issuer, changed func(), log *slog.Logger) *remoteKeys {
 	return &remoteKeys{
-		url: i.JWKSURL, ca: i.CA, algorithms: i.Algorithms, changed: changed, log: log, every: jwksEvery, unknown: jwksUnknownKid,
+		url: i.JWKSURL, ca: i.CA, algorithms: i.Algorithms, changed: changed, log: log, every: jwksEvery, unknown: RefreshEvery,
 		wake: make(chan struct{}, 1),
 	}
 }
@@ -82,16 +83,17 @@ func (k *remoteKeys) client() (*http.Client, error) {
 	}, nil
 }
 
-func (k *remoteKeys) keys() (token.KeySet, bool) {
+// Keys are those of the last good answers.
+func (k *remoteKeys) Keys() (token.KeySet, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.set, k.ready
 }
 
-// refresh asks for a fetch because a token named a kid that no key has. One
-// token in jwksUnknownKid gets it, and waits for its end until ctx ends; all
+// Refresh asks for a fetch because a token named a kid that no key has. One
+// token in RefreshEvery gets it, and waits for its end until ctx ends; all
 // others are told at once that nothing will come of it.
-func (k *remoteKeys) refresh(ctx context.Context, kid string) bool {
+func (k *remoteKeys) Refresh(ctx context.Context, kid string) bool {
 	k.mu.Lock()
 	for _, key := range k.set.Keys() {
 		if key.ID == kid {
@@ -120,8 +122,8 @@ func (k *remoteKeys) refresh(ctx context.Context, kid string) bool {
 	return false
 }
 
-// watch fetches until ctx ends: now and then, sooner when asked.
-func (k *remoteKeys) watch(ctx context.Context) {
+// Watch fetches until ctx ends: now and then, sooner when asked.
+func (k *remoteKeys) Watch(ctx context.Context) {
 	for {
 		k.mu.Lock()
 		pause := k.every + rand.N(k.every/10)
@@ -135,12 +137,12 @@ func (k *remoteKeys) watch(ctx context.Context) {
 		case <-k.wake:
 		case <-time.After(pause):
 		}
-		_ = k.fetch(ctx) // is in the log
+		_ = k.Fetch(ctx) // is in the log
 	}
 }
 
-// fetch replaces the set by what the issuer publishes now.
-func (k *remoteKeys) fetch(ctx context.Context) error {
+// Fetch replaces the set by what the issuer publishes now.
+func (k *remoteKeys) Fetch(ctx context.Context) error {
 	set, err := k.download(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()

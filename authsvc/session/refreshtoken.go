@@ -1,4 +1,4 @@
-package authsvc
+package session
 
 import (
 	"crypto/aes"
@@ -14,35 +14,38 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sluice-gateway/sluice/authsvc/keys"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 )
 
-// sessions makes and checks refresh tokens: `<session>.<secret>.<mac>`. The
+// RefreshTokens makes and checks refresh tokens: `<session>.<secret>.<mac>`. The
 // MAC keeps made-up tokens away from Redis, and it is what makes reuse
 // detection safe: the session stands readable in every access token, so
 // without the MAC anyone who saw one could present garbage for it and have the
 // session killed as "reused".
-type sessions struct{ key []byte }
+type RefreshTokens struct{ key []byte }
 
-func openSessions(d *keyDir) (*sessions, error) {
-	if d.none() {
+// OpenRefreshTokens takes the key from the folder. Without a folder no refresh
+// token is good.
+func OpenRefreshTokens(d *keys.Dir) (*RefreshTokens, error) {
+	if d.None() {
 		key := make([]byte, 32)
 		_, _ = rand.Read(key) // never fails; no refresh token is ever made with it
-		return &sessions{key: key}, nil
+		return &RefreshTokens{key: key}, nil
 	}
-	text, err := d.secret("refresh.secret", 32)
-	return &sessions{key: []byte(text)}, err
+	text, err := d.Secret("refresh.secret", 32)
+	return &RefreshTokens{key: []byte(text)}, err
 }
 
-func (s *sessions) mint(session string) string {
+func (t *RefreshTokens) mint(session string) string {
 	var random [32]byte
 	_, _ = rand.Read(random[:]) // never fails
 	body := session + "." + base64.RawURLEncoding.EncodeToString(random[:])
-	return body + "." + s.mac(body)
+	return body + "." + t.mac(body)
 }
 
-func (s *sessions) mac(body string) string {
-	h := hmac.New(sha256.New, s.key)
+func (t *RefreshTokens) mac(body string) string {
+	h := hmac.New(sha256.New, t.key)
 	h.Write([]byte(body))
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
@@ -52,8 +55,8 @@ func (s *sessions) mac(body string) string {
 // and has an account could rewrite his own session and be issued a good token
 // for anybody (RULES 1). Lengths keep one field from reaching into the next, and
 // the label keeps this MAC apart from that of a refresh token.
-func (s *sessions) macFamily(f store.Family) string {
-	h := hmac.New(sha256.New, s.key)
+func (t *RefreshTokens) macFamily(f store.Family) string {
+	h := hmac.New(sha256.New, t.key)
 	for _, field := range []string{"sluice: session in redis", f.Session, f.User, f.Claims, strconv.FormatInt(f.TTL.Milliseconds(), 10)} {
 		fmt.Fprintf(h, "%d:%s", len(field), field)
 	}
@@ -61,18 +64,18 @@ func (s *sessions) macFamily(f store.Family) string {
 }
 
 // wrote tells whether a session in Redis says what authsvc wrote there.
-func (s *sessions) wrote(f store.Family) bool {
-	return hmac.Equal([]byte(f.MAC), []byte(s.macFamily(f)))
+func (t *RefreshTokens) wrote(f store.Family) bool {
+	return hmac.Equal([]byte(f.MAC), []byte(t.macFamily(f)))
 }
 
 // session returns the session of a refresh token that was made here.
-func (s *sessions) session(refresh string) (string, bool) {
+func (t *RefreshTokens) session(refresh string) (string, bool) {
 	end := strings.LastIndexByte(refresh, '.')
 	if end < 0 || len(refresh) > 256 {
 		return "", false
 	}
 	session, _, found := strings.Cut(refresh[:end], ".")
-	return session, found && hmac.Equal([]byte(s.mac(refresh[:end])), []byte(refresh[end+1:]))
+	return session, found && hmac.Equal([]byte(t.mac(refresh[:end])), []byte(refresh[end+1:]))
 }
 
 func refreshSum(refresh string) string {

@@ -3,15 +3,13 @@ package authsvc
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/session"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -39,7 +37,7 @@ func TestKeyRotation(t *testing.T) {
 		}
 		return kids
 	}
-	kidOf := func(p pair) string {
+	kidOf := func(p session.Pair) string {
 		c, err := token.Parse(p.AccessToken)
 		if err != nil {
 			t.Fatal(err)
@@ -72,41 +70,6 @@ func TestKeyRotation(t *testing.T) {
 	})
 	if strings.Contains(value, `"d"`) {
 		t.Errorf("private key in redis: %s", value)
-	}
-}
-
-// A key whose successor's tokens are all that can be alive is deleted by the
-// next rotation, and its tokens are refused.
-func TestRetiredKeysDie(t *testing.T) {
-	d, err := openKeyDir(&keyDir{path: t.TempDir(), algorithm: "ES256", longest: time.Minute, log: slog.New(slog.DiscardHandler), changed: func() {}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, _ := d.signer(time.Now())
-	if err := d.rotate(time.Now().Add(-time.Hour)); err != nil { // an hour ago: the first retired since
-		t.Fatal(err)
-	}
-	for _, key := range d.living() {
-		if key.KeyID == first.KeyID {
-			t.Error("a retired key is alive")
-		}
-	}
-	if err := d.rotate(time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(d.path, first.KeyID+".pem")); !os.IsNotExist(err) {
-		t.Errorf("the file of a retired key: %v", err)
-	}
-	for _, name := range []string{"admin.token"} {
-		if _, err := d.secret(name, 24); err != nil {
-			t.Fatal(err)
-		}
-	}
-	entries, _ := os.ReadDir(d.path)
-	for _, entry := range entries {
-		if info, _ := entry.Info(); info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s is readable by others: %s", entry.Name(), info.Mode())
-		}
 	}
 }
 

@@ -1,4 +1,4 @@
-package authsvc
+package identity
 
 import (
 	"log/slog"
@@ -59,20 +59,20 @@ func newClaimsLeftOut(log *slog.Logger) *claimsLeftOut {
 	}
 }
 
-func (l *claimsLeftOut) report(by *issuer, claim, header string, reason error) {
-	l.total.WithLabelValues(by.name, claim).Inc()
+func (l *claimsLeftOut) report(by *Issuer, claim, header string, reason error) {
+	l.total.WithLabelValues(by.Name, claim).Inc()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	said := l.recent[[2]string{by.name, claim}]
+	said := l.recent[[2]string{by.Name, claim}]
 	if said == nil {
 		said = new(sayings)
-		l.recent[[2]string{by.name, claim}] = said
+		l.recent[[2]string{by.Name, claim}] = said
 	}
 	said.since++
 	if time.Since(said.last) < claimsSay {
 		return
 	}
 	l.log.Warn("claim left out: it cannot be a header as it is; the token counts without it (claimEncoding: percent encodes it, claims: drops it)",
-		"issuer", by.name, "claim", claim, "header", header, "reason", reason, "tokens", said.since)
+		"issuer", by.Name, "claim", claim, "header", header, "reason", reason, "tokens", said.since)
 	said.last, said.since = time.Now(), 0
 }
