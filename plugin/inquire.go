@@ -10,46 +10,45 @@ import (
 )
 
 // inquire finds out what memory does not tell of a visit, keeps it, and has the visit
-// attended to once more. Where the pass is known, Redis is asked. Of a newcomer it is
-// found out in the order of RULES 15:
+// attended to once more. Where its pass is known, it is Redis who tells. Of a newcomer
+// it is found out, in the order of RULES 15,
 //
-//	first   the limits that need no identity, and those that count what the gate
-//	        finds; they are asked
-//	then    who it is
-//	last    the other limits
+//	what the limits say that need no identity, and those that count the gate's judgement;
+//	who it is;
+//	what the other limits say.
 //
-// Each time round the inner loop writes down what is asked of some limits, and asks.
+// So it goes round at most twice: who comes is written down as a pass of some of the
+// limits, and these are asked.
 //
-// Like attend it is a function that is called for each request or, interpreted, never
-// left. It waits, for Redis and for the auth service, so there are as many goroutines
-// in it as requests that wait; those that have nothing to do wait for the next.
+// Compiled, it is called; interpreted, a goroutine stays in it (attend). But it waits,
+// for Redis and for the auth service. So there are as many as there are requests that
+// wait, and those with nothing to do wait for the next.
 func inquire(v *visit, next chan *visit, s *seat) {
 	var (
-		g             *gate
-		m             *memory
-		r             *http.Request
-		p, before     *pass
-		known, exempt bool
-		credentials   []string
-		kept          *decision
-		who           visitor
-		judged        bool
-		no            *refusal
-		rules         []*limitRule
-		rule          *limitRule
-		said          http.Header
-		key, address  string
-		permits       int64
-		policy, comma string
-		asked         []limit.Answer
-		answers       []limit.Answer
-		undecided     bool
-		passes        bool
-		holds         []hold
-		place         *limit.Place
-		stays, stay   bool
-		i, j          int
-		earlier       *limitRule
+		g              *gate
+		r              *http.Request
+		known, exempt  bool
+		credentials    []string
+		kept           *decision
+		who            visitor
+		judged         bool
+		no             *refusal
+		rules          []*limitRule
+		rule, earlier  *limitRule
+		said, fields   http.Header
+		key, address   string
+		value          string
+		permits        int64
+		policy, item   string
+		p, before      *pass
+		answers, asked []limit.Answer
+		holds          []hold
+		undecided      bool
+		passes         bool
+		place          *limit.Place
+		stay, stays    bool
+		m              *memory
+		i, j           int
 	)
 	for {
 		g = v.gate
@@ -65,7 +64,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 			if g.auth != nil && len(credentials) == 1 {
 				kept = remembered(g.decisions, credentials[0])
 			}
-			judged = !g.judges && len(credentials) < 2
+			judged = !g.judges && len(credentials) < 2 // there is no more to know of who it is
 			rules = g.clientLimits
 			if exempt {
 				rules = nil
@@ -95,7 +94,17 @@ func inquire(v *visit, next chan *visit, s *seat) {
 					} else if rule.key == keyGlobal {
 						key = limit.GlobalKey
 					} else if rule.key == keyHeader {
-						key = headerKey(rule, r, said)
+						fields = r.Header
+						if rule.told {
+							fields = said
+						}
+						value = headerValue(fields[rule.keyHeader])
+						if rule.keyHeader == hostField {
+							value = hostOf(r)
+						}
+						if value != "" {
+							key = limit.Key(limit.HeaderKey, value)
+						}
 					}
 					if key == "" {
 						if rule.key != keyIP && rule.onMissing == missingSkip {
@@ -114,18 +123,26 @@ func inquire(v *visit, next chan *visit, s *seat) {
 						key = address
 					}
 					permits = rule.limit
+					item = rule.policy
 					if rule.varies {
 						permits = permitted(rule, said)
+						if permits != rule.limit {
+							item = rule.describe(permits)
+						}
 					}
 					if p.asks == nil {
 						p.rules = make([]*limitRule, 0, len(rules))
 						p.asks = make([]limit.Ask, 0, len(rules))
+						policy = item
+					} else {
+						policy += ", " + item
 					}
 					p.rules = append(p.rules, rule)
 					p.asks = append(p.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: permits, Cost: rule.cost})
 					p.awaited = p.awaited || rule.awaited
 				}
 				if no != nil {
+					// It is told of the limits that were asked before.
 					giveBack(g, asked, holds)
 					answers = asked
 					if before != nil {
@@ -138,10 +155,12 @@ func inquire(v *visit, next chan *visit, s *seat) {
 				answers = nil
 				undecided = false
 				if p.asks != nil {
+					p.policy = []string{policy}
 					answers = make([]limit.Answer, len(p.asks))
 					undecided = true
 				}
 				if before != nil {
+					// What was answered before stands.
 					undecided = false
 					for i, rule = range p.rules {
 						for j, earlier = range before.rules {
@@ -198,27 +217,11 @@ func inquire(v *visit, next chan *visit, s *seat) {
 				p.values = who.decision.values
 				p.passed = &g.decisions.passed
 			}
-			policy = ""
-			comma = ""
 			stay = true
 			for i = len(p.asks) - 1; i >= 0; i-- {
-				rule = p.rules[i]
-				if i > 0 {
-					comma = ", "
-				} else {
-					comma = ""
-				}
 				place, stays = limit.NewPlace(&p.asks[i], &answers[i], p.places)
 				p.places = place
 				stay = stay && stays
-				if p.asks[i].Limit == rule.limit {
-					policy = comma + rule.policy + policy
-				} else {
-					policy = comma + rule.describe(p.asks[i].Limit) + policy
-				}
-			}
-			if p.asks != nil {
-				p.policy = []string{policy}
 			}
 			// The next such requests are served by the pass, if memory has room for each of
 			// its keys, and as long as its decision stands: one that is not kept itself is
@@ -255,7 +258,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 			if idle.Add(-1) >= 0 {
 				return
 			}
-			idle.Add(1) // there is one for it already
+			idle.Add(1) // somebody has sent one already
 		}
 		v = <-next
 		s.visit = v
@@ -265,7 +268,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 // Those who inquire, where a request does not do so itself.
 var (
 	inquiries = make(chan *visit, 2*mostIdle)
-	idle      atomic.Int64 // so many wait for one; whoever takes one off may send one
+	idle      atomic.Int64 // how many wait for one: whoever takes one off sends one
 )
 
 // mostIdle is about how many wait for the next inquiry; others end. (A select would
@@ -273,8 +276,8 @@ var (
 // at a time.)
 const mostIdle = 128
 
-// takeDesk inquires until nothing is left to do, or until a request makes it panic,
-// which would end Traefik: that one is refused.
+// takeDesk inquires, beginning with the given visit, until enough others wait, or until
+// a request makes it panic, which would end Traefik: that one is refused.
 func takeDesk(v *visit) {
 	s := &seat{visit: v}
 	defer func() {

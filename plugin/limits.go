@@ -197,33 +197,15 @@ type hold struct {
 // outside of the headers, together with HTTP/2's :authority.
 const hostField = "Host"
 
-// fieldValue is what a limit counts by. A host is one, whatever its spelling, with
+// hostOf is the host that a limit counts by. It is one, whatever its spelling, with
 // port, in capitals or with a dot at its end: Traefik routes all of them alike, and
 // each would have a limit of its own.
-func fieldValue(r *http.Request, name string) string {
-	if name != hostField {
-		return headerValue(r.Header[name])
-	}
+func hostOf(r *http.Request) string {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
 	return strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
-}
-
-// headerKey is the key by a header, of the client's or of what the auth step said; ""
-// where there is none.
-func headerKey(rule *limitRule, r *http.Request, said http.Header) string {
-	value := ""
-	if rule.told {
-		value = headerValue(said[rule.keyHeader])
-	} else {
-		value = fieldValue(r, rule.keyHeader)
-	}
-	if value == "" {
-		return ""
-	}
-	return limit.Key(limit.HeaderKey, value)
 }
 
 // headerValue is a field's value without the white space around it. HTTP/1.1
