@@ -10,7 +10,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/sluice-gateway/sluice/test/forms"
 	"github.com/sluice-gateway/sluice/test/harness"
@@ -140,6 +142,44 @@ func TestPanicWhileJudging(t *testing.T) {
 		}
 		if got := statuses(gate, 3, as("ann")); got != "200 200 200" {
 			t.Errorf("after the panics: %s", got)
+		}
+	})
+}
+
+// TestManyNewcomersAtOnce: each request that waits has a goroutine that finds out about
+// it. All are answered, and of these goroutines no more stay than are of use.
+func TestManyNewcomersAtOnce(t *testing.T) {
+	const many, stay = 400, 128
+	both(t, func(t *testing.T, b *bed) {
+		gate := b.gate("redis: REDIS\nlimits: [{name: l, key: ip, limit: 1000, window: 1h}]")
+		if got := statuses(gate, 3); got != "200 200 200" {
+			t.Fatal(got)
+		}
+		before := runtime.NumGoroutine()
+		for round := range 2 {
+			b.redis.Freeze()
+			var answered sync.WaitGroup
+			codes := make(chan int, many)
+			for n := range many {
+				answered.Go(func() {
+					codes <- ask(gate, from(fmt.Sprintf("198.%d.%d.%d:1", 18+round, n/250, n%250))).Code
+				})
+			}
+			time.Sleep(100 * time.Millisecond)
+			b.redis.Thaw()
+			answered.Wait()
+			close(codes)
+			for code := range codes {
+				if code != http.StatusOK {
+					t.Errorf("a request got %d", code)
+				}
+			}
+			harness.Eventually(t, 5*time.Second, "goroutines end", func() error {
+				if n := runtime.NumGoroutine() - before; n > stay+10 {
+					return fmt.Errorf("%d more than before", n)
+				}
+				return nil
+			})
 		}
 	})
 }
