@@ -20,15 +20,16 @@ type visit struct {
 	w    http.ResponseWriter
 	r    *http.Request
 
-	key     memoryKey // by what memory would know such requests
-	pass    *pass     // what is known of them; what was asked, where one is refused before it is known who asks
-	answers []limit.Answer
-	holds   []hold
-	verdict limit.Verdict
-	fresh   bool     // the pass was found out for it
-	asked   bool     // Redis was, about what memory did not tell
-	again   bool     // it comes once more, with what was found out
-	no      *refusal // for another reason than what limits say
+	key      memoryKey // by what memory would know such requests
+	pass     *pass     // what is known of them; what was asked, where one is refused before it is known who asks
+	answers  []limit.Answer
+	spending limit.Spending
+	holds    []hold
+	verdict  limit.Verdict
+	fresh    bool     // the pass was found out for it
+	asked    bool     // Redis was, about what memory did not tell
+	again    bool     // it comes once more, with what was found out
+	no       *refusal // for another reason than what limits say
 
 	out     http.Header
 	unknown bool // memory does not tell all that has to be known (inquire.go)
@@ -71,7 +72,8 @@ func attend(v *visit, next chan *visit, s *seat) {
 		reset, wait    time.Duration
 		retry          string
 		now            int64
-		i, away        int
+		spent          bool
+		i              int
 	)
 	for {
 		g = v.gate
@@ -167,7 +169,19 @@ func attend(v *visit, next chan *visit, s *seat) {
 					v.answers = make([]limit.Answer, len(p.asks))
 				}
 				answers = v.answers
-				verdict = limit.Spend(p.places, now, answers)
+				v.spending.Places = p.places
+				v.spending.Now = now
+				v.spending.Answers = answers
+				if s == nil {
+					limit.Spend(&v.spending, nil)
+				} else {
+					s.spender.Next <- &v.spending
+					spent = <-v.spending.Done
+					if !spent {
+						panic("a limit could not be looked up")
+					}
+				}
+				verdict = v.spending.Verdict
 				if verdict == granted || v.asked || verdict != limit.Undecided && !g.dryRun {
 					state = ""
 					comma = ""
@@ -195,7 +209,6 @@ func attend(v *visit, next chan *visit, s *seat) {
 				if verdict != granted && !g.dryRun && no == nil && (v.asked || verdict != limit.Undecided) {
 					// The limit that denies for longest is named, and its Retry-After is theirs
 					// (RULES 32). What others granted goes back (I7).
-					away = -1
 					for i, rule = range p.rules {
 						a = &answers[i]
 						if a.Verdict == limit.Denied {
@@ -207,8 +220,6 @@ func attend(v *visit, next chan *visit, s *seat) {
 									no = tooLarge(rule)
 								}
 							}
-						} else if a.Verdict == limit.Unavailable {
-							away = i
 						} else if a.Verdict == granted {
 							g.engine.GiveBack(a)
 						}
@@ -219,8 +230,8 @@ func attend(v *visit, next chan *visit, s *seat) {
 					if !v.fresh && p.who != nobody {
 						g.decisions.hits.Add(1)
 					}
-					if away >= 0 {
-						wait = answers[away].RetryAfter
+					if no == nil || verdict == limit.Unavailable {
+						wait = 0
 						no = uncounted
 					}
 				}
@@ -265,9 +276,12 @@ func attend(v *visit, next chan *visit, s *seat) {
 		if next == nil {
 			return
 		}
-		if v.lent && !v.clear && v.status == 0 {
+		if v.lent && (v.clear || v.status != 0) {
+			v.w = nil
+			v.r = nil
+		} else if v.lent {
 			v.lent = false // it may take its time
-			visits <- &visit{done: make(chan bool, 1), lent: true}
+			visits <- newVisit()
 		}
 		if !v.unknown {
 			v.done <- true
@@ -303,34 +317,43 @@ const mostVisits = 32
 // seat is where one who attends or inquires works.
 type seat struct {
 	visit     *visit
+	spender   *limit.Spender // to who spends for him
 	questions chan *question // to who puts them to the auth service for him
 }
 
 // takeSeats begins to attend.
 func takeSeats() {
 	for n := 0; n < mostVisits; n++ {
-		visits <- &visit{done: make(chan bool, 1), lent: true}
+		visits <- newVisit()
 	}
 	for n := 0; n < runtime.GOMAXPROCS(0); n++ {
+		s := limit.NewSpender()
 		go func() {
 			for {
-				takeSeat()
+				takeSeat(s)
 			}
 		}()
 	}
 }
 
+// newVisit is one to be lent.
+func newVisit() *visit {
+	v := &visit{done: make(chan bool, 1), lent: true}
+	v.spending.Done = make(chan bool, 1)
+	return v
+}
+
 // takeSeat attends until a request makes it panic, which would end Traefik: that one
 // is refused.
-func takeSeat() {
-	s := &seat{}
+func takeSeat(spender *limit.Spender) {
+	s := &seat{spender: spender}
 	defer func() {
 		if p := recover(); p != nil {
 			logLine("error", fmt.Sprint("a request made the gate panic and was refused: ", p))
 			v := s.visit
 			if v.lent {
 				v.lent = false
-				visits <- &visit{done: make(chan bool, 1), lent: true}
+				visits <- newVisit()
 			}
 			giveUp(v)
 		}
@@ -365,8 +388,6 @@ func conclude(v *visit, w http.ResponseWriter, r *http.Request) bool {
 	}
 	status, body := v.status, v.body
 	if v.lent {
-		v.w = nil
-		v.r = nil
 		visits <- v // the client may take its time
 	}
 	give(w, status, body)

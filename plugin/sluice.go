@@ -159,8 +159,6 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	} else if v.lent {
-		v.w = nil
-		v.r = nil
 		visits <- v
 	}
 	if watched {

@@ -862,7 +862,7 @@ func TestI6Places(t *testing.T) {
 			places[fmt.Sprint(n)] = take(fmt.Sprint(n), 1)
 		}
 		denied := func(key string) bool {
-			verdict := Spend(places[key], e.Now(), make([]Answer, 1))
+			verdict := spend(places[key], e.Now(), make([]Answer, 1))
 			return verdict == Denied
 		}
 		for n := 0; known("1"); n++ {
@@ -881,7 +881,7 @@ func TestI6Places(t *testing.T) {
 			t.Error("a key that made room answers still")
 		}
 		answers := make([]Answer, 1)
-		if verdict := Spend(take("0", 2), e.Now(), answers); verdict != Denied || answers[0].RetryAfter != 0 {
+		if verdict := spend(take("0", 2), e.Now(), answers); verdict != Denied || answers[0].RetryAfter != 0 {
 			t.Error("a request that no waiting helps is told to wait")
 		}
 	})

@@ -311,7 +311,7 @@ func (i *instance) take(asks []Ask) (bool, []Answer) {
 		first = found.(*Place)
 	}
 	answers := make([]Answer, len(asks))
-	verdict := Spend(first, i.engine.Now(), answers)
+	verdict := spend(first, i.engine.Now(), answers)
 	if verdict == Undecided {
 		Take(i.engine, &i.policy, asks, answers, i.engine.Now())
 		if first == nil {
@@ -326,7 +326,7 @@ func (i *instance) take(asks []Ask) (bool, []Answer) {
 		} else if Moved(first, answers) {
 			i.places.Delete(kind)
 		}
-		verdict = Spend(first, 0, answers)
+		verdict = spend(first, 0, answers)
 	} else {
 		i.world.steadily.Add(1)
 	}
@@ -336,6 +336,12 @@ func (i *instance) take(asks []Ask) (bool, []Answer) {
 		}
 	}
 	return verdict == Granted, answers
+}
+
+func spend(first *Place, now int64, answers []Answer) Verdict {
+	s := &Spending{Places: first, Now: now, Answers: answers}
+	Spend(s, nil)
+	return s.Verdict
 }
 
 // request asks the given limits and writes down what was admitted.
