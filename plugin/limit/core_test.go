@@ -19,7 +19,8 @@ type puppet struct {
 	engine  *Engine
 	calls   chan *redis.Call
 	away    atomic.Bool
-	lost    atomic.Bool // calls are, on their way
+	lost    atomic.Bool  // calls are, on their way
+	fatal   atomic.Int64 // so many questions later whether Redis is well, the core panics
 	started time.Time
 	stored  map[string]window.Counts
 }
@@ -32,7 +33,7 @@ func puppeteer(t *testing.T, room int, scene func(t *testing.T, p *puppet)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &puppet{calls: make(chan *redis.Call, room), started: time.Now(), stored: map[string]window.Counts{}}
 		p.engine = NewEngine(Options{
-			Calls: p.calls, Healthy: func() bool { return !p.away.Load() }, Timeout: 25 * time.Millisecond, MaxWait: longestWait,
+			Calls: p.calls, Healthy: p.healthy, Timeout: 25 * time.Millisecond, MaxWait: longestWait,
 			Instance: "i", Prefix: "sluice", Report: func() string { return "{}" },
 			Clock: func() int64 { return int64(time.Since(p.started)) }, Log: func(string, string) {},
 		})
@@ -43,6 +44,13 @@ func puppeteer(t *testing.T, room int, scene func(t *testing.T, p *puppet)) {
 		scene(t, p)
 		p.close()
 	})
+}
+
+func (p *puppet) healthy() bool {
+	if p.fatal.Load() > 0 && p.fatal.Add(-1) == 0 {
+		panic("as the test wants it")
+	}
+	return !p.away.Load()
 }
 
 // close ends the engine, unless the scene has.
@@ -416,4 +424,29 @@ func TestGiveBackWhileAsking(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A request that is given up because the core panicked is not touched any more: its
+// answers may be another's by then.
+func TestGivenUp(t *testing.T) {
+	puppeteer(t, 100, func(t *testing.T, p *puppet) {
+		first, second := p.ask("first", time.Hour, "u", 100), p.ask("second", time.Hour, "u", 100)
+		one, two := p.take(first), p.take(second)
+		calls := []*redis.Call{p.next(t), p.next(t)}
+		p.fatal.Store(2) // it waits behind the first call by then
+		got := <-p.take(first, second)
+		if got.ok || got.answers[0].Verdict != Unavailable || got.answers[1].Verdict != Unavailable {
+			t.Fatalf("%+v", got)
+		}
+		p.end(calls[0], redis.ErrTimeout)
+		p.end(calls[1], redis.ErrTimeout)
+		defer p.serve()()
+		if !(<-one).ok || !(<-two).ok {
+			t.Error("denied below the limit")
+		}
+		time.Sleep(100 * time.Millisecond)
+		if got.answers[0].Verdict != Unavailable || got.answers[1].Verdict != Unavailable {
+			t.Errorf("answers that were given have changed: %v, %v", got.answers[0].Verdict, got.answers[1].Verdict)
+		}
+	})
 }

@@ -225,7 +225,17 @@ func giveUp(j *job) {
 			j.answers[i].RetryAfter = awayRetry
 		}
 	}
-	if len(j.done) == 0 {
-		j.done <- false
+	if j.open >= 0 {
+		j.open = givenUp
+		// What it waits for still is written where nobody looks: these are another
+		// request's soon.
+		j.asks = append([]Ask(nil), j.asks...)
+		j.answers = append([]Answer(nil), j.answers...)
+		if len(j.done) == 0 {
+			j.done <- false
+		}
 	}
 }
+
+// givenUp is more answers than come, so that nobody answers the job again.
+const givenUp = -1
