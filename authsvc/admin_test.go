@@ -69,7 +69,16 @@ func TestGatewaysAndLimits(t *testing.T) {
 func TestIntrospection(t *testing.T) {
 	r, _ := start(t)
 	p := r.loginWith(`{"user_id":"u1","claims":{"scope":"a b"}}`)
-	var got introspection
+	var got struct {
+		Active    bool
+		Subject   string `json:"sub"`
+		Scope     string
+		Issuer    string `json:"iss"`
+		TokenType string `json:"token_type"`
+		Expires   int64  `json:"exp"`
+		Issued    int64  `json:"iat"`
+		TokenID   string `json:"token_id"`
+	}
 	a := r.call("POST", "/v1/tokens/introspect", `{"token":"`+p.AccessToken+`"}`)
 	a.json(t, &got)
 	if !got.Active || got.Subject != "u1" || got.Scope != "a b" || got.Issuer != "sluice" || got.TokenType != "Bearer" ||

@@ -8,12 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/admin"
 	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/internal/issuertest"
-	"github.com/sluice-gateway/sluice/authsvc/store"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 	"github.com/sluice-gateway/sluice/internal/redistest"
-	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
 // Each way in which a token may be no good is explained by the check that it
@@ -57,7 +56,7 @@ func TestTokenExplain(t *testing.T) {
 		{"dead refresh token", ended.RefreshToken, "session", "revoked"},
 	} {
 		a := f.call("POST", "/v1/tokens/explain", `{"token":"`+test.text+`"}`)
-		var e explanation
+		var e admin.Explanation
 		a.json(t, &e)
 		if refresh := e.Kind == "refresh token"; !refresh {
 			if status := f.ask(test.text).status; (status == 200) != e.Accepted || (status == 200) != (test.failed == "") {
@@ -85,7 +84,7 @@ func TestTokenExplain(t *testing.T) {
 		}
 	}
 
-	var e explanation
+	var e admin.Explanation
 	f.call("POST", "/v1/tokens/explain", `{"token":"`+good+`"}`).json(t, &e)
 	if e.User != "file:42" || e.Issuer != "file" || e.Headers["X-User-Plan"] != "pro" || e.Headers["X-User-Id"] != "file:42" || len(e.Limits) != 1 {
 		t.Errorf("%+v", e)
@@ -130,7 +129,7 @@ func TestExplainLargeTokens(t *testing.T) {
 	c.Issuers[0].JWKSFile = issuertest.WriteFile(t, filepath.Join(t.TempDir(), "jwks"), issuertest.KeySet(issuer))
 	r := open(t, c)
 	for size, accepted := range map[int]bool{10_000: true, 20_000: false} {
-		var e explanation
+		var e admin.Explanation
 		a := r.call("POST", "/v1/tokens/explain", `{"token":"`+issuer.Token(map[string]any{"groups": strings.Repeat("a", size)})+`"}`)
 		a.json(t, &e)
 		if e.Accepted != accepted || e.Checks[0].OK != accepted || !strings.Contains(e.Checks[0].Expected, "at most 16384 bytes") {
@@ -169,25 +168,4 @@ func TestLimitShowKnowsTiers(t *testing.T) {
 		_, out, _ := authsvcCommand(t, f.commands(), "", "limit", "show", "per-user", "user:pem:42")
 		return strings.Contains(out, "limit        1000\n")
 	})
-}
-
-// The limit of a user, as the gateways find it (plugin/limits.go, permitted).
-func TestAppliedLimit(t *testing.T) {
-	l := store.Limit{
-		Name: "l", Key: "user", WindowMS: 60_000, Limit: 10, Cost: 1, TierHeader: "X-User-Plan", LimitHeader: "X-User-Limit",
-		Tiers: map[string]int64{"pro": 100, "big deal": 500, "max": 1000}, Ranked: []string{"max", "pro", "big deal"},
-	}
-	for headers, want := range map[[2]string]int64{
-		{"", ""}: 10, {"free", ""}: 10, {"pro", ""}: 100, {"Pro", ""}: 10, {"pro offline_access", ""}: 100, {"pro max", ""}: 1000,
-		{"pro,max", ""}: 1000, {"big deal", ""}: 500, {"prof", ""}: 10, {"pro", "7"}: 7, {"pro", "0"}: 0, {"pro", "1000000.0"}: 1_000_000,
-		{"pro", "1e3"}: 1000, {"pro", "-1"}: 100, {"pro", "1.5"}: 100, {"pro", "0x10"}: 100, {"", "x"}: 10,
-	} {
-		given := map[string]string{"x-user-plan": headers[0], "X-User-Limit": headers[1]}
-		if got, because := applied(l, given, true); got.Limit != want || because == "" {
-			t.Errorf("%q: %d because %s, want %d", headers, got.Limit, because, want)
-		}
-	}
-	if got, _ := applied(l, map[string]string{"X-User-Limit": "unlimited"}, true); got.Limit != window.MaxLimit {
-		t.Errorf("unlimited: %d", got.Limit)
-	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,37 +19,6 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/internal/issuertest"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
-
-// The admin listener is plain HTTP: without a word of the operator's it is for
-// this machine alone, and the commands find it wherever he has put it.
-func TestAdminListenerIsLocalByDefault(t *testing.T) {
-	host, _, err := net.SplitHostPort(config.New().AdminListen)
-	if err != nil || !net.ParseIP(host).IsLoopback() {
-		t.Errorf("adminListen: %q %v", config.New().AdminListen, err)
-	}
-	for listen, server := range map[string]string{
-		"":               "http://127.0.0.1:9001",
-		":9005":          "http://127.0.0.1:9005",
-		"0.0.0.0:9005":   "http://127.0.0.1:9005",
-		"[::]:9005":      "http://127.0.0.1:9005",
-		"10.1.2.3:9005":  "http://10.1.2.3:9005",
-		"[fd00::1]:9005": "http://[fd00::1]:9005",
-		"inner:9005":     "http://inner:9005",
-	} {
-		p := &program{}
-		if listen != "" {
-			p.environ = []string{"AUTHSVC_ADMINLISTEN=" + listen}
-		}
-		if got := p.defaults().Server; got != server {
-			t.Errorf("adminListen %q: %s, want %s", listen, got, server)
-		}
-	}
-	for _, args := range [][]string{{"--version"}, {"version"}} {
-		if status, out, errs := authsvcCommand(t, nil, "", args...); status != 0 || !strings.HasPrefix(out, "authsvc ") {
-			t.Errorf("%v: %d %s%s", args, status, out, errs)
-		}
-	}
-}
 
 // For the limiter alone authsvc needs Redis and an admin token: no issuers, no
 // folder for keys. It shows and resets limits and has the gateways' metrics; it

@@ -36,20 +36,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
-	"github.com/labstack/echo/v4"
-
+	"github.com/sluice-gateway/sluice/authsvc/admin"
 	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/identity"
 	"github.com/sluice-gateway/sluice/authsvc/internal/task"
 	"github.com/sluice-gateway/sluice/authsvc/keys"
-	"github.com/sluice-gateway/sluice/authsvc/refusal"
+	"github.com/sluice-gateway/sluice/authsvc/listener"
+	"github.com/sluice-gateway/sluice/authsvc/public"
 	"github.com/sluice-gateway/sluice/authsvc/session"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 )
@@ -63,20 +63,18 @@ type Service struct {
 	PublicListener, AdminListener net.Listener
 	Log                           *slog.Logger // without one: Config.Log on standard error
 
-	log      *slog.Logger
-	store    *store.Store
-	judge    *identity.Judge
-	keyDir   *keys.Dir
-	admin    *keys.Secret
-	issuing  *keys.Secret
-	refresh  *session.RefreshTokens
-	sessions *session.Sessions
-	metrics  *metrics
-	tracing  *tracing
+	log     *slog.Logger
+	store   *store.Store
+	judge   *identity.Judge
+	keyDir  *keys.Dir
+	admin   *keys.Secret
+	issuing *keys.Secret
+	refresh *session.RefreshTokens
+	tracing *listener.Tracing
+	health  *listener.Health
 
 	keysChanged chan struct{} // holds a token while Redis does not show the keys as they are
 
-	opened                time.Time
 	publicAddr, adminAddr net.Addr
 	servers               []*http.Server
 	cancel                context.CancelFunc
@@ -99,7 +97,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	if s.log == nil {
 		s.log = newLogger(s.Config.Log, os.Stderr)
 	}
-	s.opened = time.Now()
+	opened := time.Now()
 	background, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.tasks = &task.Group{Log: s.log}
@@ -108,7 +106,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.tracing, err = openTracing(ctx, s.Config.Tracing, s.log); err != nil {
+	if s.tracing, err = listener.OpenTracing(ctx, s.Config.Tracing, Version(), s.log); err != nil {
 		return err
 	}
 	options, err := storeOptions(s.Config, s.log)
@@ -119,12 +117,17 @@ func (s *Service) Open(ctx context.Context) (err error) {
 		return err
 	}
 	s.judge = identity.NewJudge(verifier, s.store)
-	s.sessions = session.New(s.Config, s.refresh, s.keyDir, s.judge, s.store, s.log)
-	s.metrics = newMetrics(s)
-	if s.publicAddr, err = s.serve(s.PublicListener, s.Config.Listen, "listen", s.publicRoutes()); err != nil {
+	s.health = &listener.Health{Keys: s.keyDir, Judge: s.judge, Store: s.store, Deny: s.Config.OnRedisFailure == "deny", Since: opened}
+	both := listener.New(s.log, s.tracing)
+	outer := public.Handler(both, s.health, s.judge, s.keyDir, s.Config.Own.PublishAhead)
+	inner := (&admin.Interface{
+		Config: s.Config, Keys: s.keyDir, Judge: s.judge, Store: s.store, Tasks: s.tasks, Admin: s.admin, Issuing: s.issuing,
+		Sessions: session.New(s.Config, s.refresh, s.keyDir, s.judge, s.store, s.log),
+	}).Handler(both, s.health)
+	if s.publicAddr, err = s.serve(s.PublicListener, s.Config.Listen, "listen", outer); err != nil {
 		return err
 	}
-	if s.adminAddr, err = s.serve(s.AdminListener, s.Config.AdminListen, "adminListen", s.adminRoutes()); err != nil {
+	if s.adminAddr, err = s.serve(s.AdminListener, s.Config.AdminListen, "adminListen", inner); err != nil {
 		return err
 	}
 	s.tasks.Go(background, "publish keys", s.publishKeys)
@@ -230,7 +233,7 @@ func (s *Service) Close() error {
 		errs = append(errs, s.store.Close())
 	}
 	if s.tracing != nil {
-		errs = append(errs, s.tracing.close(ctx))
+		errs = append(errs, s.tracing.Close(ctx))
 	}
 	return errors.Join(errs...)
 }
@@ -246,76 +249,6 @@ func (s *Service) AdminToken() string { return s.admin.Value() }
 
 // IssuerToken is the bearer token for issuing, refreshing and revoking tokens.
 func (s *Service) IssuerToken() string { return s.issuing.Value() }
-
-func (s *Service) publicRoutes() http.Handler {
-	e := s.newEcho()
-	e.GET("/auth", s.auth)
-	e.HEAD("/auth", s.auth)
-	e.GET("/.well-known/jwks.json", s.jwks)
-	s.healthRoutes(e)
-	return e
-}
-
-func (s *Service) healthRoutes(e *echo.Echo) {
-	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
-	e.GET("/readyz", s.ready)
-}
-
-// keysGrace is for how long after the start an issuer without keys makes the
-// service not ready. A replica that has just come gets no requests that others
-// could judge, and a rollout waits for it; but an issuer that stays away must
-// not take the users of all the others with it.
-const keysGrace = time.Minute
-
-// ready says whether requests can be decided. With onRedisFailure verify they
-// can be without Redis, so a balancer must not take all replicas out then.
-func (s *Service) ready(c echo.Context) error {
-	if _, err := s.keyDir.Signer(time.Now()); err != nil && !s.keyDir.None() {
-		return refusal.CannotDecide(err)
-	}
-	if s.Config.OnRedisFailure == "deny" && s.store.Away() {
-		return refusal.CannotDecide(store.ErrAway)
-	}
-	if pending := s.judge.Pending(); pending != nil {
-		detail := fmt.Sprintf("The keys of issuer %s have never been fetched; its tokens are answered 503, and the log says why.", strings.Join(pending, ", "))
-		if time.Since(s.opened) < keysGrace {
-			no := refusal.CannotDecide(identity.ErrKeysPending)
-			no.Detail = detail
-			return no
-		}
-		return c.String(http.StatusOK, "ready, but not for all. "+detail+"\n")
-	}
-	if s.store.Unable() != nil {
-		return c.String(http.StatusOK, "ready to judge tokens; none can be issued or revoked, see /readyz/issuing of the admin listener\n")
-	}
-	return c.String(http.StatusOK, "ready\n")
-}
-
-// readyToIssue says whether tokens can be issued, refreshed and revoked, which
-// needs Redis whatever onRedisFailure says, and what keeps them from it.
-func (s *Service) readyToIssue(c echo.Context) error {
-	if err := s.store.Unable(); err != nil {
-		return &refusal.Refusal{
-			Status: http.StatusServiceUnavailable, RetryAfter: 1, Cause: err,
-			Detail: "No token can be issued or revoked: " + err.Error() + ".",
-		}
-	}
-	if _, err := s.keyDir.Signer(time.Now()); err != nil && !s.keyDir.None() {
-		return refusal.CannotDecide(err)
-	}
-	return c.String(http.StatusOK, "ready\n")
-}
-
-func (s *Service) jwks(c echo.Context) error {
-	set, err := s.keyDir.JWKS()
-	if err != nil {
-		return err
-	}
-	// Shorter than publishAhead, so that a reader knows a key before it signs.
-	maxAge := int(s.Config.Own.PublishAhead.Seconds() / 2)
-	c.Response().Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d", maxAge))
-	return c.Blob(http.StatusOK, "application/jwk-set+json", set)
-}
 
 // publishKeys shows public keys and schedule in Redis (RULES 26), for
 // operators and tools. Nothing is ever read back from there as a key: whoever
@@ -343,4 +276,14 @@ func (s *Service) publishKeys(ctx context.Context) {
 		case <-every.C:
 		}
 	}
+}
+
+func newLogger(l config.Log, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(l.Level)) // Validate has seen it
+	options := &slog.HandlerOptions{Level: level}
+	if l.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
 }

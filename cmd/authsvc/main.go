@@ -2,9 +2,22 @@
 package main
 
 import (
+	"context"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/sluice-gateway/sluice/authsvc"
+	"github.com/sluice-gateway/sluice/authsvc/operator"
 )
 
-func main() { os.Exit(authsvc.Main(os.Args[1:])) }
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	program := &operator.Program{
+		Environ: os.Environ(), In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Version: authsvc.Version(), Serve: authsvc.Serve,
+	}
+	status := program.Main(ctx, os.Args[1:])
+	stop()
+	os.Exit(status)
+}

@@ -1,4 +1,4 @@
-package authsvc
+package operator
 
 import (
 	"bytes"
@@ -22,6 +22,7 @@ import (
 	"github.com/traefik/paerser/flag"
 	"github.com/traefik/paerser/parser"
 
+	"github.com/sluice-gateway/sluice/authsvc/admin"
 	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
@@ -48,18 +49,18 @@ type tokenOptions struct {
 	Claims map[string]string `description:"Further claims, by name."`
 }
 
-func newOptions(p *program) *Operator { o := p.defaults(); return &o }
+func newOptions(p *Program) *Operator { o := p.defaults(); return &o }
 
-func newTokenOptions(p *program) *tokenOptions { return &tokenOptions{Operator: p.defaults()} }
+func newTokenOptions(p *Program) *tokenOptions { return &tokenOptions{Operator: p.defaults()} }
 
 // defaults looks into the service's configuration, which may be elsewhere, or
 // not be ours to judge: without it the usual port is tried. An admin token
 // that stands in the configuration itself is kept apart, or --help would print
 // it as a default.
-func (p *program) defaults() Operator {
+func (p *Program) defaults() Operator {
 	o := Operator{Output: "text", Timeout: 5 * time.Second, Server: "http://127.0.0.1:9001"}
 	if p.service == nil {
-		p.service, _ = config.Load(nil, p.environ)
+		p.service, _ = config.Load(nil, p.Environ)
 		p.service = cmp.Or(p.service, config.New())
 	}
 	if host, port, err := net.SplitHostPort(p.service.AdminListen); err == nil {
@@ -78,12 +79,12 @@ func (p *program) defaults() Operator {
 // client talks to the admin listener.
 type client struct {
 	Operator
-	program *program
+	program *Program
 }
 
 // parse takes the options out of args wherever they stand, and returns the
 // arguments that remain, want of them.
-func (p *program) parse(args []string, into any, want int) ([]string, error) {
+func (p *Program) parse(args []string, into any, want int) ([]string, error) {
 	var flags, rest []string
 	for i := 0; i < len(args); i++ {
 		switch {
@@ -108,7 +109,7 @@ func (p *program) parse(args []string, into any, want int) ([]string, error) {
 	}
 	for i, argument := range rest {
 		if argument == "-" { // keeps a token out of the process list
-			text, err := io.ReadAll(io.LimitReader(p.in, 64<<10))
+			text, err := io.ReadAll(io.LimitReader(p.In, 64<<10))
 			if err != nil {
 				return nil, err
 			}
@@ -118,7 +119,7 @@ func (p *program) parse(args []string, into any, want int) ([]string, error) {
 	return rest, nil
 }
 
-func (p *program) client(args []string, want int) (*client, []string, error) {
+func (p *Program) client(args []string, want int) (*client, []string, error) {
 	o := newOptions(p)
 	rest, err := p.parse(args, o, want)
 	return &client{Operator: *o, program: p}, rest, err
@@ -184,7 +185,7 @@ func (c *client) show(answer []byte) error {
 		answer = []byte("{}\n")
 	}
 	if c.Output == "json" {
-		_, err := c.program.out.Write(answer)
+		_, err := c.program.Out.Write(answer)
 		return err
 	}
 	var members map[string]any
@@ -194,10 +195,10 @@ func (c *client) show(answer []byte) error {
 		return err
 	}
 	if len(members) == 0 {
-		_, err := fmt.Fprintln(c.program.out, "done")
+		_, err := fmt.Fprintln(c.program.Out, "done")
 		return err
 	}
-	table := tabwriter.NewWriter(c.program.out, 0, 0, 2, ' ', 0)
+	table := tabwriter.NewWriter(c.program.Out, 0, 0, 2, ' ', 0)
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		value := members[name]
 		if words, ok := value.([]any); ok {
@@ -229,7 +230,7 @@ func inWords(list []any) any {
 	return strings.Join(words, ", ")
 }
 
-func (p *program) tokenIssue(ctx context.Context, args []string) error {
+func (p *Program) tokenIssue(ctx context.Context, args []string) error {
 	o := newTokenOptions(p)
 	rest, err := p.parse(args, o, 1)
 	if err != nil {
@@ -262,7 +263,7 @@ func (c *client) request(ctx context.Context, method, path string, body any, und
 	return c.show(answer)
 }
 
-func (p *program) tokenInspect(ctx context.Context, args []string) error {
+func (p *Program) tokenInspect(ctx context.Context, args []string) error {
 	c, rest, err := p.client(args, 1)
 	if err != nil {
 		return err
@@ -272,7 +273,7 @@ func (p *program) tokenInspect(ctx context.Context, args []string) error {
 
 // tokenExplain prints the explanation and then, as the command's error, what
 // refuses the token.
-func (p *program) tokenExplain(ctx context.Context, args []string) error {
+func (p *Program) tokenExplain(ctx context.Context, args []string) error {
 	c, rest, err := p.client(args, 1)
 	if err != nil {
 		return err
@@ -281,14 +282,14 @@ func (p *program) tokenExplain(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	var e explanation
+	var e admin.Explanation
 	if err := json.Unmarshal(answer, &e); err != nil {
 		return err
 	}
 	if c.Output == "json" {
 		err = c.show(answer)
 	} else {
-		err = e.print(p.out)
+		err = printExplanation(p.Out, &e)
 	}
 	if err == nil && !e.Accepted {
 		err = fmt.Errorf("the %s is refused: %s", e.Kind, e.Reason)
@@ -296,13 +297,13 @@ func (p *program) tokenExplain(ctx context.Context, args []string) error {
 	return err
 }
 
-func (p *program) tokenRevoke(ctx context.Context, args []string) error {
+func (p *Program) tokenRevoke(ctx context.Context, args []string) error {
 	c, rest, err := p.client(args, 1)
 	if err != nil {
 		return err
 	}
 	return c.request(ctx, "POST", "/v1/tokens/revoke", map[string]string{"token": rest[0]}, func(answer []byte) error {
-		var done tokenRevoked
+		var done admin.TokenRevoked
 		if err := json.Unmarshal(answer, &done); err != nil || len(done.Revoked) > 0 {
 			return err
 		}
@@ -310,22 +311,22 @@ func (p *program) tokenRevoke(ctx context.Context, args []string) error {
 	})
 }
 
-func (p *program) userRevoke(ctx context.Context, args []string) error {
+func (p *Program) userRevoke(ctx context.Context, args []string) error {
 	c, rest, err := p.client(args, 1)
 	if err != nil {
 		return err
 	}
 	return c.request(ctx, "POST", "/v1/users/"+url.PathEscape(rest[0])+"/revoke", nil, func(answer []byte) error {
-		var done userRevoked
+		var done admin.UserRevoked
 		if err := json.Unmarshal(answer, &done); err != nil || done.Known {
 			return err
 		}
-		return done.unknown()
+		return unknown(done)
 	})
 }
 
 // unknown says that a name is perhaps not the one that was meant.
-func (u userRevoked) unknown() error {
+func unknown(u admin.UserRevoked) error {
 	text := fmt.Sprintf("nothing is known of user %q: no living token was issued to or seen of one called so. Tokens that may turn up are void all the same.", u.UserID)
 	if len(u.Prefixes) > 0 {
 		text += fmt.Sprintf(" Users are called as services see them in X-User-ID; prefixes: %s.", strings.Join(u.Prefixes, ", "))
@@ -336,15 +337,15 @@ func (u userRevoked) unknown() error {
 	return errors.New(text)
 }
 
-func (p *program) limitShow(ctx context.Context, args []string) error {
+func (p *Program) limitShow(ctx context.Context, args []string) error {
 	return p.limit(ctx, "GET", args)
 }
 
-func (p *program) limitReset(ctx context.Context, args []string) error {
+func (p *Program) limitReset(ctx context.Context, args []string) error {
 	return p.limit(ctx, "DELETE", args)
 }
 
-func (p *program) limit(ctx context.Context, method string, args []string) error {
+func (p *Program) limit(ctx context.Context, method string, args []string) error {
 	c, rest, err := p.client(args, 2)
 	if err != nil {
 		return err
@@ -352,7 +353,7 @@ func (p *program) limit(ctx context.Context, method string, args []string) error
 	return c.request(ctx, method, "/v1/limits/"+url.PathEscape(rest[0])+"/"+url.PathEscape(rest[1]), nil)
 }
 
-func (p *program) keysRotate(ctx context.Context, args []string) error {
+func (p *Program) keysRotate(ctx context.Context, args []string) error {
 	c, _, err := p.client(args, 0)
 	if err != nil {
 		return err
@@ -361,7 +362,7 @@ func (p *program) keysRotate(ctx context.Context, args []string) error {
 }
 
 // healthcheck is for container runtimes: it needs no secret.
-func (p *program) healthcheck(ctx context.Context, args []string) error {
+func (p *Program) healthcheck(ctx context.Context, args []string) error {
 	c, _, err := p.client(args, 0)
 	if err != nil {
 		return err

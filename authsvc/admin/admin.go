@@ -1,4 +1,14 @@
-package authsvc
+// Package admin is the inner listener: it issues tokens and takes them back,
+// explains them, shows and resets limits, and has the metrics. It is never
+// reachable from outside.
+//
+// A request to /v1 bears one of two secrets (guard). Who that makes the caller,
+// what the request is aimed at and how it ended stands in the log (action.go).
+// Tokens are issued and refreshed by package session, judged by package identity
+// and taken back in the store (tokens.go); a token is explained with the limits
+// that gateways would apply to its user (explain.go, applied.go). Limits and
+// gateways are what the gateways' heartbeats say (limits.go).
+package admin
 
 import (
 	"fmt"
@@ -8,43 +18,64 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/identity"
+	"github.com/sluice-gateway/sluice/authsvc/internal/task"
 	"github.com/sluice-gateway/sluice/authsvc/keys"
+	"github.com/sluice-gateway/sluice/authsvc/listener"
 	"github.com/sluice-gateway/sluice/authsvc/refusal"
+	"github.com/sluice-gateway/sluice/authsvc/session"
+	"github.com/sluice-gateway/sluice/authsvc/store"
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
 // maxBody bounds every request body of the admin interface.
 const maxBody = 64 << 10
 
-// adminRoutes is the inner interface. Two secrets open it (RULES 29): the
+// Interface is all that the listener acts upon. Set the fields, then Handler.
+type Interface struct {
+	Config   *config.Config
+	Keys     *keys.Dir
+	Judge    *identity.Judge
+	Sessions *session.Sessions
+	Store    *store.Store
+	Tasks    *task.Group // whose panics are counted
+
+	// Admin opens everything, Issuing what a login service needs.
+	Admin, Issuing *keys.Secret
+
+	revoked *prometheus.CounterVec
+}
+
+// Handler is the inner interface. Two secrets open it (RULES 29): the
 // admin token everything, the issuer token only what a login service needs, so
 // that a break-in there cannot reset limits or revoke the rest of the world.
-func (s *Service) adminRoutes() http.Handler {
-	e := s.newEcho()
-	s.healthRoutes(e)
-	e.GET("/readyz/issuing", s.readyToIssue)
-	e.GET("/metrics", echo.WrapHandler(s.metrics.handler()))
+func (i *Interface) Handler(l *listener.Listener, health *listener.Health) http.Handler {
+	e := l.Router()
+	health.Routes(e)
+	e.GET("/readyz/issuing", health.ReadyToIssue)
+	e.GET("/metrics", i.metrics(l))
 
 	e.Use(beginAction)
-	login := e.Group("/v1/tokens", s.guard(s.admin, s.issuing))
-	login.POST("", s.postTokens)
-	login.POST("/refresh", s.postRefresh)
-	login.POST("/revoke", s.postRevoke)
+	login := e.Group("/v1/tokens", i.guard(i.Admin, i.Issuing))
+	login.POST("", i.postTokens)
+	login.POST("/refresh", i.postRefresh)
+	login.POST("/revoke", i.postRevoke)
 
-	admin := e.Group("/v1", s.guard(s.admin))
-	admin.POST("/tokens/introspect", s.postIntrospect)
-	admin.POST("/tokens/explain", s.postExplain)
-	admin.POST("/users/:id/revoke", s.postUserRevoke)
-	admin.GET("/limits/:name/:key", s.getLimit)
-	admin.DELETE("/limits/:name/:key", s.deleteLimit)
-	admin.GET("/gateways", s.getGateways)
-	admin.POST("/keys/rotate", s.postKeysRotate)
+	admin := e.Group("/v1", i.guard(i.Admin))
+	admin.POST("/tokens/introspect", i.postIntrospect)
+	admin.POST("/tokens/explain", i.postExplain)
+	admin.POST("/users/:id/revoke", i.postUserRevoke)
+	admin.GET("/limits/:name/:key", i.getLimit)
+	admin.DELETE("/limits/:name/:key", i.deleteLimit)
+	admin.GET("/gateways", i.getGateways)
+	admin.POST("/keys/rotate", i.postKeysRotate)
 	return e
 }
 
 // guard lets a request pass that bears one of the secrets.
-func (s *Service) guard(accepted ...*keys.Secret) echo.MiddlewareFunc {
+func (i *Interface) guard(accepted ...*keys.Secret) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			values := c.Request().Header.Values("Authorization")
@@ -57,14 +88,14 @@ func (s *Service) guard(accepted ...*keys.Secret) echo.MiddlewareFunc {
 			scheme, presented, _ := strings.Cut(values[0], " ")
 			for _, secret := range accepted {
 				if strings.EqualFold(scheme, "Bearer") && secret.Matches(presented) {
-					c.Set(issuingKey, secret == s.issuing)
-					s.actor(c, secret)
+					c.Set(issuingKey, secret == i.Issuing)
+					i.actor(c, secret)
 					c.Request().Body = http.MaxBytesReader(c.Response(), c.Request().Body, maxBody)
 					return next(c)
 				}
 			}
-			if strings.EqualFold(scheme, "Bearer") && s.issuing.Matches(presented) {
-				s.actor(c, s.issuing)
+			if strings.EqualFold(scheme, "Bearer") && i.Issuing.Matches(presented) {
+				i.actor(c, i.Issuing)
 				return &refusal.Refusal{Status: http.StatusForbidden, Code: "insufficient_scope", Challenge: true, Detail: "This needs the admin token."}
 			}
 			return refusal.InvalidToken("The admin token is not valid.", nil)
@@ -72,8 +103,8 @@ func (s *Service) guard(accepted ...*keys.Secret) echo.MiddlewareFunc {
 	}
 }
 
-// userRevoked answers POST /v1/users/:id/revoke.
-type userRevoked struct {
+// UserRevoked answers POST /v1/users/:id/revoke.
+type UserRevoked struct {
 	UserID string `json:"user_id"`
 	Before int64  `json:"before"` // unix ms; what was issued until then is void
 	// Known is false where no living token of the user was issued or seen; then
@@ -87,39 +118,39 @@ type userRevoked struct {
 // postUserRevoke is POST /v1/users/:id/revoke; id is the user as services see
 // it in X-User-ID. A name that belongs to an issuer is voided whether or not
 // it is known: Redis may have forgotten the user.
-func (s *Service) postUserRevoke(c echo.Context) error {
+func (i *Interface) postUserRevoke(c echo.Context) error {
 	user, err := pathParam(c, "id")
 	if err != nil {
 		return err
 	}
-	s.target(c, "user "+s.loggable(user))
+	i.target(c, "user "+i.loggable(user))
 	if credentialForm.MatchString(user) {
 		return refusal.InvalidRequest("The user's id looks like a token; one token is revoked by POST /v1/tokens/revoke (authsvc token revoke).", nil)
 	}
 	if err := token.CheckHeaderText(user); err != nil || user == "" || len(user) > identity.MaxUser {
 		return refusal.InvalidRequest("The user's id is not one.", err)
 	}
-	prefixes := s.judge.Prefixes()
-	if s.judge.Owner(user) == nil {
+	prefixes := i.Judge.Prefixes()
+	if i.Judge.Owner(user) == nil {
 		detail := fmt.Sprintf("No issuer has users of this name; prefixes: %s.", strings.Join(prefixes, ", "))
-		if len(s.judge.Issuers()) == 0 {
+		if len(i.Judge.Issuers()) == 0 {
 			detail = "No issuer is configured and own.keyDir is empty: no token of anybody's is accepted."
 		}
 		return &refusal.Refusal{Status: http.StatusNotFound, Detail: detail}
 	}
-	before, err := s.store.RevokeUser(c.Request().Context(), user)
+	before, err := i.Store.RevokeUser(c.Request().Context(), user)
 	if err != nil {
 		return err
 	}
-	s.metrics.revoked.WithLabelValues("user").Inc()
-	answer := userRevoked{UserID: user, Before: before}
-	if _, answer.Known, err = s.store.User(c.Request().Context(), user); err != nil {
+	i.revoked.WithLabelValues("user").Inc()
+	answer := UserRevoked{UserID: user, Before: before}
+	if _, answer.Known, err = i.Store.User(c.Request().Context(), user); err != nil {
 		return err
 	}
 	if !answer.Known {
 		answer.Prefixes = prefixes
 		for _, prefix := range prefixes {
-			if _, known, err := s.store.User(c.Request().Context(), prefix+user); known && err == nil {
+			if _, known, err := i.Store.User(c.Request().Context(), prefix+user); known && err == nil {
 				answer.DidYouMean = append(answer.DidYouMean, prefix+user)
 			}
 		}
@@ -129,9 +160,9 @@ func (s *Service) postUserRevoke(c echo.Context) error {
 }
 
 // postKeysRotate is POST /v1/keys/rotate.
-func (s *Service) postKeysRotate(c echo.Context) error {
-	s.target(c, "keys")
-	if err := s.keyDir.Rotate(time.Now()); err != nil {
+func (i *Interface) postKeysRotate(c echo.Context) error {
+	i.target(c, "keys")
+	if err := i.Keys.Rotate(time.Now()); err != nil {
 		return err
 	}
 	type schedule struct {
@@ -141,7 +172,7 @@ func (s *Service) postKeysRotate(c echo.Context) error {
 		Retires   time.Time `json:"retires,omitzero"`
 	}
 	var keys []schedule
-	for _, key := range s.keyDir.Living() {
+	for _, key := range i.Keys.Living() {
 		keys = append(keys, schedule{key.KeyID, key.Algorithm, key.Activates, key.Retires})
 	}
 	return c.JSON(http.StatusOK, map[string]any{"keys": keys})

@@ -1,12 +1,12 @@
-package authsvc
+package listener
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,38 +16,21 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
 
-// What middleware and handlers tell each other by echo's context.
-const (
-	refusedKey   = "refused"    // *refusal.Refusal
-	issuerKey    = "issuer"     // name of the issuer of a token that was accepted
-	issuingKey   = "issuing"    // bool: the issuer token, not the admin token, opened the door
-	requestIDKey = "request id" // string
-	actionKey    = "action"     // *action, on the admin listener
-)
-
-func (s *Service) newEcho() *echo.Echo {
-	e := echo.New()
-	e.HideBanner, e.HidePort = true, true
-	e.HTTPErrorHandler = refuseEcho
-	e.Use(s.observe)
-	return e
-}
-
 // observe gives every request its id, its line in the log, its place in the
 // metrics and its span. None of the four holds a token, a secret, a user or a
-// key: the path is logged as the route's pattern (RULES 29). An operator's
-// action names its target as well (action.go).
-func (s *Service) observe(next echo.HandlerFunc) echo.HandlerFunc {
+// key: the path is logged as the route's pattern (RULES 29). What a handler adds
+// by Note stands in the log beside that: of an operator's action, its target.
+func (l *Listener) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		started := time.Now()
 		c.Set(requestIDKey, acceptRequestID(c.Request().Header.Get(config.HeaderRequestID)))
-		end := s.tracing.begin(c)
+		end := l.tracing.begin(c)
 		defer func() {
 			// One bad request must not end the process; what went wrong is in
 			// the log with its stack, and the client learns nothing of it.
 			if panicked := recover(); panicked != nil {
 				err = fmt.Errorf("panic: %v", panicked)
-				s.log.Error("panic", "error", err, "stack", string(debug.Stack()))
+				l.log.Error("panic", "error", err, "stack", string(debug.Stack()))
 			}
 			if err != nil {
 				c.Error(err)
@@ -55,27 +38,24 @@ func (s *Service) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 			no, _ := c.Get(refusedKey).(*refusal.Refusal)
 			end(c.Response().Status, no)
-			s.metrics.observe(c.Path(), c.Response().Status, no, time.Since(started))
-			s.logRequest(c, no, time.Since(started))
+			l.count(c.Path(), c.Response().Status, no, time.Since(started))
+			l.logRequest(c, no, time.Since(started))
 		}()
 		return next(c)
 	}
 }
 
-func (s *Service) logRequest(c echo.Context, no *refusal.Refusal, took time.Duration) {
+func (l *Listener) logRequest(c echo.Context, no *refusal.Refusal, took time.Duration) {
 	level := slog.LevelInfo
 	attributes := []slog.Attr{
 		slog.String("method", method(c.Request().Method)),
 		slog.String("route", c.Path()),
 		slog.Int("status", c.Response().Status),
 		slog.Duration("took", took),
-		slog.String("request_id", requestID(c)),
+		slog.String("request_id", RequestID(c)),
 	}
-	if issuer, ok := c.Get(issuerKey).(string); ok {
-		attributes = append(attributes, slog.String("issuer", issuer))
-	}
-	if a, ok := c.Get(actionKey).(*action); ok {
-		attributes = append(attributes, a.attributes(c, no)...)
+	if note, ok := c.Get(noteKey).(func(*refusal.Refusal) []slog.Attr); ok {
+		attributes = append(attributes, note(no)...)
 	}
 	if no != nil {
 		attributes = append(attributes, slog.String("refused", no.Error()))
@@ -87,7 +67,7 @@ func (s *Service) logRequest(c echo.Context, no *refusal.Refusal, took time.Dura
 	case "/healthz", "/readyz", "/readyz/issuing", "/metrics":
 		level = min(level, slog.LevelDebug) // asked every few seconds, always the same
 	}
-	s.log.LogAttrs(c.Request().Context(), level, "request", attributes...)
+	l.log.LogAttrs(c.Request().Context(), level, "request", attributes...)
 }
 
 // method keeps strangers' inventions out of logs and labels.
@@ -108,19 +88,10 @@ func acceptRequestID(presented string) string {
 	return uuid.NewString()
 }
 
-func requestID(c echo.Context) string {
+// RequestID is the gateway's, or one that was made here.
+func RequestID(c echo.Context) string {
 	id, _ := c.Get(requestIDKey).(string)
 	return id
-}
-
-func newLogger(l config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(l.Level)) // Validate has seen it
-	options := &slog.HandlerOptions{Level: level}
-	if l.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
 }
 
 // refuseEcho is Echo's error handler: its own errors (404, 405, 413) become
@@ -133,6 +104,15 @@ func refuseEcho(err error, c echo.Context) {
 	}
 	c.Set(refusedKey, no)
 	if !c.Response().Committed {
-		no.Write(c.Response(), requestID(c))
+		no.Write(c.Response(), RequestID(c))
 	}
+}
+
+func (l *Listener) count(route string, status int, no *refusal.Refusal, took time.Duration) {
+	code := ""
+	if no != nil {
+		code = no.Code
+	}
+	l.requests.WithLabelValues(route, strconv.Itoa(status), code).Inc()
+	l.durations.WithLabelValues(route).Observe(took.Seconds())
 }

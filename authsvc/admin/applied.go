@@ -1,4 +1,4 @@
-package authsvc
+package admin
 
 import (
 	"cmp"
@@ -89,12 +89,12 @@ func tiersOf(l store.Limit) string {
 }
 
 // usage is the state of a key under the limit that applies to it.
-func (s *Service) usage(ctx context.Context, l store.Limit, key string) (store.Usage, error) {
+func (i *Interface) usage(ctx context.Context, l store.Limit, key string) (store.Usage, error) {
 	user, ofUser := strings.CutPrefix(key, "user:")
 	because := ""
 	switch {
 	case ofUser:
-		headers, known, err := s.store.User(ctx, user)
+		headers, known, err := i.Store.User(ctx, user)
 		if err != nil {
 			return store.Usage{}, err
 		}
@@ -102,7 +102,7 @@ func (s *Service) usage(ctx context.Context, l store.Limit, key string) (store.U
 	case l.Key != "user" && len(l.Tiers) > 0:
 		because = "the plain limit: what applies depends on who asks" + tiersOf(l)
 	}
-	usage, err := s.store.Usage(ctx, l, key)
+	usage, err := i.Store.Usage(ctx, l, key)
 	usage.Because = because
 	return usage, err
 }

@@ -1,4 +1,4 @@
-package authsvc
+package admin
 
 import (
 	"encoding/json"
@@ -17,12 +17,12 @@ import (
 )
 
 // getLimit is GET /v1/limits/:name/:key.
-func (s *Service) getLimit(c echo.Context) error {
-	limits, key, err := s.limit(c)
+func (i *Interface) getLimit(c echo.Context) error {
+	limits, key, err := i.limit(c)
 	if err != nil {
 		return err
 	}
-	usage, err := s.usage(c.Request().Context(), limits[0], key)
+	usage, err := i.usage(c.Request().Context(), limits[0], key)
 	if err != nil {
 		return refuseKey(err)
 	}
@@ -32,16 +32,16 @@ func (s *Service) getLimit(c echo.Context) error {
 // deleteLimit is DELETE /v1/limits/:name/:key. One name may have several
 // windows in several middlewares; all of them are reset. Where nothing was
 // counted the answer is 404.
-func (s *Service) deleteLimit(c echo.Context) error {
-	limits, key, err := s.limit(c)
+func (i *Interface) deleteLimit(c echo.Context) error {
+	limits, key, err := i.limit(c)
 	if err != nil {
 		return err
 	}
 	var used int64
 	for _, limit := range limits {
-		usage, err := s.store.Usage(c.Request().Context(), limit, key)
+		usage, err := i.Store.Usage(c.Request().Context(), limit, key)
 		if err == nil {
-			err = s.store.Reset(c.Request().Context(), limit, key)
+			err = i.Store.Reset(c.Request().Context(), limit, key)
 		}
 		if err != nil {
 			return refuseKey(err)
@@ -50,16 +50,16 @@ func (s *Service) deleteLimit(c echo.Context) error {
 	}
 	if used == 0 {
 		outcome(c, "nothing was counted")
-		return &refusal.Refusal{Status: http.StatusNotFound, Detail: s.nothingCounted(key)}
+		return &refusal.Refusal{Status: http.StatusNotFound, Detail: i.nothingCounted(key)}
 	}
 	return c.NoContent(http.StatusNoContent)
 }
 
 // nothingCounted says what a key may have been meant for. The key itself may be
 // a secret (of a limit by header), and refusals are logged.
-func (s *Service) nothingCounted(key string) string {
+func (i *Interface) nothingCounted(key string) string {
 	text := "Nothing was counted for this key."
-	if prefixes := s.judge.Prefixes(); strings.HasPrefix(key, "user:") && len(prefixes) > 0 {
+	if prefixes := i.Judge.Prefixes(); strings.HasPrefix(key, "user:") && len(prefixes) > 0 {
 		text += fmt.Sprintf(" Users are called as services see them; prefixes: %s.", strings.Join(prefixes, ", "))
 	}
 	return text
@@ -73,7 +73,7 @@ func refuseKey(err error) error {
 }
 
 // limit finds what living gateways mean by a limit's name.
-func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
+func (i *Interface) limit(c echo.Context) ([]store.Limit, string, error) {
 	name, err := pathParam(c, "name")
 	if err != nil {
 		return nil, "", err
@@ -82,8 +82,8 @@ func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	s.target(c, "limit "+name+" "+s.loggableKey(key))
-	gateways, err := s.store.Gateways(c.Request().Context())
+	i.target(c, "limit "+name+" "+i.loggableKey(key))
+	gateways, err := i.Store.Gateways(c.Request().Context())
 	if err != nil {
 		return nil, "", err
 	}
@@ -99,7 +99,7 @@ func (s *Service) limit(c echo.Context) ([]store.Limit, string, error) {
 		slices.Sort(names)
 		detail := fmt.Sprintf("No living gateway has a limit of this name; limits: %s.", strings.Join(slices.Compact(names), ", "))
 		if len(gateways) == 0 {
-			detail = fmt.Sprintf("No gateway is alive in redis below redis.keyPrefix %q; limits are known by the gateways' heartbeats.", s.Config.Redis.KeyPrefix)
+			detail = fmt.Sprintf("No gateway is alive in redis below redis.keyPrefix %q; limits are known by the gateways' heartbeats.", i.Config.Redis.KeyPrefix)
 		}
 		return nil, "", &refusal.Refusal{Status: http.StatusNotFound, Detail: detail}
 	}
@@ -139,9 +139,9 @@ func pathParam(c echo.Context, name string) (string, error) {
 // getGateways is GET /v1/gateways: the heartbeats as the gateways wrote them, with
 // when that was. One that has been silent since is stale: stopped, or refused by
 // Redis, and then it decides alone.
-func (s *Service) getGateways(c echo.Context) error {
-	s.target(c, "gateways")
-	gateways, err := s.store.Gateways(c.Request().Context())
+func (i *Interface) getGateways(c echo.Context) error {
+	i.target(c, "gateways")
+	gateways, err := i.Store.Gateways(c.Request().Context())
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package authsvc
+package admin
 
 import (
 	"cmp"
@@ -13,8 +13,15 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/sluice-gateway/sluice/authsvc/keys"
+	"github.com/sluice-gateway/sluice/authsvc/listener"
 	"github.com/sluice-gateway/sluice/authsvc/refusal"
 	"github.com/sluice-gateway/sluice/authsvc/token"
+)
+
+// What the handlers tell each other by echo's context.
+const (
+	actionKey  = "action"  // *action
+	issuingKey = "issuing" // bool: the issuer token, not the admin token, opened the door
 )
 
 // action is what one request to the admin listener did, for its line in the
@@ -34,22 +41,24 @@ func beginAction(next echo.HandlerFunc) echo.HandlerFunc {
 		switch c.Path() {
 		case "/healthz", "/readyz", "/readyz/issuing", "/metrics":
 		default:
-			c.Set(actionKey, &action{actor: "nobody"})
+			a := &action{actor: "nobody"}
+			c.Set(actionKey, a)
+			listener.Note(c, func(no *refusal.Refusal) []slog.Attr { return a.attributes(c, no) })
 		}
 		return next(c)
 	}
 }
 
-func (s *Service) actor(c echo.Context, presented *keys.Secret) {
+func (i *Interface) actor(c echo.Context, presented *keys.Secret) {
 	if a, ok := c.Get(actionKey).(*action); ok {
 		a.actor = "admin"
-		if presented == s.issuing {
+		if presented == i.Issuing {
 			a.actor = "issuer"
 		}
 	}
 }
 
-func (s *Service) target(c echo.Context, what string) {
+func (i *Interface) target(c echo.Context, what string) {
 	if a, ok := c.Get(actionKey).(*action); ok {
 		a.target = what
 	}
@@ -84,8 +93,8 @@ func remoteHost(c echo.Context) string {
 var credentialForm = regexp.MustCompile(`^[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*$`)
 
 // loggable is what an operator named, unless he gave a credential in its place.
-func (s *Service) loggable(text string) string {
-	if credentialForm.MatchString(text) || len(text) > token.MaxHeaderText || s.admin.Matches(text) || s.issuing.Matches(text) {
+func (i *Interface) loggable(text string) string {
+	if credentialForm.MatchString(text) || len(text) > token.MaxHeaderText || i.Admin.Matches(text) || i.Issuing.Matches(text) {
 		return digest(text)
 	}
 	return text
@@ -93,14 +102,14 @@ func (s *Service) loggable(text string) string {
 
 // loggableKey is a limit's key; the header that a limit counts by may be one
 // that carries a secret.
-func (s *Service) loggableKey(key string) string {
+func (i *Interface) loggableKey(key string) string {
 	if value, ok := strings.CutPrefix(key, "header:"); ok {
 		return "header:" + digest(value)
 	}
 	if kind, value, found := strings.Cut(key, ":"); found {
-		return kind + ":" + s.loggable(value)
+		return kind + ":" + i.loggable(value)
 	}
-	return s.loggable(key)
+	return i.loggable(key)
 }
 
 func digest(text string) string {
@@ -110,8 +119,8 @@ func digest(text string) string {
 
 // nameToken names what a credential stands for: its session, its id, or
 // nothing but what was expected.
-func (s *Service) nameToken(presented, expected string) string {
-	if session, ours := s.sessions.Session(presented); ours {
+func (i *Interface) nameToken(presented, expected string) string {
+	if session, ours := i.Sessions.Session(presented); ours {
 		return "session " + session
 	}
 	if expected == "token" && credentialForm.MatchString(presented) {

@@ -1,4 +1,4 @@
-package authsvc
+package listener
 
 import (
 	"context"
@@ -20,16 +20,18 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
 
-// tracing sends one span a request to an OpenTelemetry collector, as part of
+// Tracing sends one span a request to an OpenTelemetry collector, as part of
 // the trace that the gateway's traceparent header names (W3C Trace Context).
-type tracing struct {
+type Tracing struct {
 	provider *sdktrace.TracerProvider // nil: no collector is configured
 	tracer   trace.Tracer
 }
 
-func openTracing(ctx context.Context, c config.Tracing, log *slog.Logger) (*tracing, error) {
+// OpenTracing needs no collector: without one it does nothing. Version is what
+// traces say of authsvc.
+func OpenTracing(ctx context.Context, c config.Tracing, version string, log *slog.Logger) (*Tracing, error) {
 	if c.Endpoint == "" {
-		return &tracing{}, nil
+		return &Tracing{}, nil
 	}
 	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(strings.TrimSuffix(c.Endpoint, "/")+"/v1/traces"))
 	if err != nil {
@@ -40,10 +42,10 @@ func openTracing(ctx context.Context, c config.Tracing, log *slog.Logger) (*trac
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.SampleRate))),
 		sdktrace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", c.ServiceName),
-			attribute.String("service.version", Version()),
+			attribute.String("service.version", version),
 		)),
 	)
-	return &tracing{provider: provider, tracer: provider.Tracer("github.com/sluice-gateway/sluice/authsvc")}, nil
+	return &Tracing{provider: provider, tracer: provider.Tracer("github.com/sluice-gateway/sluice/authsvc")}, nil
 }
 
 // logged tells of failures in authsvc's log. The SDK's own way is a handler for
@@ -61,7 +63,7 @@ func (l logged) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) 
 }
 
 // begin opens the span of a request; the function it returns ends it.
-func (t *tracing) begin(c echo.Context) (end func(status int, no *refusal.Refusal)) {
+func (t *Tracing) begin(c echo.Context) (end func(status int, no *refusal.Refusal)) {
 	if t.provider == nil {
 		return func(int, *refusal.Refusal) {}
 	}
@@ -71,7 +73,7 @@ func (t *tracing) begin(c echo.Context) (end func(status int, no *refusal.Refusa
 	ctx, span := t.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		attribute.String("http.request.method", method(request.Method)),
 		attribute.String("http.route", c.Path()),
-		attribute.String("sluice.request_id", requestID(c)),
+		attribute.String("sluice.request_id", RequestID(c)),
 	))
 	c.SetRequest(request.WithContext(ctx))
 	return func(status int, no *refusal.Refusal) {
@@ -86,7 +88,8 @@ func (t *tracing) begin(c echo.Context) (end func(status int, no *refusal.Refusa
 	}
 }
 
-func (t *tracing) close(ctx context.Context) error {
+// Close sends what is left.
+func (t *Tracing) Close(ctx context.Context) error {
 	if t.provider == nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package authsvc
+package admin
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ import (
 )
 
 // postTokens is POST /v1/tokens {"user_id", "claims", "ttl"}.
-func (s *Service) postTokens(c echo.Context) error {
+func (i *Interface) postTokens(c echo.Context) error {
 	var request struct {
 		UserID string         `json:"user_id"`
 		Claims map[string]any `json:"claims"`
@@ -26,16 +26,16 @@ func (s *Service) postTokens(c echo.Context) error {
 	if err := readJSON(c, &request); err != nil {
 		return err
 	}
-	s.target(c, "user "+s.loggable(request.UserID))
-	if err := s.checkUser(request.UserID); err != nil {
+	i.target(c, "user "+i.loggable(request.UserID))
+	if err := i.checkUser(request.UserID); err != nil {
 		return err
 	}
-	ttl := s.Config.Own.TTL
+	ttl := i.Config.Own.TTL
 	if request.TTL != "" {
 		var err error
 		ttl, err = time.ParseDuration(request.TTL)
-		if err != nil || ttl < time.Second || ttl > s.Config.Tokens.MaxLifetime {
-			return refusal.InvalidRequest(fmt.Sprintf("ttl: write a duration from 1s to %s.", s.Config.Tokens.MaxLifetime), err)
+		if err != nil || ttl < time.Second || ttl > i.Config.Tokens.MaxLifetime {
+			return refusal.InvalidRequest(fmt.Sprintf("ttl: write a duration from 1s to %s.", i.Config.Tokens.MaxLifetime), err)
 		}
 	}
 	fromIssuer, _ := c.Get(issuingKey).(bool)
@@ -43,25 +43,25 @@ func (s *Service) postTokens(c echo.Context) error {
 		if token.ReservedClaim(claim) {
 			return refusal.InvalidRequest(fmt.Sprintf("claims: %q is set by authsvc itself.", claim), nil)
 		}
-		if fromIssuer && !slices.Contains(s.Config.Tokens.IssuerClaims, claim) {
+		if fromIssuer && !slices.Contains(i.Config.Tokens.IssuerClaims, claim) {
 			return refusal.InvalidRequest(fmt.Sprintf("claims: %q is not among tokens.issuerClaims.", claim), nil)
 		}
 	}
-	answer, err := s.sessions.Issue(c.Request().Context(), request.UserID, request.Claims, ttl)
+	answer, err := i.Sessions.Issue(c.Request().Context(), request.UserID, request.Claims, ttl)
 	if err != nil {
 		return err
 	}
 	return sendPair(c, answer)
 }
 
-func (s *Service) checkUser(user string) error {
-	if user == "" || len(s.Config.Own.UserPrefix+user) > identity.MaxUser {
+func (i *Interface) checkUser(user string) error {
+	if user == "" || len(i.Config.Own.UserPrefix+user) > identity.MaxUser {
 		return refusal.InvalidRequest(fmt.Sprintf("user_id: write 1 to %d bytes.", identity.MaxUser), nil)
 	}
 	if err := token.CheckHeaderText(user); err != nil {
 		return refusal.InvalidRequest("user_id: "+err.Error()+".", nil)
 	}
-	if owner := s.judge.Owner(s.Config.Own.UserPrefix + user); owner != nil && !owner.Own {
+	if owner := i.Judge.Owner(i.Config.Own.UserPrefix + user); owner != nil && !owner.Own {
 		return refusal.InvalidRequest(fmt.Sprintf("user_id: users called \"%s...\" are those of issuer %q; a token of ours for one is refused everywhere.", owner.UserPrefix, owner.Name), nil)
 	}
 	return nil
@@ -74,7 +74,7 @@ func sendPair(c echo.Context, answer *session.Pair) error {
 
 // postRefresh is POST /v1/tokens/refresh, as JSON or as the form of RFC 6749
 // section 6.
-func (s *Service) postRefresh(c echo.Context) error {
+func (i *Interface) postRefresh(c echo.Context) error {
 	fields, err := readFields(c)
 	if err != nil {
 		return err
@@ -85,16 +85,16 @@ func (s *Service) postRefresh(c echo.Context) error {
 	if fields["refresh_token"] == "" {
 		return refusal.InvalidRequest("refresh_token is missing.", nil)
 	}
-	s.target(c, s.nameToken(fields["refresh_token"], "session"))
-	answer, err := s.sessions.Refresh(c.Request().Context(), fields["refresh_token"])
+	i.target(c, i.nameToken(fields["refresh_token"], "session"))
+	answer, err := i.Sessions.Refresh(c.Request().Context(), fields["refresh_token"])
 	if err != nil {
 		return err
 	}
 	return sendPair(c, answer)
 }
 
-// tokenRevoked answers POST /v1/tokens/revoke. RFC 7009 lets clients ignore it.
-type tokenRevoked struct {
+// TokenRevoked answers POST /v1/tokens/revoke. RFC 7009 lets clients ignore it.
+type TokenRevoked struct {
 	Revoked []string `json:"revoked"`          // "token", "session"
 	Reason  string   `json:"reason,omitempty"` // why nothing was; for the admin token
 }
@@ -106,7 +106,7 @@ type tokenRevoked struct {
 // Whoever throws away an access token of ours means the session: its refresh
 // token goes with it (section 2.1), or "log out" would last until the next
 // refresh.
-func (s *Service) postRevoke(c echo.Context) error {
+func (i *Interface) postRevoke(c echo.Context) error {
 	fields, err := readFields(c)
 	if err != nil {
 		return err
@@ -115,51 +115,51 @@ func (s *Service) postRevoke(c echo.Context) error {
 	if presented == "" {
 		return refusal.InvalidRequest("token is missing.", nil)
 	}
-	s.target(c, s.nameToken(presented, "token"))
+	i.target(c, i.nameToken(presented, "token"))
 	ctx := c.Request().Context()
-	if session, ours := s.sessions.Session(presented); ours {
-		return s.revokeSession(c, session)
+	if session, ours := i.Sessions.Session(presented); ours {
+		return i.revokeSession(c, session)
 	}
-	who, err := s.judge.Bearer(ctx, presented, time.Now())
+	who, err := i.Judge.Bearer(ctx, presented, time.Now())
 	if errors.Is(err, token.ErrExpired) {
 		// The token is over, its session need not be.
-		if old, fault := s.judge.Expired(ctx, presented); fault == nil && old.Issuer.Own && old.Session != "" {
-			return s.revokeSession(c, old.Session)
+		if old, fault := i.Judge.Expired(ctx, presented); fault == nil && old.Issuer.Own && old.Session != "" {
+			return i.revokeSession(c, old.Session)
 		}
 	}
 	if errors.Is(err, identity.ErrKeysPending) {
 		return err
 	}
 	if err != nil {
-		answer := tokenRevoked{Revoked: []string{}}
+		answer := TokenRevoked{Revoked: []string{}}
 		if fromIssuer, _ := c.Get(issuingKey).(bool); !fromIssuer {
 			answer.Reason = err.Error()
 		}
 		outcome(c, "nothing revoked: "+err.Error())
 		return c.JSON(http.StatusOK, answer)
 	}
-	if err := s.store.RevokeToken(ctx, who.TokenID, who.Expires.Add(s.Config.ClockLeeway)); err != nil {
+	if err := i.Store.RevokeToken(ctx, who.TokenID, who.Expires.Add(i.Config.ClockLeeway)); err != nil {
 		return err
 	}
-	s.metrics.revoked.WithLabelValues("token").Inc()
+	i.revoked.WithLabelValues("token").Inc()
 	if who.Issuer.Own && who.Session != "" {
-		return s.revokeSession(c, who.Session, "token")
+		return i.revokeSession(c, who.Session, "token")
 	}
 	return sendRevoked(c, "token")
 }
 
 // revokeSession ends a session, after what the request has revoked already.
-func (s *Service) revokeSession(c echo.Context, session string, already ...string) error {
-	if err := s.store.RevokeSession(c.Request().Context(), session); err != nil {
+func (i *Interface) revokeSession(c echo.Context, session string, already ...string) error {
+	if err := i.Store.RevokeSession(c.Request().Context(), session); err != nil {
 		return err
 	}
-	s.metrics.revoked.WithLabelValues("session").Inc()
+	i.revoked.WithLabelValues("session").Inc()
 	return sendRevoked(c, append(already, "session")...)
 }
 
 func sendRevoked(c echo.Context, what ...string) error {
 	outcome(c, "revoked "+strings.Join(what, ", "))
-	return c.JSON(http.StatusOK, tokenRevoked{Revoked: what})
+	return c.JSON(http.StatusOK, TokenRevoked{Revoked: what})
 }
 
 // introspection is RFC 7662 section 2.2.
@@ -181,7 +181,7 @@ type introspection struct {
 
 // postIntrospect is RFC 7662. Every reason for a token not to be good is the
 // same answer, so that the interface cannot be used to learn which it is.
-func (s *Service) postIntrospect(c echo.Context) error {
+func (i *Interface) postIntrospect(c echo.Context) error {
 	fields, err := readFields(c)
 	if err != nil {
 		return err
@@ -189,8 +189,8 @@ func (s *Service) postIntrospect(c echo.Context) error {
 	if fields["token"] == "" {
 		return refusal.InvalidRequest("token is missing.", nil)
 	}
-	s.target(c, s.nameToken(fields["token"], "token"))
-	answer, err := s.introspect(c, fields["token"])
+	i.target(c, i.nameToken(fields["token"], "token"))
+	answer, err := i.introspect(c, fields["token"])
 	if err != nil {
 		return err
 	}
@@ -198,21 +198,21 @@ func (s *Service) postIntrospect(c echo.Context) error {
 	return c.JSON(http.StatusOK, answer)
 }
 
-func (s *Service) introspect(c echo.Context, presented string) (introspection, error) {
+func (i *Interface) introspect(c echo.Context, presented string) (introspection, error) {
 	ctx, now := c.Request().Context(), time.Now()
-	if session, ours := s.sessions.Session(presented); ours {
-		family, active, err := s.sessions.Active(ctx, session, presented)
+	if session, ours := i.Sessions.Session(presented); ours {
+		family, active, err := i.Sessions.Active(ctx, session, presented)
 		if err != nil || !active {
 			return introspection{}, err
 		}
 		return introspection{
 			Active: true, TokenType: "refresh_token", Subject: family.User, Session: session,
-			Username: s.Config.Own.UserPrefix + family.User, Issuer: s.Config.Own.Issuer, Issued: family.Issued.Unix(),
+			Username: i.Config.Own.UserPrefix + family.User, Issuer: i.Config.Own.Issuer, Issued: family.Issued.Unix(),
 		}, nil
 	}
-	who, err := s.judge.Bearer(ctx, presented, now)
+	who, err := i.Judge.Bearer(ctx, presented, now)
 	if err == nil {
-		_, err = s.judge.CheckStatus(ctx, who)
+		_, err = i.Judge.CheckStatus(ctx, who)
 	}
 	if err != nil {
 		if refusal.Of(err).Status == http.StatusUnauthorized {

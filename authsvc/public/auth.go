@@ -1,6 +1,7 @@
-package authsvc
+package public
 
 import (
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -9,11 +10,12 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/sluice-gateway/sluice/authsvc/identity"
+	"github.com/sluice-gateway/sluice/authsvc/listener"
 	"github.com/sluice-gateway/sluice/authsvc/refusal"
 )
 
 // auth is GET /auth: who is the bearer?
-func (s *Service) auth(c echo.Context) error {
+func (h *handler) auth(c echo.Context) error {
 	// A cache in front must not answer one credential with another's identity,
 	// whatever the answer is.
 	c.Response().Header().Set("Vary", "Authorization")
@@ -26,17 +28,17 @@ func (s *Service) auth(c echo.Context) error {
 		return err
 	}
 	now := time.Now()
-	who, certain, err := s.judge.Authenticate(c.Request().Context(), compact, now)
+	who, certain, err := h.judge.Authenticate(c.Request().Context(), compact, now)
 	if err != nil {
 		return err
 	}
-	c.Set(issuerKey, who.Issuer.Name)
+	listener.Note(c, func(*refusal.Refusal) []slog.Attr { return []slog.Attr{slog.String("issuer", who.Issuer.Name)} })
 	for _, word := range strings.Fields(scope) {
 		if !slices.Contains(who.Scopes, word) {
 			return refusal.InsufficientScope(scope)
 		}
 	}
-	s.judge.Answer(c.Response().Header(), who, certain, now)
+	h.judge.Answer(c.Response().Header(), who, certain, now)
 	return c.NoContent(http.StatusOK)
 }
 

@@ -1,55 +1,39 @@
-package authsvc
+package admin
 
 import (
 	"context"
-	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/sluice-gateway/sluice/authsvc/refusal"
+	"github.com/labstack/echo/v4"
+	"github.com/sluice-gateway/sluice/authsvc/listener"
+	"github.com/sluice-gateway/sluice/authsvc/store"
 )
 
 // metrics are authsvc's own figures and, at every scrape, those that the
 // gateways put into their heartbeats. Labels are names from configurations and
 // ids of instances, never users, keys or tokens (RULES 29).
-type metrics struct {
-	registry  *prometheus.Registry
-	requests  *prometheus.CounterVec
-	durations *prometheus.HistogramVec
-	revoked   *prometheus.CounterVec
-}
-
-func newMetrics(s *Service) *metrics {
-	m := &metrics{
-		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "authsvc_requests_total", Help: "Requests by route, status and refusal code.",
-		}, []string{"route", "status", "code"}),
-		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "authsvc_request_duration_seconds", Help: "Time to answer, by route.",
-			Buckets: []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5},
-		}, []string{"route"}),
-		revoked: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "authsvc_revocations_total", Help: "Revocations, by what was revoked.",
-		}, []string{"kind"}),
-	}
-	m.registry.MustRegister(
+func (i *Interface) metrics(l *listener.Listener) echo.HandlerFunc {
+	i.revoked = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "authsvc_revocations_total", Help: "Revocations, by what was revoked.",
+	}, []string{"kind"})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests, m.durations, m.revoked,
-		counterFunc("authsvc_redis_round_trips_total", "Calls to Redis.", s.store.RoundTrips),
-		counterFunc("authsvc_redis_odd_replies_total", "Replies of Redis that were no answers to what was asked.", s.store.OddReplies),
-		counterFunc("authsvc_panics_total", "Panics that were survived.", func() int64 { return s.store.Panics() + s.tasks.Panics.Load() }),
-		gaugeFunc("authsvc_redis_away", "1 while the breaker is open.", s.store.Away),
-		gaugeFunc("authsvc_events_alive", "1 while revocation events arrive.", s.store.StreamAlive),
-		&gatewayCollector{service: s},
+		i.revoked,
+		counterFunc("authsvc_redis_round_trips_total", "Calls to Redis.", i.Store.RoundTrips),
+		counterFunc("authsvc_redis_odd_replies_total", "Replies of Redis that were no answers to what was asked.", i.Store.OddReplies),
+		counterFunc("authsvc_panics_total", "Panics that were survived.", func() int64 { return i.Store.Panics() + i.Tasks.Panics.Load() }),
+		gaugeFunc("authsvc_redis_away", "1 while the breaker is open.", i.Store.Away),
+		gaugeFunc("authsvc_events_alive", "1 while revocation events arrive.", i.Store.StreamAlive),
+		&gatewayCollector{i.Store},
 	)
-	m.registry.MustRegister(s.judge.Collectors()...)
-	m.registry.MustRegister(s.sessions.Collectors()...)
-	return m
+	registry.MustRegister(l.Collectors()...)
+	registry.MustRegister(i.Judge.Collectors()...)
+	registry.MustRegister(i.Sessions.Collectors()...)
+	return echo.WrapHandler(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 }
 
 func counterFunc(name, help string, value func() int64) prometheus.Collector {
@@ -67,22 +51,9 @@ func number(b bool) float64 {
 	return 0
 }
 
-func (m *metrics) observe(route string, status int, no *refusal.Refusal, took time.Duration) {
-	code := ""
-	if no != nil {
-		code = no.Code
-	}
-	m.requests.WithLabelValues(route, strconv.Itoa(status), code).Inc()
-	m.durations.WithLabelValues(route).Observe(took.Seconds())
-}
-
-func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
-}
-
 // gatewayCollector shows the gateways' counters. A plugin inside Traefik has no
 // metrics endpoint of its own; this is where its figures come out.
-type gatewayCollector struct{ service *Service }
+type gatewayCollector struct{ store *store.Store }
 
 var (
 	gatewayUp = prometheus.NewDesc("sluice_gateway_up", "1 for every living gateway, 0 for one that has been silent for up to ten minutes: stopped, or refused by Redis.", []string{"instance", "version"}, nil)
@@ -124,7 +95,7 @@ func (g *gatewayCollector) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector. While Redis is away it shows
 // nothing, and authsvc_redis_away says why.
 func (g *gatewayCollector) Collect(out chan<- prometheus.Metric) {
-	gateways, err := g.service.store.Gateways(context.Background())
+	gateways, err := g.store.Gateways(context.Background())
 	if err != nil {
 		return
 	}
