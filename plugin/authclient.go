@@ -2,8 +2,6 @@ package plugin
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -33,8 +31,9 @@ type authClient struct {
 	userHeader string
 	// A Transport, not a Client: it follows no redirect, which would lead the
 	// credential somewhere else.
-	transport *http.Transport
+	transport http.RoundTripper
 	timeout   time.Duration
+	several   bool // addresses
 	closed    chan struct{}
 }
 
@@ -42,7 +41,7 @@ type authAddress struct {
 	url     string
 	request *http.Request // without context and headers
 	down    atomic.Int64  // monotonic ns until which it is passed over; 0 while it answers
-	trouble trouble
+	trouble *trouble
 }
 
 func newAuthClient(s *authSettings, userHeader string, log func(level, message string)) *authClient {
@@ -50,71 +49,59 @@ func newAuthClient(s *authSettings, userHeader string, log func(level, message s
 	c := &authClient{
 		userHeader: userHeader,
 		timeout:    s.timeout,
+		several:    len(s.addresses) > 1,
 		closed:     make(chan struct{}),
 		transport: &http.Transport{
 			// Not dialer.DialContext: Yaegi takes that for a method expression.
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				return dialer.DialContext(ctx, network, address)
 			},
-			TLSClientConfig:       s.tls,
-			TLSHandshakeTimeout:   s.timeout,
-			ResponseHeaderTimeout: s.timeout,
-			MaxIdleConns:          authConnections * len(s.addresses),
-			MaxIdleConnsPerHost:   authConnections,
-			MaxConnsPerHost:       authConnections,
-			IdleConnTimeout:       90 * time.Second,
-			DisableCompression:    true,
-			ForceAttemptHTTP2:     s.tls != nil,
+			TLSClientConfig:     s.tls,
+			TLSHandshakeTimeout: s.timeout,
+			MaxIdleConns:        authConnections * len(s.addresses),
+			MaxIdleConnsPerHost: authConnections,
+			MaxConnsPerHost:     authConnections,
+			IdleConnTimeout:     90 * time.Second,
+			DisableCompression:  true,
+			ForceAttemptHTTP2:   s.tls != nil,
 
 			MaxResponseHeaderBytes: 64 << 10,
 		},
 	}
 	for _, address := range s.addresses {
 		if request, err := http.NewRequest(http.MethodGet, address, nil); err == nil { // settings.go has checked it
-			c.addresses = append(c.addresses, &authAddress{url: request.URL.String(), request: request, trouble: trouble{log: log}})
+			c.addresses = append(c.addresses, &authAddress{url: request.URL.String(), request: request, trouble: &trouble{log: log}})
 		}
 	}
 	for _, address := range c.addresses {
-		go c.greet(address)
+		go c.greet(s, address)
 	}
 	return c
 }
 
 func (c *authClient) close() {
 	close(c.closed)
-	c.transport.CloseIdleConnections()
+	(&http.Client{Transport: c.transport}).CloseIdleConnections()
 }
 
 // greet asks an address as soon as it is configured, without a credential, so
 // that the log tells of a wrong one before a user does. It does so until there
 // is an answer; from then on requests find out what it is worth.
-func (c *authClient) greet(address *authAddress) {
-	defer func() {
-		if p := recover(); p != nil { // an interpreted goroutine that panics would end Traefik
-			address.trouble.met(clock(), "panic", fmt.Sprint("asking "+address.url+" at start panicked: ", p))
-		}
-	}()
-	for complained := false; ; complained = true {
-		answer, err := askAt(c, address, http.Header{"User-Agent": userAgent}, c.timeout)
-		if wait.Closed(c.closed) {
+func (c *authClient) greet(s *authSettings, address *authAddress) {
+	alone := *c
+	// Whether requests pass it over is decided by what they meet themselves.
+	alone.addresses = []*authAddress{{url: address.url, request: address.request, trouble: address.trouble}}
+	nothing := newDecisions(s, &alone, newEventStream(clock, "")) // that anybody else would find
+	r := address.request.Clone(context.Background())
+	r.RemoteAddr = "127.0.0.1:0"
+	complained := false
+	for {
+		q := &question{decisions: nothing, r: r, complained: complained}
+		takeBench(q, nil)
+		if !q.call.away || wait.First(time.After(time.Second), c.closed) == 1 {
 			return
 		}
-		if wrong := c.wrong(answer, err); wrong == nil {
-			if complained { // else what requests with a credential have met meanwhile stands
-				address.trouble.over(clock(), c.again(address))
-			}
-			return
-		} else if err == nil && answer.status < 500 {
-			if !wrong.withCredential {
-				address.trouble.met(clock(), wrong.kind, c.tell(address, wrong))
-			}
-			return
-		} else {
-			address.trouble.met(clock(), wrong.kind, c.tell(address, wrong))
-		}
-		if wait.First(time.After(time.Second), c.closed) == 1 {
-			return
-		}
+		complained = q.complained
 	}
 }
 
@@ -166,7 +153,7 @@ func (c *authClient) wrong(answer *authAnswer, err error) *complaint {
 // tell is the line for the log.
 func (c *authClient) tell(address *authAddress, no *complaint) string {
 	meanwhile := "tokens that are not in memory are answered 503"
-	if len(c.addresses) > 1 {
+	if c.several {
 		meanwhile = "the other addresses are asked, and tokens that none judges are answered 503"
 	}
 	return "auth.addresses: " + address.url + " " + no.text + "; meanwhile " + meanwhile + "; " + no.remedy
@@ -176,12 +163,16 @@ func (c *authClient) again(address *authAddress) string {
 	return "auth.addresses: " + address.url + " answers again"
 }
 
-// note tells the log what is wrong with an address, or that nothing is any more.
-func note(c *authClient, address *authAddress, answer *authAnswer, err error) {
-	if wrong := c.wrong(answer, err); wrong != nil {
-		address.trouble.met(clock(), wrong.kind, c.tell(address, wrong))
-	} else {
+// note tells the log what is wrong with an address, or that nothing is any more. What
+// a question without a credential meets may be otherwise for one that has one.
+func note(q *question, address *authAddress, answer *authAnswer, err error) {
+	c := q.decisions.client
+	wrong := c.wrong(answer, err)
+	if wrong == nil && (q.credential != "" || q.complained) {
 		address.trouble.over(clock(), c.again(address))
+	} else if wrong != nil && (q.credential != "" || !wrong.withCredential) {
+		address.trouble.met(clock(), wrong.kind, c.tell(address, wrong))
+		q.complained = true
 	}
 }
 
@@ -192,32 +183,6 @@ type authAnswer struct {
 	body    []byte
 	user    string // of a 2xx that names one
 	decides bool   // it names one, or refuses
-}
-
-// askAt puts a question to one address.
-func askAt(c *authClient, address *authAddress, h http.Header, within time.Duration) (*authAnswer, error) {
-	// The answer may serve other requests too: the end of the one that it is asked for
-	// must not take it from them.
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	request := address.request.WithContext(ctx)
-	request.Header = h
-	response, err := c.transport.RoundTrip(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	a := &authAnswer{status: response.StatusCode, header: response.Header}
-	if response.ContentLength != 0 {
-		if a.body, err = io.ReadAll(io.LimitReader(response.Body, largestAuthBody)); err != nil {
-			return nil, err
-		}
-	}
-	if users := a.header[c.userHeader]; a.status >= 200 && a.status < 300 && len(users) == 1 {
-		a.user = users[0]
-	}
-	a.decides = a.user != "" || a.status == http.StatusUnauthorized || a.status == http.StatusForbidden
-	return a, nil
 }
 
 // What is the same in all questions.

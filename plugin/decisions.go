@@ -109,18 +109,13 @@ func (d *decisions) stale(key memoryKey) *decision {
 // remembered is the decision on a credential that stands without asking again;
 // nil if there is none.
 func remembered(d *decisions, credential string) *decision {
-	key := memoryKey(sha256.Sum256([]byte(credential)))
 	m := d.memory
-	until := int64(0)
 	m.mu.RLock()
-	kept := m.decisions[key]
-	if kept != nil {
-		until = standsUntil(kept, m.state)
+	kept := m.decisions[sha256.Sum256([]byte(credential))]
+	if kept != nil && clock() >= standsUntil(kept, m.state) {
+		kept = nil
 	}
 	m.mu.RUnlock()
-	if kept == nil || clock() >= until {
-		return nil
-	}
 	return kept
 }
 
@@ -136,25 +131,6 @@ func standsUntil(d *decision, state int64) int64 {
 		return 0
 	}
 	return lost
-}
-
-// storeLocked stores an answer.
-func storeLocked(d *decisions, kept *decision) {
-	if len(d.ring) < d.auth.cacheSize {
-		d.ring = append(d.ring, kept)
-	} else {
-		d.forgetLocked(d.ring[d.hand])
-		d.ring[d.hand] = kept
-		d.hand = (d.hand + 1) % len(d.ring)
-	}
-	d.memory.mu.Lock()
-	d.memory.decisions[kept.key] = kept
-	d.memory.mu.Unlock()
-	kept.places = kept.places[:0]
-	for _, name := range kept.events {
-		kept.places = append(kept.places, len(d.named[name]))
-		d.named[name] = append(d.named[name], kept)
-	}
 }
 
 // forgetLocked takes a decision out of the maps; its place in the ring is

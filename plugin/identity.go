@@ -29,12 +29,30 @@ func identify(g *gate, r *http.Request, credentials []string, kept *decision, s 
 	case len(credentials) == 0:
 		return visitor{}, noCredential
 	}
+	d := g.decisions
 	if kept != nil {
-		g.decisions.hits.Add(1)
+		d.hits.Add(1)
 	} else {
-		var no *refusal
-		if kept, no = askAuth(g.decisions, r, credentials[0], s); no != nil {
-			return visitor{}, no
+		d.misses.Add(1)
+		q := &question{decisions: d, r: r, credential: credentials[0]}
+		if s == nil {
+			takeBench(q, nil)
+		} else {
+			if s.questions == nil {
+				s.questions = make(chan *question)
+				go judgeFor(s.questions)
+			}
+			q.done = make(chan bool, 1)
+			s.questions <- q
+			<-q.done
+		}
+		kept = q.call.decision
+		if q.call.away {
+			d.errors.Add(1)
+			kept = d.stale(q.key)
+		}
+		if kept == nil {
+			return visitor{}, q.call.no
 		}
 	}
 	return visitor{user: kept.user, limited: kept.limited, decision: kept}, nil

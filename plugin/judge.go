@@ -1,10 +1,11 @@
 package plugin
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"net/http"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -18,31 +19,8 @@ type question struct {
 	credential string
 	key        memoryKey
 	call       *call // that answers it
+	complained bool  // of an address
 	done       chan bool
-}
-
-// askAuth puts a credential to the auth service, and is its decision or the refusal.
-func askAuth(d *decisions, r *http.Request, credential string, s *seat) (*decision, *refusal) {
-	d.misses.Add(1)
-	q := &question{decisions: d, r: r, credential: credential}
-	if s == nil {
-		takeBench(q, nil)
-	} else {
-		if s.questions == nil {
-			s.questions = make(chan *question)
-			go judgeFor(s.questions)
-		}
-		q.done = make(chan bool, 1)
-		s.questions <- q
-		<-q.done
-	}
-	if q.call.away {
-		d.errors.Add(1)
-		if kept := d.stale(q.key); kept != nil {
-			return kept, nil
-		}
-	}
-	return q.call.decision, q.call.no
 }
 
 // judge puts questions to the first address that can judge them, and keeps what may be
@@ -64,11 +42,14 @@ func judge(q *question, next chan *question, s *bench) {
 		address       *authAddress
 		answer        *authAnswer
 		err           error
+		ctx           context.Context
+		cancel        context.CancelFunc
+		request       *http.Request
+		response      *http.Response
 		kept          *decision
 		h             http.Header
-		values        []string
+		told, values  []string
 		name, control string
-		peer          netip.Addr
 		l             life
 		sent, since   int64
 		position      int64
@@ -102,15 +83,17 @@ func judge(q *question, next chan *question, s *bench) {
 			sent = int64(time.Since(startedAt))
 			since = stream.state.Load()
 			position = stream.revocations.Load()
-			peer = parseAddress(r.RemoteAddr)
+			told = []string{q.credential, r.Method, r.Host, r.URL.RequestURI(), parseAddress(r.RemoteAddr).String()}
 			h = http.Header{
 				"User-Agent":         userAgent,
-				"Authorization":      []string{q.credential},
-				"X-Forwarded-Method": []string{r.Method},
-				"X-Forwarded-Host":   []string{r.Host},
-				"X-Forwarded-Uri":    []string{r.URL.RequestURI()},
+				"X-Forwarded-Method": told[1:2:2],
+				"X-Forwarded-Host":   told[2:3:3],
+				"X-Forwarded-Uri":    told[3:4:4],
+				"X-Forwarded-For":    told[4:5:5],
 				"X-Forwarded-Proto":  schemes[r.TLS != nil],
-				"X-Forwarded-For":    []string{peer.String()},
+			}
+			if q.credential != "" {
+				h["Authorization"] = told[0:1:1]
 			}
 			for _, name = range handedOn {
 				values = r.Header[name]
@@ -127,9 +110,30 @@ func judge(q *question, next chan *question, s *bench) {
 					address.trouble.still(now)
 					continue
 				}
-				answer, err = askAt(c, address, h, (c.timeout-time.Duration(now-sent))/time.Duration(len(c.addresses)-i))
+				// This alone bounds the wait for a connection, the header and the body. It is no
+				// request's own, as the answer may serve others too: the end of one must not take
+				// it from them.
+				ctx, cancel = context.WithTimeout(context.Background(), (c.timeout-time.Duration(now-sent))/time.Duration(len(c.addresses)-i))
+				request = address.request.WithContext(ctx)
+				request.Header = h
+				response, err = c.transport.RoundTrip(request)
+				answer = &authAnswer{}
+				if err == nil {
+					answer.status = response.StatusCode
+					answer.header = response.Header
+					if response.ContentLength != 0 {
+						answer.body, err = io.ReadAll(io.LimitReader(response.Body, largestAuthBody))
+					}
+					response.Body.Close()
+				}
+				cancel()
+				values = answer.header[c.userHeader]
+				if answer.status >= 200 && answer.status < 300 && len(values) == 1 {
+					answer.user = values[0]
+				}
+				answer.decides = answer.user != "" || answer.status == http.StatusUnauthorized || answer.status == http.StatusForbidden
 				if err != nil || !answer.decides || address.trouble.lasts.Load() {
-					note(c, address, answer, err)
+					note(q, address, answer, err)
 				}
 				if err != nil {
 					address.down.Store(clock() + downFor)
@@ -193,7 +197,20 @@ func judge(q *question, next chan *question, s *bench) {
 			// An event may have overtaken the answer: revoked after it was given and before it
 			// got here (RULES 8).
 			if kept != nil && mine.shared && l.fresh > 0 && (stream.revocations.Load() == position || !stream.revokedSince(position, kept.events)) {
-				storeLocked(d, kept)
+				if len(d.ring) < d.auth.cacheSize {
+					d.ring = append(d.ring, kept)
+				} else {
+					d.forgetLocked(d.ring[d.hand])
+					d.ring[d.hand] = kept
+					d.hand = (d.hand + 1) % len(d.ring)
+				}
+				m.mu.Lock()
+				m.decisions[key] = kept
+				m.mu.Unlock()
+				for _, name = range kept.events {
+					kept.places = append(kept.places, len(d.named[name]))
+					d.named[name] = append(d.named[name], kept)
+				}
 			}
 			if other == nil {
 				delete(d.calls, key)
