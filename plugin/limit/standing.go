@@ -123,10 +123,10 @@ func (e *Engine) alone() string {
 	local, allow, deny, any := false, false, false, false
 	least := int64(1)
 	e.limiters.Range(func(_, limiter interface{}) bool {
-		any = true
 		l := limiter.(*Limiter)
 		l.mu.Lock()
 		defer l.mu.Unlock()
+		any = any || l.policy != nil // else it is being opened still
 		switch {
 		case l.policy == nil:
 		case l.policy.OnFailure == Allow:
