@@ -6,7 +6,8 @@
 //	requestid.go  a name for the request, on its way in and out
 //	headers.go    what only the auth step may set is removed
 //	sluice.go     a target that HTTP/1.1 cannot carry is refused
-//	pass.go       what is known of such requests is recalled, or found out:
+//	attend.go     what is known of such requests is recalled (pass.go),
+//	inquire.go    or found out:
 //	limits.go       limits that need no identity: address, a client's header, global
 //	identity.go     the credential is judged: from memory (decisions.go), which
 //	                events.go keeps honest, or by authsvc (authclient.go)
