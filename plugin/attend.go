@@ -28,6 +28,7 @@ type visit struct {
 	verdict  limit.Verdict
 	fresh    bool     // the pass was found out for it
 	asked    bool     // Redis was, about what memory did not tell
+	granted  bool     // and all limits have
 	again    bool     // it comes once more, with what was found out
 	no       *refusal // for another reason than what limits say
 
@@ -90,6 +91,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 			v.holds = nil
 			v.fresh = false
 			v.asked = false
+			v.granted = false
 			v.watched = r.ContentLength != 0 || g.quiet.Load() < watchedFirst
 			id = out[requestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
 			if id == nil {
@@ -169,19 +171,21 @@ func attend(v *visit, next chan *visit, s *seat) {
 					v.answers = make([]limit.Answer, len(p.asks))
 				}
 				answers = v.answers
-				v.spending.Places = p.places
-				v.spending.Now = now
-				v.spending.Answers = answers
-				if s == nil {
-					limit.Spend(&v.spending, nil)
-				} else {
-					s.spender.Next <- &v.spending
-					spent = <-v.spending.Done
-					if !spent {
-						panic("a limit could not be looked up")
+				if !v.granted {
+					v.spending.Places = p.places
+					v.spending.Now = now
+					v.spending.Answers = answers
+					if s == nil {
+						limit.Spend(&v.spending, nil)
+					} else {
+						s.spender.Next <- &v.spending
+						spent = <-v.spending.Done
+						if !spent {
+							panic("a limit could not be looked up")
+						}
 					}
+					verdict = v.spending.Verdict
 				}
-				verdict = v.spending.Verdict
 				if verdict == granted || v.asked || verdict != limit.Undecided && !g.dryRun {
 					state = ""
 					comma = ""

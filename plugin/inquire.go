@@ -248,6 +248,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 			v.fresh = true
 		}
 		v.asked = true
+		v.granted = passes && !g.dryRun
 		v.again = true
 		if next == nil {
 			attend(v, nil, nil)
