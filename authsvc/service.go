@@ -1,10 +1,17 @@
 // Package authsvc is the forward-auth service: it says whose a bearer token
 // is, issues tokens of its own and takes them back.
 //
-// A request to /auth goes this way (auth.go):
+// Open takes a configuration (package config), opens what tokens are signed and
+// verified with (package keys), connects to Redis (package store), and listens
+// twice. The public listener answers gateways: /auth, keys, health (package
+// public). The admin one issues and revokes and is never reachable from outside
+// (package admin); the commands of package operator are its clients.
 //
-//  1. credential: exactly one Authorization header, `Bearer`, one token.
-//  2. verify (issuers.go over package token): the token's form, then its
+// A request to /auth goes this way:
+//
+//  1. credential (package public): exactly one Authorization header, `Bearer`,
+//     one token.
+//  2. verify (package identity over package token): the token's form, then its
 //     signature by a key of an issuer that the configuration trusts, then its
 //     claims. A token whose every byte was verified before is not verified
 //     again while the issuers' keys stay as they are.
@@ -12,6 +19,9 @@
 //     user's tokens? Memory first, Redis only for what memory cannot know.
 //  4. scope: what the caller demands by ?scope=.
 //  5. answer: the identity as headers, and how long it may be believed.
+//
+// What is refused on the way becomes a problem for the client and a line for the
+// operator (packages refusal and listener).
 //
 // # The status cache
 //
@@ -25,11 +35,6 @@
 // go-redis switches tracking off; it keeps what it knows while Redis is away;
 // and a numbered event that is missing tells of a loss that a silent tracking
 // connection does not show.
-//
-// # Two listeners
-//
-// The public one answers gateways: /auth, keys, health. The admin one
-// (admin.go) issues and revokes and is never reachable from outside.
 package authsvc
 
 import (

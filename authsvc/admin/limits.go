@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,20 +119,6 @@ func distinct(gateways []store.Gateway) (all []store.Limit) {
 		}
 	}
 	return all
-}
-
-// pathParam undoes percent-encoding exactly once: Echo matches on the raw path
-// where there is one, and on the decoded path else.
-func pathParam(c echo.Context, name string) (string, error) {
-	value := c.Param(name)
-	if c.Request().URL.RawPath == "" {
-		return value, nil
-	}
-	text, err := url.PathUnescape(value)
-	if err != nil {
-		return "", refusal.InvalidRequest("The path is not percent-encoded well.", err)
-	}
-	return text, nil
 }
 
 // getGateways is GET /v1/gateways: the heartbeats as the gateways wrote them, with

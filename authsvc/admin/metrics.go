@@ -3,11 +3,11 @@ package admin
 import (
 	"context"
 
+	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/labstack/echo/v4"
 	"github.com/sluice-gateway/sluice/authsvc/listener"
 	"github.com/sluice-gateway/sluice/authsvc/store"
 )

@@ -59,20 +59,20 @@ func newClaimsLeftOut(log *slog.Logger) *claimsLeftOut {
 	}
 }
 
-func (l *claimsLeftOut) report(by *Issuer, claim, header string, reason error) {
-	l.total.WithLabelValues(by.Name, claim).Inc()
+func (l *claimsLeftOut) report(issuer, claim, header string, reason error) {
+	l.total.WithLabelValues(issuer, claim).Inc()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	said := l.recent[[2]string{by.Name, claim}]
+	said := l.recent[[2]string{issuer, claim}]
 	if said == nil {
 		said = new(sayings)
-		l.recent[[2]string{by.Name, claim}] = said
+		l.recent[[2]string{issuer, claim}] = said
 	}
 	said.since++
 	if time.Since(said.last) < claimsSay {
 		return
 	}
 	l.log.Warn("claim left out: it cannot be a header as it is; the token counts without it (claimEncoding: percent encodes it, claims: drops it)",
-		"issuer", by.Name, "claim", claim, "header", header, "reason", reason, "tokens", said.since)
+		"issuer", issuer, "claim", claim, "header", header, "reason", reason, "tokens", said.since)
 	said.last, said.since = time.Now(), 0
 }

@@ -303,7 +303,7 @@ func (v *Verifier) identify(by *Issuer, claims *token.Claims) (*Identity, error)
 	}
 	if err != nil {
 		who.Session = ""
-		v.leftOut.report(by, "sid", config.HeaderSessionID, err)
+		v.leftOut.report(by.Name, "sid", config.HeaderSessionID, err)
 	}
 	header, left := claims.Header, maxHeaders
 	if v.config.ClaimEncoding == "percent" {
@@ -316,7 +316,7 @@ func (v *Verifier) identify(by *Issuer, claims *token.Claims) (*Identity, error)
 		}
 		switch {
 		case err != nil:
-			v.leftOut.report(by, mapped.claim, mapped.header, err)
+			v.leftOut.report(by.Name, mapped.claim, mapped.header, err)
 		case present:
 			left -= len(value)
 			who.Headers = append(who.Headers, [2]string{mapped.header, value})

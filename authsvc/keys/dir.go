@@ -359,9 +359,9 @@ func (d *Dir) Rotate(now time.Time) error {
 	return d.load()
 }
 
-// Secret returns the content of a file of the folder, made of size random
+// SecretFile returns the content of a file of the folder, made of size random
 // bytes if it does not exist yet.
-func (d *Dir) Secret(name string, size int) (string, error) {
+func (d *Dir) SecretFile(name string, size int) (string, error) {
 	if d.None() {
 		return "", nil
 	}

@@ -33,7 +33,7 @@ func TestRetiredKeysDie(t *testing.T) {
 		t.Errorf("the file of a retired key: %v", err)
 	}
 	for _, name := range []string{"admin.token"} {
-		if _, err := d.Secret(name, 24); err != nil {
+		if _, err := d.SecretFile(name, 24); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -33,7 +33,7 @@ func OpenSecret(d *Dir, name, text, path string) (*Secret, error) {
 	}
 	if path == "" {
 		var err error
-		s.text, err = d.Secret(name, 24)
+		s.text, err = d.SecretFile(name, 24)
 		return s, err
 	}
 	err := s.read()

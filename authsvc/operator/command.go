@@ -22,18 +22,6 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
-// Program is the command with what it touches of the outside world.
-type Program struct {
-	Environ  []string
-	In       io.Reader
-	Out, Err io.Writer
-	Version  string
-	// Serve runs the service until ctx ends.
-	Serve func(ctx context.Context, args, environ []string) error
-
-	service *config.Config // of the service on this machine, once it was looked for
-}
-
 // command is one word of the command line: `token`, and below it `issue`.
 type command struct {
 	cli.Command        // name, description and options, for paerser's help

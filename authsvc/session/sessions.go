@@ -21,8 +21,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-
 	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/authsvc/identity"
 	"github.com/sluice-gateway/sluice/authsvc/internal/strictjson"

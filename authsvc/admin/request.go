@@ -60,3 +60,17 @@ func readFields(c echo.Context) (map[string]string, error) {
 	}
 	return fields, nil
 }
+
+// pathParam undoes percent-encoding exactly once: Echo matches on the raw path
+// where there is one, and on the decoded path else.
+func pathParam(c echo.Context, name string) (string, error) {
+	value := c.Param(name)
+	if c.Request().URL.RawPath == "" {
+		return value, nil
+	}
+	text, err := url.PathUnescape(value)
+	if err != nil {
+		return "", refusal.InvalidRequest("The path is not percent-encoded well.", err)
+	}
+	return text, nil
+}
