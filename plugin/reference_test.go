@@ -37,16 +37,16 @@ func decodeMap(raw map[string]interface{}) (*Config, error) {
 	return config, decoder.Decode(raw)
 }
 
-// The reference in the README names every key, and the default it states is
-// the one that leaving the key out gives.
-func TestReadmeIsTheReference(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+// The reference in docs/configuration.md names every key, and the default it
+// states is the one that leaving the key out gives.
+func TestReferenceNamesEveryKey(t *testing.T) {
+	reference, err := os.ReadFile("../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := regexp.MustCompile("(?s)```yaml plugin\n(.*?)```").FindSubmatch(readme)
+	block := regexp.MustCompile("(?s)```yaml plugin\n(.*?)```").FindSubmatch(reference)
 	if block == nil {
-		t.Fatal("README.md has no block marked `yaml plugin`")
+		t.Fatal("docs/configuration.md has no block marked `yaml plugin`")
 	}
 	full := decode(t, block[1])
 	minimal := decode(t, []byte(`
@@ -74,7 +74,7 @@ limits: [{name: per-user, key: user, limit: 100, window: 60s}]
 	}
 	written.auth.tls, defaults.auth.tls = nil, nil
 	if !reflect.DeepEqual(written, defaults) {
-		t.Errorf("the README's defaults are not those of leaving keys out:\n%+v\n%+v", written, defaults)
+		t.Errorf("the reference's defaults are not those of leaving keys out:\n%+v\n%+v", written, defaults)
 	}
 
 	var documented map[string]interface{}
@@ -95,7 +95,7 @@ func compareKeys(t *testing.T, path string, of reflect.Type, section map[string]
 		value, ok := section[name]
 		if !ok {
 			if path+name != "auth.tls.enabled" { // the scheme of the address says it
-				t.Errorf("the README does not name %s%s", path, name)
+				t.Errorf("the reference does not name %s%s", path, name)
 			}
 			continue
 		}

@@ -13,23 +13,10 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
-func readme(t *testing.T) string {
-	t.Helper()
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-// The authsvc options that the README shows are the defaults.
-func TestReadmeShowsAuthsvcDefaults(t *testing.T) {
-	block := regexp.MustCompile("(?s)```yaml authsvc\n(.*?)```").FindStringSubmatch(readme(t))
-	if block == nil {
-		t.Fatal("README.md has no block marked `yaml authsvc`")
-	}
+// The authsvc options that docs/configuration.md shows are the defaults.
+func TestReferenceShowsAuthsvcDefaults(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "authsvc.yml")
-	if err := os.WriteFile(file, []byte(block[1]), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(block(t, "docs/configuration.md", "yaml authsvc")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	shown, err := config.Load([]string{"--configFile=" + file}, nil)
@@ -38,16 +25,21 @@ func TestReadmeShowsAuthsvcDefaults(t *testing.T) {
 	}
 	shown.ConfigFile = ""
 	if want := config.New(); !reflect.DeepEqual(shown, want) {
-		t.Errorf("the README shows\n%+v, the defaults are\n%+v", shown, want)
+		t.Errorf("the reference shows
+%+v, the defaults are
+%+v", shown, want)
 	}
 }
 
-// Every direct dependency earns its place in a line of the README's table, and
-// no line speaks of one that is gone.
-func TestReadmeListsDependencies(t *testing.T) {
+// Every direct dependency earns its place in a line of docs/dependencies.md,
+// and no line speaks of one that is gone.
+func TestDocsListDependencies(t *testing.T) {
 	direct := map[string]bool{}
-	table := readme(t)
-	table = table[strings.Index(table, "## Dependencies"):]
+	text, err := os.ReadFile("docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := string(text)
 	for _, file := range []string{"go.mod", "test/go.mod"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -63,13 +55,13 @@ func TestReadmeListsDependencies(t *testing.T) {
 			}
 			direct[require.Mod.Path] = true
 			if !strings.Contains(table, "| "+require.Mod.Path+" |") {
-				t.Errorf("README.md's dependency table lacks %s, which %s requires", require.Mod.Path, file)
+				t.Errorf("docs/dependencies.md lacks %s, which %s requires", require.Mod.Path, file)
 			}
 		}
 	}
 	for _, line := range regexp.MustCompile(`(?m)^\| ([a-z0-9.-]+\.[a-z]+/\S+) \|.*$`).FindAllStringSubmatch(table, -1) {
 		if !direct[line[1]] && !strings.Contains(line[0], "not in go.mod") {
-			t.Errorf("README.md's dependency table lists %s, which no go.mod requires", line[1])
+			t.Errorf("docs/dependencies.md lists %s, which no go.mod requires", line[1])
 		}
 	}
 }
