@@ -230,6 +230,7 @@ func open(t *testing.T) *site {
 	s.real = strings.NewReplacer(
 		"http://127.0.0.1:8080", s.ready.HTTP, "https://127.0.0.1:8443", s.ready.HTTPS,
 		"http://127.0.0.1:9000", s.ready.AuthSvc, "http://127.0.0.1:9001", s.ready.Admin,
+		"127.0.0.1:9100", harness.FreeAddress(t), "127.0.0.1:9101", harness.FreeAddress(t),
 		"127.0.0.1:6379", s.ready.Redis, "~/.local/state/sluice", filepath.Join(s.work, "data"),
 	)
 	return s
@@ -407,8 +408,12 @@ func (s *site) docker(c *command) error {
 	if len(words) == 0 {
 		return nil
 	}
-	if len(words) < 2 || words[0] != "docker" || words[1] != "compose" {
+	container := regexp.MustCompile(`^docker restart (?:--time \d+ )?sluice-([a-z-]+)-\d+$`).FindStringSubmatch(strings.Join(words, " "))
+	if container == nil && (len(words) < 2 || words[0] != "docker" || words[1] != "compose") {
 		return errors.New("is no line of docker compose")
+	}
+	if container != nil {
+		words = []string{"docker", "compose", "restart", container[1]}
 	}
 	var files, profiles, rest []string
 	for words = words[2:]; len(words) > 0; words = words[1:] {
