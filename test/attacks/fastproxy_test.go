@@ -34,7 +34,7 @@ var differences = []difference{
 // compared are the setups that differ in nothing but the proxy.
 func compared(s setup) bool { return s.wiring == stack.Fast && !s.again }
 
-// differing demands of fastProxy that it differs, for the README says so, and of
+// differing demands of fastProxy that it differs, for docs/configuration.md says so, and of
 // the standard proxy that it does not.
 func differing(b *bed, _ class) (o outcome) {
 	for _, d := range differences {

@@ -404,7 +404,7 @@ func (s *site) docker(c *command) error {
 	}
 	for len(words) > 0 && strings.Contains(words[0], "=") {
 		name, _, _ := strings.Cut(words[0], "=")
-		if !bytes.Contains(known, []byte("${"+name)) {
+		if !bytes.Contains(known, []byte("${"+name+":")) && !bytes.Contains(known, []byte("${"+name+"}")) {
 			return fmt.Errorf("no compose file reads %s", name)
 		}
 		environment, words = append(environment, words[0]), words[1:]

@@ -232,8 +232,8 @@ func (c *composed) recovered(t *testing.T) {
 }
 
 // secrets changes, under traffic and without a restart, the certificate, the
-// operator's token and a gateway's password of Redis (RULES 41), as the README
-// describes it.
+// operator's token and a gateway's password of Redis (RULES 41), as
+// docs/deployment.md describes it.
 func (c *composed) secrets() {
 	t := c.t
 	crowd := c.crowd()
