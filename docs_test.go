@@ -248,13 +248,11 @@ func TestDocsExplainEveryAlert(t *testing.T) {
 	}
 }
 
-var tableCell = regexp.MustCompile("(?m)^\\| `+ ?(.+?) ?`+ \\|")
-
-// TestDocsQuoteTheLog: what the tables of log lines quote is what is written;
-// ... stands for what differs.
-func TestDocsQuoteTheLog(t *testing.T) {
-	var source bytes.Buffer
-	for _, pattern := range []string{"plugin/*.go", "plugin/*/*.go", "authsvc/*.go", "authsvc/*/*.go", "cmd/sluice/*/*.go", "traefik/build/*.go"} {
+// source is the text of Go files, tests left out.
+func source(t *testing.T, patterns ...string) []byte {
+	t.Helper()
+	var all bytes.Buffer
+	for _, pattern := range patterns {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -267,9 +265,41 @@ func TestDocsQuoteTheLog(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			source.Write(text)
+			all.Write(text)
 		}
 	}
+	return all.Bytes()
+}
+
+// TestDocsNameMetrics: every figure that a document for users names is one.
+func TestDocsNameMetrics(t *testing.T) {
+	source := source(t, "authsvc/*.go")
+	for _, name := range []string{"README.md", "SECURITY.md", "docs/*.md"} {
+		files, err := filepath.Glob(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, match := range regexp.MustCompile("`(?:[a-z]+\\()?(authsvc|sluice_gateway)_([a-z_]+[a-z])\\b").FindAllStringSubmatch(string(text), -1) {
+				whole, figure := `"`+match[1]+"_"+match[2]+`"`, `{"`+match[2]+`",`
+				if !bytes.Contains(source, []byte(whole)) && (match[1] == "authsvc" || !bytes.Contains(source, []byte(figure))) {
+					t.Errorf("%s: there is no figure %s", file, whole)
+				}
+			}
+		}
+	}
+}
+
+var tableCell = regexp.MustCompile("(?m)^\\| `+ ?(.+?) ?`+ \\|")
+
+// TestDocsQuoteTheLog: what the tables of log lines quote is what is written;
+// ... stands for what differs.
+func TestDocsQuoteTheLog(t *testing.T) {
+	source := source(t, "plugin/*.go", "plugin/*/*.go", "authsvc/*.go", "authsvc/*/*.go")
 	d := document(t, "docs/troubleshooting.md")
 	for _, title := range []string{"Of a gateway", "Of authsvc"} {
 		lines := tableCell.FindAllStringSubmatch(strings.Join(d.Section(title), "\n"), -1)
@@ -278,7 +308,7 @@ func TestDocsQuoteTheLog(t *testing.T) {
 		}
 		for _, line := range lines {
 			for _, part := range strings.Split(line[1], "...") {
-				if part = strings.TrimSpace(part); !bytes.Contains(source.Bytes(), []byte(part)) {
+				if part = strings.TrimSpace(part); !bytes.Contains(source, []byte(part)) {
 					t.Errorf("%q: nothing writes %q", title, part)
 				}
 			}
