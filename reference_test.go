@@ -25,9 +25,7 @@ func TestReferenceShowsAuthsvcDefaults(t *testing.T) {
 	}
 	shown.ConfigFile = ""
 	if want := config.New(); !reflect.DeepEqual(shown, want) {
-		t.Errorf("the reference shows
-%+v, the defaults are
-%+v", shown, want)
+		t.Errorf("the reference shows\n%+v, the defaults are\n%+v", shown, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package authsvc
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/internal/issuertest"
 	"github.com/sluice-gateway/sluice/internal/docs"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -20,15 +23,15 @@ func TestDocsProviders(t *testing.T) {
 		t.Fatal(err)
 	}
 	redis := redistest.Start(t)
-	issuer := newForeign(t, "provider", "RS256")
-	jwks := writeFile(t, filepath.Join(t.TempDir(), "jwks"), keySet(issuer))
+	issuer := issuertest.New(t, "provider", "RS256")
+	jwks := issuertest.WriteFile(t, filepath.Join(t.TempDir(), "jwks"), issuertest.KeySet(issuer))
 	open := func(name string) *replica {
 		for _, block := range docs.Find(documents, "docs/identity-providers.md").Blocks() {
 			if block.Kind() != "yaml authsvc" || !strings.Contains(block.Text, "- name: "+name+"\n") {
 				continue
 			}
-			file := writeFile(t, filepath.Join(t.TempDir(), "authsvc.yml"), block.Text)
-			c, err := Load([]string{"--configFile=" + file}, nil)
+			file := issuertest.WriteFile(t, filepath.Join(t.TempDir(), "authsvc.yml"), block.Text)
+			c, err := config.Load([]string{"--configFile=" + file}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,11 +86,12 @@ func TestDocsProviders(t *testing.T) {
 	} {
 		t.Run(c.provider+"/"+c.what, func(t *testing.T) {
 			r := open(c.provider)
-			header := strings.Replace(issuer.header(), `,"typ":"JWT"`, "", 1)
+			header := fmt.Sprintf(`{"alg":%q,"kid":%q`, issuer.Signer.Algorithm, issuer.Signer.KeyID)
 			if c.header != "" {
-				header = strings.TrimSuffix(header, "}") + "," + c.header + "}"
+				header += "," + c.header
 			}
-			token := issuer.raw(header, issuer.claims(c.claims))
+			header += "}"
+			token := issuer.Raw(header, issuer.Claims(c.claims))
 			a := r.ask(token)
 			if c.user == "" {
 				explained := r.call("POST", "/v1/tokens/explain", `{"token":"`+token+`"}`).body
@@ -122,7 +126,7 @@ func TestDocsQuoteRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	var source strings.Builder
-	for _, pattern := range []string{"*.go", "token/*.go"} {
+	for _, pattern := range []string{"*.go", "*/*.go"} {
 		files, _ := filepath.Glob(pattern)
 		for _, file := range files {
 			text, err := os.ReadFile(file)
