@@ -83,9 +83,13 @@ func TestClosedDecisionsAreForgotten(t *testing.T) {
 }
 
 // answering is an auth service that says the same to all.
-type answering struct{ header http.Header }
+type answering struct {
+	header http.Header
+	calls  int
+}
 
 func (a *answering) RoundTrip(*http.Request) (*http.Response, error) {
+	a.calls++
 	a.header["Vary"] = []string{"Authorization"}
 	a.header["Cache-Control"] = []string{"max-age=60"}
 	return &http.Response{StatusCode: http.StatusOK, Header: a.header, Body: http.NoBody}, nil
@@ -101,4 +105,17 @@ func (a *answering) client() *authClient {
 // known has a token judged.
 func known(d *decisions, token string) {
 	takeBench(&question{decisions: d, r: &http.Request{URL: &url.URL{}}, credential: token}, nil)
+}
+
+// A request may have looked into memory before the call for its token ended, and
+// want to ask after that.
+func TestNobodyAsksTwice(t *testing.T) {
+	auth := &answering{header: http.Header{"X-User-Id": {"ann"}}}
+	d := newDecisions(&authSettings{cacheSize: 1}, auth.client(), newEventStream(clock, "events"))
+	d.memory.state = d.stream.state.Load()
+	known(d, "a token")
+	known(d, "a token")
+	if auth.calls != 1 {
+		t.Errorf("%d calls for one token", auth.calls)
+	}
 }

@@ -66,18 +66,24 @@ func judge(q *question, next chan *question, s *bench) {
 		q.call = mine
 		d.mu.Lock()
 		other = d.calls[key]
-		if other == nil {
+		kept = m.decisions[key]
+		if kept != nil && clock() >= standsUntil(kept, m.state) {
+			kept = nil
+		}
+		if other == nil && kept == nil {
 			d.calls[key] = mine
 		}
 		d.mu.Unlock()
-		if other != nil {
+		if other != nil && kept == nil {
 			<-other.done
 		}
-		if other != nil && other.shared {
+		if kept != nil { // by a call that has ended since memory was asked
+			mine.decision = kept
+		} else if other != nil && other.shared {
 			q.call = other
 		} else {
 			// The other's answer may depend on more than the credential (an auth service
-			// that looks at the path): it is not ours (RULES 33).
+			// that looks at the path): it is not ours (design: decision-cache).
 			c = d.client
 			stream = d.stream
 			sent = int64(time.Since(startedAt))
@@ -153,7 +159,7 @@ func judge(q *question, next chan *question, s *bench) {
 				mine.no = authAway()
 			} else {
 				// An auth service that decides by path, method or cookie does not say that its
-				// answer depends on the credential alone: it is neither kept nor shared (RULES 33).
+				// answer depends on the credential alone: it is neither kept nor shared (design: decision-cache).
 				values = answer.header["Vary"]
 				mine.shared = len(values) == 1 && strings.EqualFold(strings.TrimSpace(values[0]), "Authorization")
 				if answer.user == "" {
@@ -195,7 +201,7 @@ func judge(q *question, next chan *question, s *bench) {
 				d.forgetLocked(m.decisions[key]) // whatever it says, it says it anew: what it allowed before is void
 			}
 			// An event may have overtaken the answer: revoked after it was given and before it
-			// got here (RULES 8).
+			// got here (design: event-stream).
 			if kept != nil && mine.shared && l.fresh > 0 && (stream.revocations.Load() == position || !stream.revokedSince(position, kept.events)) {
 				if len(d.ring) < d.auth.cacheSize {
 					d.ring = append(d.ring, kept)
