@@ -121,7 +121,7 @@ func TestIntrospection(t *testing.T) {
 	}
 }
 
-// A secret in a file changes without a restart (RULES 41).
+// A secret in a file changes without a restart (design: secrets).
 func TestSecretsChange(t *testing.T) {
 	t.Parallel() // it waits, mostly
 	redis := redistest.Start(t)

@@ -191,7 +191,7 @@ func TestRevokedInEverySpelling(t *testing.T) {
 }
 
 // TestPoisonedRedisAdmitsNobody: whatever stands in Redis under a forged
-// token's id, it stays forged, and the good one stays good (RULES 1).
+// token's id, it stays forged, and the good one stays good (design: status-only).
 func TestPoisonedRedisAdmitsNobody(t *testing.T) {
 	f := newFederation(t)
 	f.awaitStream()
@@ -234,7 +234,7 @@ func TestPoisonedRedisAdmitsNobody(t *testing.T) {
 }
 
 // TestUnknownKidFloodOverHTTP: tokens that name keys nobody has are refused,
-// and cause one fetch from the issuer altogether (RULES 45).
+// and cause one fetch from the issuer altogether (design: key-sets).
 func TestUnknownKidFloodOverHTTP(t *testing.T) {
 	f := newFederation(t)
 	f.wantStatus(f.byURL.Token(nil), 200)

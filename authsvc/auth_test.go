@@ -92,7 +92,7 @@ func TestAuthRefusals(t *testing.T) {
 	}
 }
 
-// RULES 1: a warm cache must not admit header.payload with another signature.
+// design: status-only: a warm cache must not admit header.payload with another signature.
 func TestWarmCacheRefusesEveryOtherSignature(t *testing.T) {
 	r, _ := start(t)
 	good := r.login("u1").AccessToken

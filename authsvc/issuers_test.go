@@ -33,7 +33,7 @@ func TestEveryKindOfIssuer(t *testing.T) {
 			t.Errorf("%s: revoke %d", issuer.Name, a.status)
 		}
 		f.wantStatus(good, 401)
-		// Another token of the same user, and the user-wide mark (RULES 9).
+		// Another token of the same user, and the user-wide mark (design: void-before).
 		other := issuer.Token(map[string]any{"jti": "other"})
 		f.wantStatus(other, 200)
 		if a := f.call("POST", "/v1/users/"+issuer.Name+":42/revoke", ""); a.status != 200 {
@@ -190,7 +190,7 @@ func TestBadKeysStopTheStart(t *testing.T) {
 }
 
 // With prefixes "" and "ext:" a user of the first must not take a name of the
-// second (RULES 27).
+// second (design: user-prefix).
 func TestPrefixesDoNotOverlap(t *testing.T) {
 	redis := redistest.Start(t)
 	issuer := issuertest.New(t, "ext", "ES256")

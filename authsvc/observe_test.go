@@ -18,7 +18,7 @@ import (
 )
 
 // No token or secret in any line of the log, whatever was asked, and no user or
-// key of a limit in any that is not of an operator's action (RULES 29).
+// key of a limit in any that is not of an operator's action (design: operator-tokens).
 func TestLogHoldsNoSecrets(t *testing.T) {
 	r, _ := start(t)
 	const user = "user-that-is-nobodys-business"

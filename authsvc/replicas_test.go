@@ -86,7 +86,7 @@ func TestReplicasBehaveAsOne(t *testing.T) {
 	}
 }
 
-// The table of DESIGN section 8, row "Redis": known and new tokens are served,
+// The table of design: away, row "Redis": known and new tokens are served,
 // known revocations hold, writes are refused with 503, nothing waits.
 func TestRedisAway(t *testing.T) {
 	redis := redistest.Start(t)

@@ -60,7 +60,7 @@ func TestKeyRotation(t *testing.T) {
 		r.wantStatus(old.AccessToken, 200)
 		r.wantStatus(fresh.AccessToken, 200)
 	}
-	// Redis knows the public half and the schedule (RULES 26), and nothing else.
+	// Redis knows the public half and the schedule (design: signing-keys), and nothing else.
 	client := redis.Client()
 	defer client.Close()
 	value := ""
@@ -84,7 +84,7 @@ func TestEveryOwnAlgorithm(t *testing.T) {
 		var set struct{ Keys []any }
 		a := r.do(request)
 		a.json(t, &set)
-		// RULES 26: a symmetric key is never published.
+		// design: signing-keys: a symmetric key is never published.
 		if want := map[bool]int{true: 0, false: 1}[algorithm == "HS256"]; len(set.Keys) != want {
 			t.Errorf("%s: %s", algorithm, a.body)
 		}

@@ -255,7 +255,7 @@ func (s *Service) AdminToken() string { return s.admin.Value() }
 // IssuerToken is the bearer token for issuing, refreshing and revoking tokens.
 func (s *Service) IssuerToken() string { return s.issuing.Value() }
 
-// publishKeys shows public keys and schedule in Redis (RULES 26), for
+// publishKeys shows public keys and schedule in Redis (design: signing-keys), for
 // operators and tools. Nothing is ever read back from there as a key: whoever
 // writes to Redis could forge users then.
 func (s *Service) publishKeys(ctx context.Context) {

@@ -31,7 +31,7 @@ func TestRevokedTokensAndSessions(t *testing.T) {
 				t.Errorf("refresh after revocation: %d %s", a.status, a.body)
 			}
 			r.wantStatus(other.AccessToken, 200)
-			// The next login, in the same second, is good (RULES 9).
+			// The next login, in the same second, is good (design: void-before).
 			r.wantStatus(r.login("u/ 1").AccessToken, 200)
 		})
 	}
@@ -68,7 +68,7 @@ func TestRefreshRotation(t *testing.T) {
 
 // What Redis holds of a session is authsvc's word only under its MAC: whoever can
 // write there makes nobody into somebody else, by no field and not by another
-// session's record whole (RULES 1).
+// session's record whole (design: status-only).
 func TestRewrittenSessionIsRefused(t *testing.T) {
 	r, redis := start(t)
 	client := redis.Client()

@@ -155,7 +155,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 			p = v.pass
 			out = v.out
 			id = out[requestIDHeader]
-			now = int64(time.Since(startedAt)) // the auth service may have taken a second (RULES 15)
+			now = int64(time.Since(startedAt)) // the auth service may have taken a second (design: order-of-steps)
 		}
 		no = v.no
 		wait = 0
@@ -212,7 +212,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 				}
 				if verdict != granted && !g.dryRun && no == nil && (v.asked || verdict != limit.Undecided) {
 					// The limit that denies for longest is named, and its Retry-After is theirs
-					// (RULES 32). What others granted goes back (I7).
+					// (design: answers). What others granted goes back (I7).
 					for i, rule = range p.rules {
 						a = &answers[i]
 						if a.Verdict == limit.Denied {

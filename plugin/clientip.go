@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// addressStrategy says which address a client is known by (RULES 31). Traefik
+// addressStrategy says which address a client is known by (design: client-address). Traefik
 // has applied the PROXY protocol to RemoteAddr already, and hands on only what
 // trusted peers wrote into X-Forwarded-For; still the header counts here only
 // when RemoteAddr itself is one of trustedProxies.

@@ -9,7 +9,7 @@ package plugin
 // settings.go, together with every other mistake, instead of failing alone
 // inside mapstructure under a Go name. And file, labels and CRDs, which hand
 // over strings, numbers and "1" for true, arrive alike. The maps tagged
-// `,remain` catch unknown keys, which Traefik would drop in silence (RULES 6).
+// `,remain` catch unknown keys, which Traefik would drop in silence (design: closed-on-mistake).
 //
 // A section but for tiers, which may be several, is a list that holds one: of an empty section, `{}`, the file
 // provider makes "", which mapstructure takes for an empty list but not for an
@@ -117,7 +117,7 @@ type Exempt struct {
 // CreateConfig is what Traefik decodes a middleware's configuration onto.
 // Every default is filled in by New, not here: a default inside `auth` or an
 // item of `limits` could not live here, since mapstructure allocates those
-// afresh (RULES 2), and one place for all of them is easier to trust.
+// afresh (design: defaults), and one place for all of them is easier to trust.
 func CreateConfig() *Config {
 	return &Config{}
 }

@@ -18,7 +18,7 @@ import (
 // revocations (events.go) has been whole since before it was asked for. After
 // a loss of the stream it is asked for again at next use; while the stream is
 // lost it is fresh for a second at most, so that with Redis away a hot token
-// still costs one call a second (RULES 8).
+// still costs one call a second (design: event-stream).
 //
 // Only 2xx is kept. Concurrent misses of one credential make one call.
 type decisions struct {

@@ -17,7 +17,7 @@ import (
 // authsvc publishes a tick each 500 ms. The stream is lost on a gap, another
 // epoch, 1.5 s of silence, or when the connection says so: a subscription can
 // be black-holed without any error, and Redis drops a slow subscriber
-// (RULES 8). What was kept before a loss is checked again.
+// (design: event-stream). What was kept before a loss is checked again.
 type eventStream struct {
 	clock   func() int64
 	channel string
@@ -66,7 +66,7 @@ const (
 	largestEvent    = 1 << 10
 )
 
-// event is one message (RULES 24). Unknown types and fields are ignored.
+// event is one message (design: events-wire). Unknown types and fields are ignored.
 type event struct {
 	Epoch string `json:"epoch"`
 	Seq   int64  `json:"seq"`

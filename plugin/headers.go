@@ -27,7 +27,7 @@ const (
 var identityHeaders = []string{"X-User-Id", "X-User-Plan", "X-User-Scopes"}
 
 // strippedHeaders are those that no client may set: they are removed from
-// every request before anything reads them (RULES 14). A middleware without
+// every request before anything reads them (design: stripped-headers). A middleware without
 // auth, as on a public route, removes the usual ones: the service behind it
 // believes them all the same.
 func strippedHeaders(s *settings) []string {

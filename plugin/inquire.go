@@ -11,7 +11,7 @@ import (
 
 // inquire finds out what memory does not tell of a visit, keeps it, and has the visit
 // attended to once more. Where its pass is known, it is Redis who tells. Of a newcomer
-// it is found out, in the order of RULES 15,
+// it is found out, in the order of design: order-of-steps,
 //
 //	what the limits say that need no identity, and those that count the gate's judgement;
 //	who it is;

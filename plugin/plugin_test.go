@@ -215,7 +215,7 @@ func TestEventStreamState(t *testing.T) {
 	}
 }
 
-// A revocation that overtakes an answer keeps it out of the cache (RULES 8).
+// A revocation that overtakes an answer keeps it out of the cache (design: event-stream).
 func TestRevokedSince(t *testing.T) {
 	now := int64(0)
 	s := newEventStream(func() int64 { return now }, "events")

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 // configuration before. A thousand reloads under traffic, of an unchanged
 // configuration and of one whose redis section changes each time, end with the
 // connections and goroutines they began with; the count of a limit lives
-// through all of them (RULES 22).
+// through all of them (design: reload).
 func TestReloadsLeakNothing(t *testing.T) {
 	const limit = 50
 	for _, c := range []struct {

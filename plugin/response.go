@@ -28,7 +28,7 @@ const (
 // the status decides whether the permits in holds count, where the client may yet
 // break its body off, and where the service may talk over us; elsewhere ServeHTTP
 // calls the service itself, and looks at what it did: in the interpreted form any
-// wrapper costs the response its Flush as well (RULES 11).
+// wrapper costs the response its Flush as well (design: answer-wrapper).
 func watch(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, holds []hold) {
 	watched := &answer{ResponseWriter: w, gate: g, request: r, holds: holds, id: out[requestIDHeader], policy: out["Ratelimit-Policy"], state: out["Ratelimit"]}
 	if g.legacyHeaders {

@@ -31,7 +31,7 @@ import (
 // Traefik cancels it when the next configuration takes over. What nobody holds
 // for idleFor is closed, so a thousand edits of the configuration leave one
 // set of connections and goroutines, and a reload that changes nothing finds
-// every count where it was (RULES 22).
+// every count where it was (design: reload).
 var (
 	process   = newIdentity(os.Hostname())
 	backends  = &registry{entries: map[string]*entry{}}

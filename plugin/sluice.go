@@ -1,7 +1,7 @@
 // Package plugin is Sluice's policy for Traefik: who is this, and may they,
 // now? One source, interpreted by a stock Traefik or compiled into ours.
 //
-// Every request passes, in this order (RULES 15):
+// Every request passes, in this order (design: order-of-steps):
 //
 //	requestid.go  a name for the request, on its way in and out
 //	headers.go    what only the auth step may set is removed
@@ -26,7 +26,7 @@
 // A mistake in the configuration closes the route: New logs all of them once
 // and returns a handler that answers 503. Returning an error would make Traefik
 // leave the router out, and a broader one might take its requests, unguarded
-// (RULES 6).
+// (design: closed-on-mistake).
 package plugin
 
 import (

@@ -13,7 +13,7 @@ import (
 const modulePath = "github.com/sluice-gateway/sluice"
 
 // TestCatalogAcceptsTheModule holds the root go.mod against what the plugin
-// catalog's analyser refuses (RULES 21), indirect requirements included.
+// catalog's analyser refuses (design: catalog), indirect requirements included.
 func TestCatalogAcceptsTheModule(t *testing.T) {
 	content, err := os.ReadFile("../go.mod")
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package test holds what needs more than one part of Sluice at once: the plugin
 // in both its forms, and the whole gateway from outside. It is a module of its
 // own because the plugin catalog refuses a root go.mod that requires Yaegi or
-// Traefik, test dependencies included (RULES 21).
+// Traefik, test dependencies included (design: catalog).
 package test
 
 import (

@@ -84,7 +84,7 @@ func TestWiringsDifferInTheProtectedChainAlone(t *testing.T) {
 }
 
 // TestEveryRoutePassesAPlugin lists what is public and what is inner; all else is
-// gated, and CORS comes first, since a preflight has no token (RULES 38).
+// gated, and CORS comes first, since a preflight has no token (design: cors).
 func TestEveryRoutePassesAPlugin(t *testing.T) {
 	public := map[string]string{
 		"register": "Method(`POST`) && Path(`/v1/users/register`)",
@@ -124,7 +124,7 @@ func TestEveryRoutePassesAPlugin(t *testing.T) {
 	}
 }
 
-// TestShippedLimits are those of DESIGN section 10, in both files.
+// TestShippedLimits are those of design: shipped-limits, in both files.
 func TestShippedLimits(t *testing.T) {
 	type limits = []any
 	limit := func(name, key string, number int, window string, more ...any) any {
@@ -159,7 +159,7 @@ func TestShippedLimits(t *testing.T) {
 	}
 }
 
-// TestClassicForwardAuth is DESIGN section 9 and RULES 13.
+// TestClassicForwardAuth is design: closed-entry-points and design: classic-wiring.
 func TestClassicForwardAuth(t *testing.T) {
 	tree := render(t, "classic.yml", environment)
 	want := map[string]any{

@@ -14,7 +14,7 @@ import (
 
 // metrics are authsvc's own figures and, at every scrape, those that the
 // gateways put into their heartbeats. Labels are names from configurations and
-// ids of instances, never users, keys or tokens (RULES 29).
+// ids of instances, never users, keys or tokens (design: operator-tokens).
 func (i *Interface) metrics(l *listener.Listener) echo.HandlerFunc {
 	i.revoked = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "authsvc_revocations_total", Help: "Revocations, by what was revoked.",

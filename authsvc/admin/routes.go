@@ -14,7 +14,7 @@ import (
 // maxBody bounds every request body of the admin interface.
 const maxBody = 64 << 10
 
-// Handler is the inner interface. Two secrets open it (RULES 29): the
+// Handler is the inner interface. Two secrets open it (design: operator-tokens): the
 // admin token everything, the issuer token only what a login service needs, so
 // that a break-in there cannot reset limits or revoke the rest of the world.
 func (i *Interface) Handler(l *listener.Listener, health *listener.Health) http.Handler {

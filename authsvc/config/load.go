@@ -22,7 +22,7 @@ import (
 const envPrefix = "AUTHSVC_"
 
 // Load builds a configuration from its four sources, each over the one before:
-// defaults, file, AUTHSVC_* variables, flags (RULES 25). Traefik itself takes
+// defaults, file, AUTHSVC_* variables, flags (design: authsvc-configuration). Traefik itself takes
 // the first source that has anything to say and ignores the others.
 //
 // paerser stops at the first setting it cannot decode, does not say which one

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// RULES 25: defaults < file < environment < flags.
+// design: authsvc-configuration: defaults < file < environment < flags.
 func TestLoadLayers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "authsvc.yml")
 	write := func(text string) {

@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
-// Answer writes who the bearer is and how long that may be believed (RULES 7):
+// Answer writes who the bearer is and how long that may be believed (design: stale-if-error):
 // stale-if-error counts from the end of freshness (RFC 5861), so both together
 // must not outlive the token. What is not certain is fresh for a second at most:
 // the gateway, whose own stream of events may be whole, would otherwise keep for

@@ -7,7 +7,7 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/config"
 )
 
-// RULES 7: freshness and staleness together never outlive the token.
+// design: stale-if-error: freshness and staleness together never outlive the token.
 func TestCacheControl(t *testing.T) {
 	c := config.Cache{MaxAge: time.Minute, StaleIfError: 5 * time.Minute}
 	for _, test := range []struct {

@@ -52,7 +52,7 @@ func (j *Judge) CheckStatus(ctx context.Context, who *Identity) (certain bool, e
 	if err != nil {
 		j.degraded.Inc()
 		// What was present a moment ago is served on, as any known token is
-		// (DESIGN section 8); a token nobody has vouched for is not.
+		// (design: away); a token nobody has vouched for is not.
 		if j.config.OnRedisFailure == "deny" || required && !status.Present {
 			return false, err
 		}
@@ -89,7 +89,7 @@ func (i *Identity) refusedBy(status store.Status, leeway time.Duration) error {
 	return nil
 }
 
-// voidedBy applies a user's mark (RULES 9). Own tokens carry iat in
+// voidedBy applies a user's mark (design: void-before). Own tokens carry iat in
 // milliseconds of the clock the mark was made with; a foreign iat is whole
 // seconds of another clock. A token without iat cannot prove that it is
 // younger: its zero time is before every mark.

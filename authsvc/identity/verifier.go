@@ -121,7 +121,7 @@ func (v *Verifier) KeysChanged() { v.version.Add(1) }
 // verifiedToken is this process's own memory of a signature it has checked.
 // sum covers the signature, which the token's id does not: whoever presents
 // header.payload with another signature meets the whole verification again
-// (RULES 1).
+// (design: status-only).
 type verifiedToken struct {
 	sum     [sha256.Size]byte
 	version uint64
@@ -259,7 +259,7 @@ func (i *Issuer) accepts(algorithm string) bool {
 }
 
 // lookForKey asks the issuers that may have rotated in a key that is not known
-// here. What bounds it stands in keys/remote.go (RULES 45). The answer has to come well
+// here. What bounds it stands in keys/remote.go (design: key-sets). The answer has to come well
 // before a gateway stops waiting: it would hold authsvc to be away, for everybody.
 func (v *Verifier) lookForKey(ctx context.Context, c *token.Compact) (looked bool) {
 	if c.KeyID == "" {

@@ -22,7 +22,7 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
-// Dir is the folder that all replicas share by mount or secret (RULES 26).
+// Dir is the folder that all replicas share by mount or secret (design: signing-keys).
 // Private keys live here and never in Redis, where every reader could mint
 // tokens and a restart would void all of them.
 //
@@ -310,7 +310,7 @@ func (d *Dir) Keys() (token.KeySet, bool) {
 // Refresh has nothing to look for: the folder is always known as it is.
 func (d *Dir) Refresh(context.Context, string) bool { return false }
 
-// JWKS is the public half as a JWK Set; with HS* it is empty (RULES 26).
+// JWKS is the public half as a JWK Set; with HS* it is empty (design: signing-keys).
 func (d *Dir) JWKS() ([]byte, error) {
 	set := struct {
 		Keys []json.RawMessage `json:"keys"`

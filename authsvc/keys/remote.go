@@ -17,7 +17,7 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
-// Bounds of fetching a key set (RULES 45). Tokens are made by strangers, and
+// Bounds of fetching a key set (design: key-sets). Tokens are made by strangers, and
 // an unknown kid costs them nothing: without bounds each would be a request to
 // the issuer, and a slow issuer would hold every one of ours.
 const (

@@ -40,7 +40,7 @@ func (k *remoteKeys) has(f *issuertest.Issuer) bool {
 	return len(set.Candidates(f.Signer.Algorithm, f.Signer.KeyID)) > 0
 }
 
-// RULES 45: a key that is absent from two good answers in a row is dead; an
+// design: key-sets: a key that is absent from two good answers in a row is dead; an
 // outage, however long, kills none.
 func TestRemovedKeysDie(t *testing.T) {
 	a, b := issuertest.New(t, "a", "ES256"), issuertest.New(t, "b", "ES256")
@@ -89,7 +89,7 @@ func TestMergeKeepsAKeyForOneAbsence(t *testing.T) {
 	}
 }
 
-// RULES 45: a flood of unknown kids causes one fetch, holds one request, and
+// design: key-sets: a flood of unknown kids causes one fetch, holds one request, and
 // that for a second at most.
 func TestUnknownKidFlood(t *testing.T) {
 	a, b := issuertest.New(t, "a", "ES256"), issuertest.New(t, "b", "ES256")
@@ -147,7 +147,7 @@ func TestUnknownKidFlood(t *testing.T) {
 	}
 }
 
-// The answer's size is bounded though it would parse (RULES 45).
+// The answer's size is bounded though it would parse (design: key-sets).
 func TestJWKSAnswerIsBounded(t *testing.T) {
 	a := issuertest.New(t, "a", "ES256")
 	large := issuertest.KeySet(a) + strings.Repeat(" ", jwksMaxSize)
@@ -158,7 +158,7 @@ func TestJWKSAnswerIsBounded(t *testing.T) {
 }
 
 // A key server that never ends, by size or by time, costs one fetch, which ends:
-// the last good set stays, and no token waits longer than RefreshWait (RULES 45).
+// the last good set stays, and no token waits longer than RefreshWait (design: key-sets).
 func TestJWKSAnswerEnds(t *testing.T) {
 	t.Parallel() // it waits, mostly
 	a := issuertest.New(t, "a", "ES256")

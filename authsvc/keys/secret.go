@@ -14,7 +14,7 @@ import (
 
 // Secret is a bearer token of the admin interface; one that is empty opens
 // nothing (the issuer's, where no token is issued). One that stands in a file
-// of its own may change without a restart (RULES 41).
+// of its own may change without a restart (design: secrets).
 type Secret struct {
 	path string // empty: fixed
 

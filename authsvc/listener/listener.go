@@ -61,7 +61,7 @@ func (l *Listener) Collectors() []prometheus.Collector {
 
 // observe gives every request its id, its line in the log, its place in the
 // metrics and its span. None of the four holds a token, a secret, a user or a
-// key: the path is logged as the route's pattern (RULES 29). What a handler adds
+// key: the path is logged as the route's pattern (design: operator-tokens). What a handler adds
 // by Note stands in the log beside that: of an operator's action, its target.
 func (l *Listener) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {

@@ -53,7 +53,7 @@ func (t *RefreshTokens) mac(body string) string {
 // macFamily binds what the access tokens of a session say to the session. A
 // rotation signs what it reads from Redis, so without it whoever can write there
 // and has an account could rewrite his own session and be issued a good token
-// for anybody (RULES 1). Lengths keep one field from reaching into the next, and
+// for anybody (design: status-only). Lengths keep one field from reaching into the next, and
 // the label keeps this MAC apart from that of a refresh token.
 func (t *RefreshTokens) macFamily(f store.Family) string {
 	h := hmac.New(sha256.New, t.key)

@@ -136,7 +136,7 @@ func nameOf(compact string) (id, sum string) {
 	return token.ID(compact), hex.EncodeToString(whole[:])
 }
 
-// Refresh turns a refresh token into a new pair (RULES 28).
+// Refresh turns a refresh token into a new pair (design: refresh-tokens).
 //
 // The new pair is made before the script runs, because the script must hold it
 // for the repeat of a lost reply; if the rotation does not happen, nobody ever

@@ -17,7 +17,7 @@ import (
 )
 
 // tickEvery is how often each replica says that the stream lives, and
-// streamSilence how long a listener believes it without a word (RULES 8): a
+// streamSilence how long a listener believes it without a word (design: event-stream): a
 // black-holed connection sends no FIN, and after a failover the old master
 // still answers PING.
 const (

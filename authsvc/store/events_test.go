@@ -10,7 +10,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
-// RULES 8: a gap, another epoch or silence is a loss; each loss begins a
+// design: event-stream: a gap, another epoch or silence is a loss; each loss begins a
 // generation, in which nothing learnt before counts.
 func TestStreamNoticesLoss(t *testing.T) {
 	at := time.Now()
@@ -46,7 +46,7 @@ func TestStreamNoticesLoss(t *testing.T) {
 }
 
 // The wire, as gateways read it: numbered without gaps over all replicas,
-// ticks included, each at most 1 KiB (RULES 24).
+// ticks included, each at most 1 KiB (design: events-wire).
 func TestEventsOnTheWire(t *testing.T) {
 	redis := redistest.Start(t)
 	client := redis.Client()

@@ -37,7 +37,7 @@ func (s *Store) limitKey(name string, windowMS int64, value string) string {
 	return fmt.Sprintf("%s:lim:1:%s:%d:{%s}", s.Prefix, name, windowMS, value)
 }
 
-// escape makes a value safe inside a key (RULES 23): bytes other than
+// escape makes a value safe inside a key (design: redis-keys): bytes other than
 // [A-Za-z0-9._-] as %XX, and what grows longer than 64 bytes as ~ and half its
 // SHA-256. Neither a delimiter nor a Cluster hash tag survives it.
 func escape(value string) string {

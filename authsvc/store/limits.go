@@ -186,7 +186,7 @@ const never = -1
 //	ARGV[1] window, ms
 //
 // It writes the next generation instead of deleting: a gateway that reports
-// what it knew of the old one cannot undo the reset (RULES 12).
+// what it knew of the old one cannot undo the reset (design: merge-by-maximum).
 var reset = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]

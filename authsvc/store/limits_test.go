@@ -144,7 +144,7 @@ func TestUsageAndReset(t *testing.T) {
 	if err := s.Reset(ctx, l, "user:u1"); err != nil {
 		t.Fatal(err)
 	}
-	// RULES 12: the next generation, so that late reports cannot undo it.
+	// design: merge-by-maximum: the next generation, so that late reports cannot undo it.
 	if got := client.Get(ctx, key).Val(); !strings.HasPrefix(got, "8 ") || !strings.HasSuffix(got, " 0 0 0 0") {
 		t.Errorf("after the reset: %q", got)
 	}

@@ -123,7 +123,7 @@ const (
 	Unknown  Outcome = "unknown"  // no such family, or it was revoked before
 )
 
-// rotate is the whole of refresh-token rotation (RULES 28), in one script, so
+// rotate is the whole of refresh-token rotation (design: refresh-tokens), in one script, so
 // that of many simultaneous uses of one token exactly one wins, on whichever
 // replicas they arrive.
 //

@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
-// family is RULES 28 written plainly: what rotation must do, with no Redis.
+// family is design: refresh-tokens, written plainly: what rotation must do, with no Redis.
 type family struct {
 	current, previous string
 	repeatable        bool // the last answer has not been repeated yet
@@ -132,7 +132,7 @@ func TestSimultaneousUses(t *testing.T) {
 	}
 }
 
-// RULES 9: in any order of issuing and revoking, on replicas that share
+// design: void-before: in any order of issuing and revoking, on replicas that share
 // nothing but Redis, a token is void exactly if a revocation came after it.
 func TestMarksSeparateBeforeFromAfter(t *testing.T) {
 	redis := redistest.Start(t)

@@ -9,7 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// revokeUser moves a user's void-before mark (RULES 9).
+// revokeUser moves a user's void-before mark (design: void-before).
 //
 //	KEYS[1] <prefix>:usr:<user>
 //	ARGV[1] life of the mark, ms: the longest token, refresh tokens included
@@ -37,7 +37,7 @@ return before
 
 // stamp tells when a token may say it was issued: after the mark, by Redis's
 // clock. An authsvc whose clock runs ahead would otherwise issue tokens that
-// survive a revocation (RULES 9).
+// survive a revocation (design: void-before).
 //
 //	KEYS[1] <prefix>:usr:<user>
 //	reply   max(now, mark + 1), unix ms, as a string

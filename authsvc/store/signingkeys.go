@@ -7,7 +7,7 @@ import (
 )
 
 // PublishedKey is what Redis tells of a signing key: its public half and its
-// schedule, never the private half (RULES 26).
+// schedule, never the private half (design: signing-keys).
 type PublishedKey struct {
 	ID        string          `json:"kid"`
 	Algorithm string          `json:"alg"`

@@ -17,7 +17,7 @@
 // between an answer on its way and a revocation overtaking it is harmless: the
 // revocation waits in step 1.
 //
-// What Redis says is trusted for status alone (RULES 1): claims and signatures
+// What Redis says is trusted for status alone (design: status-only): claims and signatures
 // are judged elsewhere, by keys that do not live here. The list of good replies
 // is closed. Whatever else comes, an error of any kind, a reply of another type
 // or a value that authsvc does not write, is no refusal but "Redis is away", and

@@ -85,7 +85,7 @@ func TestReplicasHearOfRevocations(t *testing.T) {
 	}
 }
 
-// RULES 1, poison: what somebody writes into Redis is a revocation, or it is
+// design: status-only. Poison: what somebody writes into Redis is a revocation, or it is
 // nothing that is known of the token, as though Redis were away. A revocation
 // that this process has heard of stays one.
 func TestPoisonedEntries(t *testing.T) {
@@ -216,7 +216,7 @@ func TestEntriesLiveAsLongAsTheToken(t *testing.T) {
 	if _, err := s.RevokeUser(ctx, "u"); err != nil {
 		t.Fatal(err)
 	}
-	// RULES 9: a mark that is gone before the longest token resurrects it.
+	// design: void-before: a mark that is gone before the longest token resurrects it.
 	if ttl := client.PTTL(ctx, "t:usr:u").Val(); ttl < s.Session-time.Minute || ttl < s.Token-time.Minute {
 		t.Errorf("mark lives %s, tokens up to %s, refresh tokens %s", ttl, s.Token, s.Session)
 	}

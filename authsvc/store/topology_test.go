@@ -10,7 +10,7 @@ import (
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
-// RULES 41: a password that changes needs no restart.
+// design: secrets: a password that changes needs no restart.
 func TestPasswordChanges(t *testing.T) {
 	redis := redistest.Start(t)
 	admin := redis.Client()

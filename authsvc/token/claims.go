@@ -34,7 +34,7 @@ type Claims struct {
 	Audiences []string
 	Expires   time.Time
 	NotBefore time.Time // zero: no claim nbf
-	Issued    time.Time // zero: no claim iat; own tokens carry milliseconds (RULES 9)
+	Issued    time.Time // zero: no claim iat; own tokens carry milliseconds (design: void-before)
 
 	all map[string]any
 }
@@ -300,7 +300,7 @@ type Policy struct {
 	Audiences   []string      // one of them must be among the token's
 	Type        string        // header typ; empty: absent, "jwt" or "at+jwt"
 	Leeway      time.Duration // of clocks
-	MaxLifetime time.Duration // of exp - iat; revocation marks live that long (RULES 9)
+	MaxLifetime time.Duration // of exp - iat; revocation marks live that long (design: void-before)
 	// OtherClock accepts an iat ahead of this clock. Own tokens are stamped by
 	// Redis's clock, so that marks and iat can be compared; a replica whose own
 	// clock lags must not refuse what it has just issued.

@@ -57,7 +57,7 @@ type Compact struct {
 // ID names a token: 64 hex digits of SHA-256 over `header.payload`. The
 // signature has no part in it, because an ES256 token has two valid ones, and
 // a revoked token must be refused in every spelling. For the same reason an id
-// proves nothing (RULES 1).
+// proves nothing (design: status-only).
 func ID(compact string) string {
 	end := strings.LastIndexByte(compact, '.')
 	sum := sha256.Sum256([]byte(compact[:max(end, 0)]))

@@ -73,7 +73,7 @@ func (s Signer) Key() Key { return s.public }
 func (s Signer) Private() any { return s.private }
 
 // PublicJWK describes the verifying half for others. ok is false for secrets,
-// which are never published (RULES 26).
+// which are never published (design: signing-keys).
 func (s Signer) PublicJWK() (jwk json.RawMessage, ok bool, err error) {
 	if s.public.Symmetric() {
 		return nil, false, nil
@@ -109,7 +109,7 @@ func ReservedClaim(name string) bool {
 
 // Issue signs a grant. iat carries milliseconds, so that a login in the same
 // second as a revocation of all the user's tokens is told apart from what it
-// revoked (RULES 9); exp is whole seconds and never later than promised.
+// revoked (design: void-before); exp is whole seconds and never later than promised.
 func (s Signer) Issue(g Grant) (string, error) {
 	claims := jwt.MapClaims{}
 	for name, value := range g.Claims {

@@ -33,7 +33,7 @@ func TestIssueIsAcceptedByItsOwnPolicy(t *testing.T) {
 		if err := p.Check(c, AccessTokenType, issued); err != nil {
 			t.Errorf("%s: %v", algorithm, err)
 		}
-		// RULES 9: milliseconds survive; the token never lives longer than promised.
+		// design: void-before: milliseconds survive; the token never lives longer than promised.
 		if !c.Issued.Equal(issued) || c.Expires.After(issued.Add(time.Minute)) {
 			t.Errorf("%s: iat %s, exp %s", algorithm, c.Issued, c.Expires)
 		}

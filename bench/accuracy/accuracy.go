@@ -36,7 +36,7 @@ import (
 	"time"
 )
 
-// quotas are the shipped ones (DESIGN section 10), and one that is small enough to be
+// quotas are the shipped ones (design: shipped-limits), and one that is small enough to be
 // counted by a log: every traffic meets each.
 var quotas = []quota{
 	{name: "100 a minute", limit: 100, window: time.Minute, windows: 20},

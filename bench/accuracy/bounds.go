@@ -7,7 +7,7 @@ import (
 )
 
 // The counter rule takes the previous window to have been used evenly. These are the
-// two ways to make that as wrong as it gets (DESIGN section 4).
+// two ways to make that as wrong as it gets.
 
 // mostInOneWindow is how many requests the quota's rule admits within less than one
 // window's length: the whole limit in the last microsecond of a window, then

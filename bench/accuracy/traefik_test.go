@@ -10,7 +10,7 @@ import (
 )
 
 // Traefik's own code on virtual time does what the real binary was seen to do
-// in real time (DESIGN section 3): 109 admitted with a burst each second, 1,000
+// in real time: 109 admitted with a burst each second, 1,000
 // with one each 2.2 s. So the bed changes nothing about it.
 func TestTraefikForgetsAKeyAfterTwoSeconds(t *testing.T) {
 	cache, err := build.CacheDir()

@@ -45,7 +45,7 @@ const gateways = 3
 // clients of a traffic are independent of each other.
 const clients = 10
 
-// traffics are the families of DESIGN section 4, for one quota.
+// traffics are those that the rule is compared by, for one quota.
 func traffics(q quota, seed uint64) []traffic {
 	span := time.Duration(q.windows) * q.window
 	all := []traffic{

@@ -7,7 +7,7 @@
 #
 #   default   the operator: everything
 #   gateway   counts, tells that it lives, hears events; it cannot publish a
-#             revocation nor read a token, a user's mark or a key (RULES 23)
+#             revocation nor read a token, a user's mark or a key (design: redis-keys)
 #   authsvc   its own keys and the gateways', nothing that harms a server
 #   monitor   figures for Prometheus, no key at all
 set -eu

@@ -15,7 +15,7 @@ const leaseLife = int64(1e9)
 // lease is a batch of permits granted by one reply and spent from memory.
 type lease struct {
 	left  int64 // permits; only falls below what Redis granted (I1), guarded by the bucket's mu
-	limit int64 // the limit it was granted under; another one has to ask (RULES 19)
+	limit int64 // the limit it was granted under; another one has to ask (design: limit-of-a-lease)
 	alone bool  // set aside of this instance's own share, without Redis (fallback.go)
 
 	// until is the monotonic instant at which the permits die: the end of
@@ -45,7 +45,7 @@ type bucket struct {
 	lease     *lease
 	denial    denial
 	taken     int64 // permits asked for since demand was estimated last
-	unsettled int   // permits whose answer has not decided yet whether they count (RULES 16)
+	unsettled int   // permits whose answer has not decided yet whether they count (design: unsettled-permits)
 	used      bool  // since the table's hand passed last
 
 	ledger ledger
@@ -78,7 +78,7 @@ type flight struct {
 	sent        int64 // monotonic ns, not after the call was handed over
 	debt        debt
 	brings      bool // it brings one along
-	timedOut    bool // its waiters are released; a late grant still fills the lease (RULES 4)
+	timedOut    bool // its waiters are released; a late grant still fills the lease (design: late-replies)
 	report      bool // made to tell what is owed, not because somebody waits
 }
 

@@ -359,7 +359,7 @@ func run(c *core) {
 				b.queue = others
 				if b.lease != nil {
 					// Permits left over count towards the need: given back in the
-					// call that asks, they are there to be granted (RULES 3).
+					// call that asks, they are there to be granted (design: whole-requests).
 					setLease(b, nil)
 				}
 				b.limit = f.limit

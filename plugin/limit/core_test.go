@@ -188,7 +188,7 @@ func TestReportsThatFindNoRoom(t *testing.T) {
 }
 
 // A request has one budget, however many calls it waits for one after the other
-// (RULES 4).
+// (design: late-replies).
 func TestOneBudgetForAllCalls(t *testing.T) {
 	const span = 10 * time.Second
 	puppeteer(t, 100, func(t *testing.T, p *puppet) {

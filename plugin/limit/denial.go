@@ -18,7 +18,7 @@ const (
 	longestPace   = int64(50e6)
 
 	// unsettledRetry is what a client is told while permits of its key may
-	// still come back: not the end of the window (RULES 16).
+	// still come back: not the end of the window (design: unsettled-permits).
 	unsettledRetry = int64(time.Second)
 )
 

@@ -17,7 +17,7 @@ const awayRetry = time.Second
 // its part of what everybody had spent when Redis was last heard. Over all
 // instances that is, in any window, at most `limit` by Redis's count before
 // the outage plus `limit` by the shares; and `limit` alone for keys that every
-// instance knew (RULES 17).
+// instance knew (design: fallback-share).
 func fallBack(c *core, j *job, i int, now int64) {
 	p, o := j.policy, &j.answers[i].Outcome
 	countAlone(c, o)
@@ -34,7 +34,7 @@ func fallBack(c *core, j *job, i int, now int64) {
 
 // byLastNumbers decides by what Redis said last, under this instance's
 // share: on a fresh key those numbers are zero everywhere, and under the whole
-// limit every instance would admit all of it (RULES 17).
+// limit every instance would admit all of it (design: fallback-share).
 func byLastNumbers(c *core, j *job, i int, now int64) {
 	countAlone(c, &j.answers[i].Outcome)
 	spendAlone(c, j, i, c.presence.share(j.asks[i].Limit, j.policy.MinInstances), false, now)

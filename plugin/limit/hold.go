@@ -94,7 +94,7 @@ func settleOldest(holds *holds, now int64) bool {
 
 // GiveBack returns the permit of a granted answer that was not used after all:
 // to the lease it came from while that lives, else to the window it was
-// granted in, else nowhere (RULES 10). A permit taken without Redis goes back
+// granted in, else nowhere (design: give-back). A permit taken without Redis goes back
 // there only if it was reported since. It does so once; an answer without a
 // permit changes nothing.
 func (e *Engine) GiveBack(a *Answer) {

@@ -9,7 +9,7 @@ type job struct {
 	now     int64 // monotonic ns, when it was asked
 
 	// deadline is the monotonic instant beyond which it does not wait for Redis,
-	// from when the core heard of it: one budget for all its calls (RULES 4).
+	// from when the core heard of it: one budget for all its calls (design: late-replies).
 	deadline int64
 	open     int // answers that are waited for
 	done     chan bool
@@ -36,7 +36,7 @@ func release(c *core, w *waiter) {
 
 // settle ends a job none of whose answers is waited for any more, or asks for the
 // others: a limit that denied last is asked alone first, else the others would
-// bleed a permit for each request that it refuses (RULES 20).
+// bleed a permit for each request that it refuses (design: co-limits).
 func settle(c *core, j *job, now int64) {
 	undecided := false
 	for i := range j.answers {
@@ -175,7 +175,7 @@ func deadlineOf(w interface{}) int64 { return w.(*waiter).job.(*job).deadline }
 
 // outOfBudget decides for a request that queued behind a call and has waited
 // for as long as it may: by the last numbers known if Redis answers, else as
-// without Redis (RULES 4).
+// without Redis (design: late-replies).
 func outOfBudget(c *core, w *waiter, now int64) {
 	j := w.job.(*job)
 	if f := j.answers[w.at].bucket.flight; f != nil && f.timedOut || !c.healthy() {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The grammar of every Redis key a gateway touches (RULES 23); authsvc states
+// The grammar of every Redis key a gateway touches (design: redis-keys); authsvc states
 // it too, and a test holds both sides together.
 //
 //	<prefix>:lim:1:<name>:<window ms>:{<t><v>}   counters; 1 is the value's format (window/lua.go)

@@ -100,7 +100,7 @@ func learn(l *ledger, told *window.Counts, d *debt) {
 }
 
 // owe notes permits that go back to the window they were granted in, if it still
-// counts (RULES 10), or out of the log, where instant is the first one's.
+// counts (design: give-back), or out of the log, where instant is the first one's.
 func (l *ledger) owe(generation, index, permits, instant int64) {
 	if permits == 0 || generation != l.seen.Generation {
 		return

@@ -26,7 +26,7 @@
 // map or slice of such a type: it finds []*bucket different from []*bucket.
 // Collections of them hold interface{}.
 //
-// The invariants (DESIGN section 4) and who keeps them:
+// The invariants (docs/design.md) and who keeps them:
 //
 //	I1 never over       the script decides; a lease dies with its window (bucket.go: until)
 //	I2 hardly under     need before extra, extra shrinks with the room, unspent permits return
@@ -106,7 +106,7 @@ type Outcome struct {
 }
 
 // Limiter is the state of one limit name and window. Middlewares that use the
-// same name and window share it: one budget over several routes (RULES 19).
+// same name and window share it: one budget over several routes (design: limit-of-a-lease).
 type Limiter struct {
 	Name   string
 	Denied atomic.Int64 // requests this limit denied

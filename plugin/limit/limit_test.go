@@ -128,7 +128,7 @@ func TestI2HardlyUnder(t *testing.T) {
 		{"at twice the limit", 100, 10 * time.Second, 3, around(2), 1},
 		{"ten times, ten instances", 1000, 10 * time.Second, 10, around(10), 1},
 		{"a short window", 50, time.Second, 3, around(2), 1},
-		{"cost 5 at twice the limit (RULES 3)", 100, 10 * time.Second, 3, around(0.4), 5},
+		{"cost 5 at twice the limit (design: whole-requests)", 100, 10 * time.Second, 3, around(0.4), 5},
 	} {
 		t.Run(l.name, func(t *testing.T) {
 			simulate(t, 7, l.instances, func(w *world, gates []*instance) {
@@ -560,7 +560,7 @@ func TestI5LateAnswersDoNotMoveTheClock(t *testing.T) {
 }
 
 // Several limits: a permit from each or from none, and where one denies, the
-// others do not bleed (RULES 20).
+// others do not bleed (design: co-limits).
 func TestI7AllOrNothing(t *testing.T) {
 	const wide, narrow = 10 * time.Second, 5 * time.Second
 	simulate(t, 3, 3, func(w *world, gates []*instance) {
@@ -610,7 +610,7 @@ func TestI8RedisForgets(t *testing.T) {
 }
 
 // A permit given back goes to the window it came from, never to a later one
-// (RULES 10).
+// (design: give-back).
 func TestGiveBackDoesNotMint(t *testing.T) {
 	const span, limit = 2 * time.Second, 10
 	simulate(t, 5, 1, func(w *world, gates []*instance) {
@@ -644,7 +644,7 @@ func TestGiveBackDoesNotMint(t *testing.T) {
 
 // Parallel attempts hold their permits until their answers are known, and a
 // client that is refused meanwhile is not sent away for the whole window
-// (RULES 16).
+// (design: unsettled-permits).
 func TestHoldsSettle(t *testing.T) {
 	const span, limit = 10 * time.Minute, 3
 	simulate(t, 5, 1, func(w *world, gates []*instance) {
@@ -727,7 +727,7 @@ func settleReported(t *testing.T, limit int64) {
 }
 
 // Another limit for the same key is asked anew: what was granted or denied
-// under one says nothing about the other (RULES 19).
+// under one says nothing about the other (design: limit-of-a-lease).
 func TestTierChanges(t *testing.T) {
 	simulate(t, 5, 1, func(w *world, gates []*instance) {
 		g := gates[0]

@@ -147,7 +147,7 @@ func TestModelHealthy(t *testing.T) {
 		}
 		err := p.run(t, func(w *world, gates []*instance) error {
 			if w.degraded(gates) > 0 {
-				return nil // some waited for two slow calls: "healthy" is not the word (RULES 4)
+				return nil // some waited for two slow calls: "healthy" is not the word (design: late-replies)
 			}
 			healthy++
 			err := errors.Join(w.overTheRule(), w.spentLate(), w.falseDenial())
@@ -250,7 +250,7 @@ func (w *world) balance() error {
 }
 
 // With Redis away or stalled now and then, no window admits more than the limit
-// by Redis's count plus the limit by the shares (RULES 17), and all that was
+// by Redis's count plus the limit by the shares (design: fallback-share), and all that was
 // admitted is reported in the end.
 func TestModelOutages(t *testing.T) {
 	reported := 0
@@ -309,7 +309,7 @@ func spanOf(key string) (span int64) {
 
 // A Redis that forgets everything now and then admits nothing beyond the rule
 // where one gateway holds all that was known, and never more than the limit twice
-// in a window where several do (RULES 12).
+// in a window where several do (design: merge-by-maximum).
 func TestModelForgets(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		p := drawPlan(rt, "forget", "delay")

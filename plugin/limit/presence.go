@@ -68,7 +68,7 @@ func newPresence(prefix, instance string) *presence {
 
 // share is this instance's part of a limit while Redis is away: of n instances
 // each gets limit/n, and the first limit%n by rank one more, so that the parts
-// add up to the limit (RULES 17). n is the largest number seen in the last 30 s
+// add up to the limit (design: fallback-share). n is the largest number seen in the last 30 s
 // that Redis was heard, since a Redis that stalls makes all heartbeats stale,
 // and never below atLeast.
 func (p *presence) share(limit, atLeast int64) int64 {

@@ -11,7 +11,7 @@ import "hash/maphash"
 // alone, so such buckets stay. A new key that finds no place then shares one of
 // overflowBuckets with all keys of its hash: they are limited together, under
 // their limit but never over it, and a flood of keys resets nobody's bucket
-// (RULES 17).
+// (design: full-table).
 const (
 	overflowBuckets = 256
 

@@ -60,7 +60,7 @@ const (
 
 // Overdue tells that these calls have waited too long: whoever waits for them
 // should give up. They stay in the pipeline and still end later, because what
-// they are granted has been counted (RULES 4). One message names all calls of a
+// they are granted has been counted (design: late-replies). One message names all calls of a
 // connection that have the same To.
 type Overdue struct {
 	Calls []*Call

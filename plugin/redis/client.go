@@ -15,7 +15,7 @@
 //     they share with the seldom ways is pipeline.go, the time is clock.go's.
 //   - Redirects, and scripts that Redis has forgotten, are sent once more,
 //     because such an answer proves that nothing ran (node.go). Nothing else
-//     is ever sent twice (RULES 34).
+//     is ever sent twice (design: never-twice).
 //   - The owner of a call without an answer in time is told so, and the call stays
 //     in the pipeline for a second: what it was granted has been counted.
 //   - Three bad outcomes in a row, or a lost connection, open the breaker. The

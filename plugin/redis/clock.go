@@ -27,7 +27,7 @@ func (p *pipeline) quiet(now int64) error {
 	if (overdue && !spent) || (belated && (overdue || dead)) {
 		// The deadline may have passed because this goroutine was busy, with an
 		// owner that did not take its calls perhaps, or the machine. Bytes that
-		// wait are not a timeout (RULES 4).
+		// wait are not a timeout (design: late-replies).
 		there, err := p.peek()
 		if there || err != nil {
 			return err
@@ -136,7 +136,7 @@ func (p *pipeline) excuse(now int64) {
 
 // declare tells every owner of this connection's calls that they are overdue, not
 // only the first: whoever came after it would wait for the same silence
-// (RULES 35). What the writer has not taken yet is withdrawn altogether.
+// (design: three-timeouts). What the writer has not taken yet is withdrawn altogether.
 func (p *pipeline) declare(now int64) {
 	p.collect()
 	var late []*Call

@@ -27,7 +27,7 @@ type fault struct {
 	reply  string // first word of the error reply that tells of it
 	err    error
 	away   bool // Redis cannot serve now: callers fall back and the breaker counts it
-	notRun bool // proves that the command was not executed (RULES 34)
+	notRun bool // proves that the command was not executed (design: never-twice)
 }
 
 // faults, the specific before the general: Kind takes the first that fits.
@@ -81,7 +81,7 @@ func Kind(err error) string {
 }
 
 // NotExecuted reports whether the error proves that the call did not run, so
-// that sending it again cannot count twice (RULES 34).
+// that sending it again cannot count twice (design: never-twice).
 func NotExecuted(err error) bool {
 	if errors.Is(err, ErrAway) { // a lost connection's error wraps both where nothing was written
 		return true

@@ -234,7 +234,7 @@ func TestHalfReplyIsResumed(t *testing.T) {
 }
 
 // Bytes that wait when the deadline passes are not a timeout: here the reader
-// itself was held up, by an owner that does not take its calls (RULES 4).
+// itself was held up, by an owner that does not take its calls (design: late-replies).
 func TestBusyReaderIsNoTimeout(t *testing.T) {
 	for _, longest := range []time.Duration{0, 40 * time.Millisecond} {
 		f := startFake(t, well)

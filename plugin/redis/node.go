@@ -227,7 +227,7 @@ func (n *node) stranded(call *Call, f *fault) bool {
 }
 
 // redirect sends a call again that Redis proved not to have executed, and
-// reports whether it is on its way (RULES 34).
+// reports whether it is on its way (design: never-twice).
 func (n *node) redirect(p *pipeline, call *Call, f *fault, text string) bool {
 	to := p
 	switch f.word {

@@ -25,7 +25,7 @@ var errRetired = errors.New("redis: connection retired")
 // writer, through flight to the reader, and from there to their owners. Whoever
 // takes a call out of a channel has it alone, so that "exactly once" needs no
 // bookkeeping; and as the reader is the only timekeeper too, a timeout is declared
-// by whoever would have seen the reply (RULES 4).
+// by whoever would have seen the reply (design: late-replies).
 type pipeline struct {
 	node    *node
 	address string

@@ -21,7 +21,7 @@ const (
 	kindNull   = '_' // either null
 )
 
-// Bounds of one reply. A script's answer is some fifty bytes, that to a heartbeat
+// Bounds of one reply (design: bounded-replies). A script's answer is some fifty bytes, that to a heartbeat
 // a few thousand, so whoever sends more is broken or hostile. They hold before anything is allocated: a
 // 13-byte "$1000000000" made a well known client ask for 953 MiB.
 const (

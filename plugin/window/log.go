@@ -2,7 +2,7 @@ package window
 
 import "math/bits"
 
-// The log rule. Of each permit the instant is kept at which it was granted, and a
+// The log rule (design: two-rules). Of each permit the instant is kept at which it was granted, and a
 // request of some cost is admitted when
 //
 //	instants within the last window + cost <= limit

@@ -27,7 +27,7 @@ import (
 //	          does with what the counter rule counted
 //
 // Times are formatted with %.0f: Lua would print 1795480825874203 as
-// 1.7954808258742e+15 (RULES 36). The instants of a value have at most 13 digits,
+// 1.7954808258742e+15 (design: integers). The instants of a value have at most 13 digits,
 // which it prints as they are.
 const Script = `
 local function numbers(text)

@@ -91,7 +91,7 @@ func (a *arbiter) decide(r rule, key string, ask window.Ask, now int64) (line st
 //
 // What the counter rule decides is decided by the script of today or by that of a
 // release: during a rolling upgrade gateways of both share keys, in a format whose
-// version stands in the key (RULES 41). Where a new rule must answer otherwise,
+// version stands in the key (design: rolling-upgrade). Where a new rule must answer otherwise,
 // that version changes, and the scripts of releases with the old one leave
 // testdata. A release has no log, and refuses a key that has one.
 func TestLuaAndGoAgree(t *testing.T) {

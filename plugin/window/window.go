@@ -20,7 +20,7 @@
 // in whole units of time. There is no division in the comparison and no sum
 // above 2^53, so Lua's doubles and Go's int64 give the same answer on every
 // architecture (a float formula may be fused into one multiply-add on arm64 and
-// rounded differently there: RULES 36).
+// rounded differently there: design: integers).
 //
 // The unit is the microsecond for as long as the products allow, which is up to
 // 1,737 permits a month or 75 million a minute. Above that it is as many
@@ -152,7 +152,7 @@ func (s Settlement) Plus(t Settlement) Settlement {
 type Ask struct {
 	Window    int64 // microseconds
 	Limit     int64
-	Cost      int64 // permits one request takes; only whole requests are granted (RULES 3)
+	Cost      int64 // permits one request takes; only whole requests are granted (design: whole-requests)
 	Need      int64 // for the requests that wait now
 	Extra     int64 // wanted on top, for those about to come
 	Instances int64 // live gateways: Extra gets at most 1/(2*Instances) of the room that is left
@@ -179,7 +179,7 @@ func Decide(stored Counts, ask Ask, now int64) (grant Grant, changed bool) {
 	seen := rebase(ask.Seen, index)
 	owed := ask.Owed
 	base := largest(index, largest(stored.Index, seen.Index))
-	now = largest(now, base*w) // a clock that stepped back waits at the edge (RULES 36)
+	now = largest(now, base*w) // a clock that stepped back waits at the edge (design: integers)
 
 	owed = owed.Shift(base - seen.Index)
 	seen = seen.At(base)

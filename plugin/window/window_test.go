@@ -25,7 +25,7 @@ func TestRule(t *testing.T) {
 		{name: "full window frees with the next", current: 100, elapsed: minute / 2, limit: 100, cost: 1, room: 0, freeAfter: minute + minute/100, needed: 1},
 		{name: "previous weighs by what is left of it", previous: 100, elapsed: minute / 4, limit: 100, cost: 1, room: 25, freeAfter: -1, needed: 30, needGranted: 25},
 		{name: "previous fades", previous: 100, current: 50, elapsed: minute / 2, limit: 100, cost: 1, room: 0, freeAfter: minute * 51 / 100, needed: 1},
-		{name: "only whole requests (RULES 3)", current: 7, limit: 10, cost: 2, room: 3, freeAfter: -1, needed: 4, needGranted: 2},
+		{name: "only whole requests (design: whole-requests)", current: 7, limit: 10, cost: 2, room: 3, freeAfter: -1, needed: 4, needGranted: 2},
 		{name: "free is when the whole cost is", current: 97, limit: 100, cost: 5, room: 3, freeAfter: minute + minute*2/97 + 1, needed: 5},
 		{name: "over the limit after it was lowered", current: 500, limit: 100, cost: 1, room: 0, freeAfter: minute + minute - 99*minute/500, needed: 1},
 	} {

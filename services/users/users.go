@@ -4,7 +4,7 @@
 // It holds accounts and open sessions in memory and signs nothing itself. A
 // token pair comes from authsvc's admin listener, for which the service has the
 // issuer token: that one issues, refreshes and revokes and can do nothing else
-// (RULES 29). Whoever arrives with a token has been recognised by the gateway,
+// (design: operator-tokens). Whoever arrives with a token has been recognised by the gateway,
 // and what comes here is X-User-ID; the token itself never does, so logout ends
 // the sessions that this service has begun for that user.
 package users

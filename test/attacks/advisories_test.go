@@ -154,7 +154,7 @@ var advisories = []advisory{
 			}
 			return nil
 		})},
-	{"the API and the dashboard", "DESIGN 9",
+	{"the API and the dashboard", "design: closed-entry-points",
 		func(b *bed) error {
 			for _, path := range []string{"/api/rawdata", "/api/overview", "/dashboard/", "/debug/pprof/", "/metrics", "/ping"} {
 				o := b.fire(b.door, []probe{{front: plain1, message: message{method: "GET", target: path, host: realHost}, judge: refusedWith(http.StatusNotFound)}})

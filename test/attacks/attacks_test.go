@@ -80,22 +80,22 @@ func generated(make func(*bed) []probe) func(*bed, class) outcome {
 var classes = []class{
 	{name: "identity spoofing", source: "CVE-2026-54763, CVE-2026-88011, CVE-2021-32813, CVE-2024-45410, CVE-2024-52003, RFC 9110 6.5.1, 7.6.1, RFC 3875",
 		sample: 900, least: 500, alive: 25, run: generated(spoofing)},
-	{name: "Authorization reaching a service", source: "DESIGN 1, RFC 9110 11.6, 5.3", sample: 400, least: 500, alive: 40, run: generated(authorization)},
+	{name: "Authorization reaching a service", source: "design: what-services-receive, RFC 9110 11.6, 5.3", sample: 400, least: 500, alive: 40, run: generated(authorization)},
 	{name: "paths without a token", source: "CVE-2025-32431, CVE-2025-47952, CVE-2025-66490, CVE-2026-48020, RFC 3986 6, RFC 9112 3.2", sample: 900, least: 1000, alive: 1, run: generated(paths)},
 	{name: "paths read in two ways", source: "as above, and CWE-436", sample: 500, least: 1000, alive: 20, run: generated(desync)},
 	{name: "another user's record", source: "OWASP API1:2023", sample: 200, least: 500, run: generated(strangers)},
-	{name: "modes that let more in", source: "DESIGN 5: optional, dryRun", sample: 200, least: 500, alive: 15, run: generated(modes)},
+	{name: "modes that let more in", source: "docs/configuration.md: optional, dryRun", sample: 200, least: 500, alive: 15, run: generated(modes)},
 	{name: "advisories", source: "advisories_test.go names each", least: len(advisories), run: regressions},
 	{name: "request smuggling", source: "CWE-444, CVE-2025-22871, RFC 9112 2.2, 5.2, 6.1, 6.3, 7.1", sample: 160, least: 300, alive: 10, run: smuggling},
 	{name: "HTTP/2 written as HTTP/1.1", source: "CWE-444, CWE-113, RFC 9113 8.1.1, 8.2, 8.3, 10.3, RFC 8441", sample: 300, least: 300, alive: 10, run: downgrading},
-	{name: bypassClass, source: "DESIGN 9, OWASP API4:2023", sample: 120, least: 150, run: bypassing},
+	{name: bypassClass, source: "design: closed-entry-points, OWASP API4:2023", sample: 120, least: 150, run: bypassing},
 	{name: refundedClass, source: "refunds_test.go names each; CWE-799", sample: 14, least: 90, run: refunding},
-	{name: "addresses by PROXY protocol", source: "RULES 31, RFC 4291 2.5.5, RFC 6177, CWE-348", least: 40, run: proxied, where: balanced},
+	{name: "addresses by PROXY protocol", source: "design: client-address, RFC 4291 2.5.5, RFC 6177, CWE-348", least: 40, run: proxied, where: balanced},
 	{name: "what services take", source: "OWASP API1, API2, API3, API4, API7:2023, CWE-204, CWE-208, CWE-613, CWE-918, RFC 6750, RFC 7009, RFC 9700", sample: 60, least: 500, run: serving, where: once},
-	{name: "a writer of Redis with an account", source: "RULES 1, 26, CWE-345", least: len(rewrites) + len(falseEntries) + 1, run: writingRedis, where: once},
+	{name: "a writer of Redis with an account", source: "design: status-only, design: signing-keys, CWE-345", least: len(rewrites) + len(falseEntries) + 1, run: writingRedis, where: once},
 	{name: "exhaustion", source: "exhaustion_test.go names each", least: 1000, run: exhaustion, where: once},
 	{name: "what Traefik's fastProxy does otherwise", source: "fastproxy_test.go", least: len(differences), run: differing, where: compared},
-	{name: "secrets in logs", source: "CWE-532, RULES 29; a case is a line", least: 1000, run: logged},
+	{name: "secrets in logs", source: "CWE-532, design: operator-tokens; a case is a line", least: 1000, run: logged},
 }
 
 const (

@@ -7,7 +7,7 @@ import (
 
 // authorization sends ann's token wherever a token can stand, by every method,
 // on protected and public routes, where the service answers, fails or upgrades:
-// it never gets to see it (DESIGN section 1.4).
+// it never gets to see it (design: what-services-receive).
 func authorization(b *bed) []probe {
 	token := "Bearer " + b.token
 	carriers := []way{

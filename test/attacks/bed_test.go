@@ -336,7 +336,7 @@ func (p probe) becoming(id string, got answer, arrived []seen) error {
 			return fmt.Errorf("the client gets back what it said: %s: %.60q", name, values)
 		}
 	}
-	// One name for a request, on both sides of the gateway (RULES 30). Of a switch
+	// One name for a request, on both sides of the gateway (design: request-id). Of a switch
 	// of protocols Traefik's buffering hands on the service's headers alone.
 	if len(arrived) == 1 && got.status != http.StatusSwitchingProtocols && !slices.Equal(got.header.Values("X-Request-Id"), arrived[0].header.Values("X-Request-Id")) && got.status != 0 {
 		return fmt.Errorf("X-Request-ID: the client was told %q, the service %q", got.header.Values("X-Request-Id"), arrived[0].header.Values("X-Request-Id"))

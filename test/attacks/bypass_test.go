@@ -14,7 +14,7 @@ import (
 // requests asks as often again in another manner. Each request that passes then
 // is one gained. Every variant has an attacker of its own.
 type bypass struct {
-	class  string // of DESIGN section 9
+	class  string // of design: closed-entry-points
 	name   string
 	limit  string // the route, by its limit
 	who    int    // number of the attacker
@@ -387,7 +387,7 @@ func injectedKeys(b *bed) (gained int, err error) {
 
 // injectedUsers are users whose names would be one another's, or an address, in a
 // Redis key that was pasted together: each has an allowance of his own, and no
-// more (RULES 23). Names of users reach authsvc's keys too.
+// more (design: redis-keys). Names of users reach authsvc's keys too.
 func injectedUsers(b *bed) (gained int, err error) {
 	names := []string{"look:a", "look", "look:", "{look}", "look}", "{look", "look%3Aa", "look%3aa", "LOOK", "look a", "look  a", "look,a", "look;a", "look*", "l?ok", "look/a", "look\\a", "look'a", "look\"a", "127.0.0.1", "::1", "i127.0.0.1", "u127.0.0.1", "~" + strings.Repeat("0", 32), strings.Repeat("look", 16), strings.Repeat("look", 16) + "a", strings.Repeat("look", 60), "sluice:usr:look", "-", "0", "null"}
 	c := &client{address: b.door.http, front: plain1}

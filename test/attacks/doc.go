@@ -1,7 +1,7 @@
 // Package attacks tries every known way around a gateway of this kind on the
 // running thing: the real Traefik with the plugin compiled in, a real Redis,
 // authsvc and the services, in both wirings, over HTTP/1.1 and HTTP/2, with and
-// without TLS (DESIGN section 9).
+// without TLS (design: closed-entry-points).
 //
 // Every attack is a row: its name, where it comes from (CVE, RFC, advisory),
 // what is sent, and what must hold. Most rows share one judgement: a request

@@ -33,8 +33,8 @@ var exhausting = []struct {
 	{"many connections that say nothing, and heads that do not end", "CWE-400, slowloris", slowConnections},
 	{"bodies that do not end, without a token", "CWE-400, RUDY", slowBodies},
 	{"bodies beyond the bound", "CWE-770", bigBodies},
-	{"a flood of bad tokens", "CWE-307, DESIGN 10", badTokens},
-	{"floods of credentials that are no token", "CWE-307, RULES 32", badCredentials},
+	{"a flood of bad tokens", "CWE-307, design: shipped-limits", badTokens},
+	{"floods of credentials that are no token", "CWE-307, design: answers", badCredentials},
 	{"what a bad token costs authsvc", "CWE-400, CWE-407, RFC 8725 3.9", costs},
 	{"a flood of distinct clients and users", "CWE-770, I6", distinctClients},
 }

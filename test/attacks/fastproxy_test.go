@@ -92,7 +92,7 @@ func emptied(b *bed) error {
 	return nil
 }
 
-// unheard: the service has answered, and Retry-After is still 1 (RULES 16).
+// unheard: the service has answered, and Retry-After is still 1 (design: unsettled-permits).
 func unheard(b *bed) error {
 	way := breaches1[slices.IndexFunc(breaches1, func(w breach) bool { return w.name == "a body that the service tires of" })]
 	if err := b.breach(plain1, way, "/limited/guess", "", "unheard"); err == nil {

@@ -11,7 +11,7 @@ import (
 // lie is in every value that a client must not be able to set.
 const lie = "f0rged"
 
-// lieUUID is the same for X-Request-ID, whose form it has (RULES 30).
+// lieUUID is the same for X-Request-ID, whose form it has (design: request-id).
 const lieUUID = "f0f0f0f0-1111-4111-8111-111111111111"
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
@@ -37,7 +37,7 @@ func folded(name string) string {
 	}, name)
 }
 
-// intact judges a request that reached the service (DESIGN section 1.4): who
+// intact judges a request that reached the service (design: what-services-receive): who
 // sent it is told once, in one spelling, by the gateway; nothing of what the
 // client said of itself is left. Names of trailers are handed on, since the
 // gateway announces what it was announced, and their values never (traefik/traefik

@@ -14,7 +14,7 @@ import (
 )
 
 // What who can write to Redis, and has an account of his own, can make of it:
-// he can refuse and forget, but nobody becomes somebody else (RULES 1, 26).
+// he can refuse and forget, but nobody becomes somebody else (design: status-only, design: signing-keys).
 var rewrites = []struct {
 	name  string
 	write func(b *bed, p pair) error
@@ -77,7 +77,7 @@ func (b *bed) begin(user string, claimed map[string]any) pair {
 }
 
 // falseEntries are lies about tokens: whoever writes them can have a token
-// refused, and none accepted (RULES 1). Each begins with a token that is no good.
+// refused, and none accepted (design: status-only). Each begins with a token that is no good.
 var falseEntries = []struct {
 	name string
 	bad  func(b *bed, good string) string

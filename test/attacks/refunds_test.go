@@ -174,7 +174,7 @@ func (b *bed) breach(f front, way breach, path, free, name string) error {
 	if err := b.granted(strings.TrimPrefix(path, "/limited/"), name); err != nil {
 		return err
 	}
-	// While a permit is not settled, Retry-After is 1 (RULES 16).
+	// While a permit is not settled, Retry-After is 1 (design: unsettled-permits).
 	var last string
 	for deadline := time.Now().Add(slack); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		c := &client{address: b.door.http, front: plain1}

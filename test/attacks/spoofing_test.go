@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// What a client must not be able to say of itself (DESIGN section 1.4).
+// What a client must not be able to say of itself (design: what-services-receive).
 var spoofed = []string{
 	"X-User-ID", "X-User-Plan", "X-User-Scopes", "X-Token-ID", "X-Session-ID", "X-Request-ID",
 	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server",

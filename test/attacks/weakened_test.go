@@ -30,7 +30,7 @@ import (
 	"github.com/sluice-gateway/sluice/traefik/build"
 )
 
-// opening is one closing setting of DESIGN section 9, how it is opened, and the
+// opening is one closing setting of design: closed-entry-points, how it is opened, and the
 // attack that it closes: nil from the attack means that the gateway held.
 type opening struct {
 	setting string

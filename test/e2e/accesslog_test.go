@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-gateway/sluice/test/harness"
 )
 
-// TestAccessLog is RULES 43: a line tells who sent a request, as the gate found
+// TestAccessLog is design: access-log: a line tells who sent a request, as the gate found
 // it and not as the client said, and what each limit said; credentials never.
 func TestAccessLog(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()) // where the stack keeps its gateways' folders

@@ -480,7 +480,7 @@ func (c *composed) live() int {
 }
 
 // redisUser: whoever has a gateway's password counts limits, and can neither
-// read nor make an identity, nor harm the server (RULES 23).
+// read nor make an identity, nor harm the server (design: redis-keys).
 func (c *composed) redisUser() {
 	t := c.t
 	address := net.JoinHostPort(c.container("redis", 1).Address["data"], "6379")

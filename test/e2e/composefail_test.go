@@ -232,7 +232,7 @@ func (c *composed) recovered(t *testing.T) {
 }
 
 // secrets changes, under traffic and without a restart, the certificate, the
-// operator's token and a gateway's password of Redis (RULES 41), as
+// operator's token and a gateway's password of Redis (design: rolling-upgrade), as
 // docs/deployment.md describes it.
 func (c *composed) secrets() {
 	t := c.t

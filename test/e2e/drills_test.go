@@ -48,7 +48,7 @@ type drill struct {
 	service   bool // a service is away: its own path may answer 502 or 504
 	authAway  bool // a token nobody knows may be answered with 503
 	clock     bool // only where a gateway's clock can be set
-	redisAway bool // limits are held by shares meanwhile: limit by Redis, limit by shares (RULES 17)
+	redisAway bool // limits are held by shares meanwhile: limit by Redis, limit by shares (design: fallback-share)
 }
 
 // drills. A gateway that ends or hangs takes what is under way through it, and
@@ -325,7 +325,7 @@ type watch struct {
 
 const (
 	// Each user stays below a gateway's share of 20 a second, of which there are
-	// four or five for half a minute after a gateway was replaced (RULES 17).
+	// four or five for half a minute after a gateway was replaced (design: fallback-share).
 	drillUsers  = 24
 	drillPace   = 400 * time.Millisecond
 	drillLimit  = outageAllowed
@@ -628,7 +628,7 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 		f.healed = append(f.healed, last)
 	}
 	// With Redis the limit holds to the request, that is where no decision was
-	// made without it (RULES 4).
+	// made without it (design: late-replies).
 	alone := 0
 	for instance, n := range d.degraded() {
 		alone += int(n - before[instance])
@@ -805,7 +805,7 @@ connection a request, who runs into a limit of %d an hour over all gateways. Eve
   with it.
 - **admitted**: of the limit, the least and the most in a cycle (a Redis that freezes may grant a few permits to calls that were given
   up), and the bound: the limit itself with Redis, limit by Redis and limit by shares where
-  Redis was away from any gateway, or a reply later than its budget (RULES 4, 17).
+  Redis was away from any gateway, or a reply later than its budget (design: late-replies, design: fallback-share).
 - **slowest good answer**: limits by address, authsvc and limits by user may wait for their budgets one after the other. Redis's is %v in
   these routes, as in all tests of this machine, and 25 ms as shipped; authsvc's is 1 s.
 - **the line by tc**: %s, on what Redis sends. **The clock**: a gateway restarted with its clock ten minutes fast or slow, and again

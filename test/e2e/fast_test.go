@@ -46,7 +46,7 @@ func TestFast(t *testing.T) {
 }
 
 // TestClassic is the smoke test of the other wiring: identity by Traefik's
-// forwardAuth, limits by the plugin (RULES 13).
+// forwardAuth, limits by the plugin (design: classic-wiring).
 func TestClassic(t *testing.T) {
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
@@ -164,7 +164,7 @@ func tour(s *site) {
 	}
 }
 
-// whatServicesReceive is DESIGN section 1.4.
+// whatServicesReceive is design: what-services-receive.
 func whatServicesReceive(s *site) {
 	t := s.t
 	token := s.token("carol", "claims", map[string]any{"plan": "pro", "scope": "read write"})
@@ -271,7 +271,7 @@ func refusedTokens(s *site) {
 	}
 }
 
-// tamperedTokens is RULES 1: every part of a token counts, before the gateway
+// tamperedTokens is design: status-only: every part of a token counts, before the gateway
 // knows the true one and after.
 func tamperedTokens(s *site) {
 	t := s.t
@@ -352,7 +352,7 @@ func logout(s *site) {
 	}
 }
 
-// streams is RULES 11 and 42 through Traefik itself: server-sent events one by
+// streams is design: answer-wrapper and design: streams through Traefik itself: server-sent events one by
 // one, and a WebSocket.
 func streams(s *site) {
 	t := s.t

@@ -23,7 +23,7 @@ import (
 	"github.com/sluice-gateway/sluice/test/harness"
 )
 
-// TestGRPC is RULES 42 for gRPC and for large bodies: through the shipped
+// TestGRPC is design: streams for gRPC and for large bodies: through the shipped
 // protected chain, whose limit on bad tokens watches every answer.
 func TestGRPC(t *testing.T) {
 	for _, wiring := range []string{stack.Fast, stack.Classic} {

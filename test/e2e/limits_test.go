@@ -44,7 +44,7 @@ func TestTwoGateways(t *testing.T) {
 
 // exactLimit is I1 and I2 at their plainest: of twice as many requests as a fresh
 // window admits, spread over all gateways, exactly `limit` pass. A round in which
-// a gateway decided without Redis proves nothing (RULES 4) and is repeated.
+// a gateway decided without Redis proves nothing (design: late-replies) and is repeated.
 func exactLimit(s *site) {
 	t := s.t
 	var urls []string
@@ -104,7 +104,7 @@ func frontDoor(s *site) {
 	}
 }
 
-// reload: a changed dynamic file under traffic resets no count (RULES 22) and
+// reload: a changed dynamic file under traffic resets no count (design: reload) and
 // loses no request.
 func reload(s *site) {
 	t := s.t
@@ -229,7 +229,7 @@ func outage(s *site) {
 		t.Errorf("one gateway admitted %d, %d and %d; %d were left", during, again, returning, left)
 	case during == 0:
 		t.Error("Redis away: nothing passed")
-	case during+again > left+gateways: // RULES 17, for a key that every gateway knew
+	case during+again > left+gateways: // design: fallback-share, for a key that every gateway knew
 		t.Errorf("Redis away: %d requests passed, then %d more; %d were left", during, again, left)
 	case before+during+again+returning > 2*outageAllowed:
 		t.Errorf("Redis back: %d more requests passed before every gateway had reported", returning)

@@ -23,7 +23,7 @@ import (
 // TestGatewayRestarted restarts one of two gateways again and again while users
 // come by way of the balancer: a gateway that was told to end takes no new
 // connection, and one that has just begun takes none before its routes are
-// there (RULES 40). No request is lost, and none is told 404.
+// there (design: restarts). No request is lost, and none is told 404.
 func TestGatewayRestarted(t *testing.T) {
 	t.Parallel()
 	s := open(t, stack.Interpreted, stack.Fast, 2)

@@ -203,7 +203,7 @@ func extend(t *testing.T, shipped, wiring, echo string) string {
 	fill := strings.NewReplacer("§", "`", "PUBLIC", strings.Replace(public[1], "register", "open", 1), "PROTECTED", protected, "IDENTITY", identity, "AUTH", auth).Replace
 	for _, place := range []struct{ mark, text string }{
 		{"\n  routers:\n", "\n  routers:\n" + strings.TrimLeft(fill(extra), "\n")},
-		// Counts prove nothing where a decision was made without Redis (RULES 4),
+		// Counts prove nothing where a decision was made without Redis (design: late-replies),
 		// and a machine that runs everything at once takes longer than 25 ms. The
 		// default is tested in package forms.
 		{"\n          redis: &redis\n", "\n          redis: &redis\n            timeout: 1s\n"},

@@ -95,7 +95,7 @@ func (o *Outcome) name() string {
 // Added is the worst that the fault added to a request.
 func (o *Outcome) Added() time.Duration { return max(0, o.Worst-o.Usual) }
 
-// MostAdmitted is what may be admitted of the hot key's limit (RULES 17): the
+// MostAdmitted is what may be admitted of the hot key's limit (design: fallback-share): the
 // limit by Redis's count and the limit by the shares, whatever happens; and
 // the limit alone while the fault lasts, where every gateway knew the key and
 // Redis grants nothing beside the shares.
@@ -103,7 +103,7 @@ func (o *Outcome) Added() time.Duration { return max(0, o.Worst-o.Usual) }
 // Where Redis goes on granting, the limit alone is due (I1), but for decisions
 // that were made without it after all. A Redis that forgets meanwhile is told
 // again by one gateway after the other; what it grants until the best informed
-// has spoken is absorbed by that one's larger number (RULES 12). In a failover
+// has spoken is absorbed by that one's larger number (design: merge-by-maximum). In a failover
 // there is a time at which nobody grants, and one at which some gateways have
 // reported and others have not: the general bound is all that is promised.
 func (o *Outcome) MostAdmitted() (outage, total int) {

@@ -46,7 +46,7 @@ type pipe struct {
 func (p pipe) Close() error { return errors.Join(p.ReadCloser.Close(), p.WriteCloser.Close()) }
 
 // Setup is what a gateway needs to know. Every limit has one long window that
-// began just now (LongWindow), so that none ends during a test (RULES 48).
+// began just now (LongWindow), so that none ends during a test (design: window-edges).
 type Setup struct {
 	Form       string // of the plugin: compiled (the default) or interpreted
 	Addresses  []string
@@ -72,7 +72,7 @@ const (
 var interpret func(ctx context.Context, config map[string]any, next http.Handler, name string) (http.Handler, error)
 
 // config is the plugin's configuration for one route, as a file's. The shipped
-// manifests set minInstances: 3 for three gateways (RULES 17), and so does this.
+// manifests set minInstances: 3 for three gateways (design: fallback-share), and so does this.
 func (s *Setup) config(route string) map[string]any {
 	redis := map[string]any{
 		"addresses": s.Addresses, "masterName": s.MasterName, "cluster": strconv.FormatBool(s.Cluster), "password": s.Password, "keyPrefix": s.Prefix,

@@ -155,7 +155,7 @@ func (o *Overload) excused() bool {
 }
 
 // due is what may be admitted in a window that the fault touches: where Redis is
-// away the limit by its count and the limit by the shares (RULES 17); where it
+// away the limit by its count and the limit by the shares (design: fallback-share); where it
 // forgets, the limit and what the best informed gateway did not know.
 func (o *Overload) due(kind *Kind) int {
 	if kind.grants() {

@@ -27,7 +27,7 @@ type Parallel struct {
 
 // stampede has 50 times as many requests as a limit admits arrive at once over
 // three gateways, each round on a key of its own, in the first hundredth of a
-// window of ten hours (RULES 48).
+// window of ten hours (design: window-edges).
 func stampede(t testing.TB, form string, limit int64, rounds int, timeout time.Duration) *Parallel {
 	return stampedeOver(t, &Kind{Over: straight}, form, limit, rounds, timeout)
 }

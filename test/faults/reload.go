@@ -110,7 +110,7 @@ func (r *Reloads) String() string {
 // few is how many goroutines or connections may be under way at any moment.
 const few = 12
 
-// Broken lists what RULES 22 promises and this did not keep.
+// Broken lists what design: reload promises and this did not keep.
 func (r *Reloads) Broken() []string {
 	var broken []string
 	if r.After.Goroutines > r.Before.Goroutines+few {

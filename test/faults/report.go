@@ -47,10 +47,10 @@ load they have used as much and never rest.
   longer, because stalls of a single thread are not seen.
 - **paid**: requests that waited for a timeout: at most three a gateway and those that were under way when the third had timed out
   (where a fault leaves some calls answered, as many more for each second); **late**: those of them that arrived after the third timed-out call, though nothing had told their gateway since that
-  Redis is well: no new connection, no answer in time. None is due (RULES 35).
+  Redis is well: no new connection, no answer in time. None is due (design: three-timeouts).
 - **executed**: runs in Redis a reservation, over so many reservations. In brackets: reservations that ran while their gateway could
   not learn of it; the request was decided alone and is counted twice, never too little.
-- **admitted**: of the shared key's limit of %d, until the fault ended / until all had recovered; **due** is the bound of RULES 17:
+- **admitted**: of the shared key's limit of %d, until the fault ended / until all had recovered; **due** is the bound of design: fallback-share:
   the limit where every gateway knew the key (and %d permits taken after a gateway asked last) and Redis granted nothing meanwhile,
   or where Redis granted all the time (and as many as were decided without it after all, and %d where it forgot what the gateways then
   told it); else limit by Redis and limit by shares. At least the limit is due too, less %d where shares were computed from what was
@@ -71,7 +71,7 @@ func (r *Results) Write(to io.Writer) error {
 		o.row(w)
 	}
 	fmt.Fprintf(w, "\n%d cells. Promises broken: %s\n%s", len(r.Cells), r.broken(), r.again())
-	fmt.Fprintf(w, "\n## A stampede on a fresh key\n\n50 x limit requests at once over three gateways, straight to Redis, at the shipped timeouts; each round on a key of its own, in the\nfirst hundredth of a window of ten hours (RULES 48).\n\n| plugin | limit | requests a round | rounds | exactly the limit admitted | decisions without Redis | rounds that differ |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(w, "\n## A stampede on a fresh key\n\n50 x limit requests at once over three gateways, straight to Redis, at the shipped timeouts; each round on a key of its own, in the\nfirst hundredth of a window of ten hours (design: window-edges).\n\n| plugin | limit | requests a round | rounds | exactly the limit admitted | decisions without Redis | rounds that differ |\n|---|---|---|---|---|---|---|\n")
 	for _, p := range r.Parallel {
 		fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %s |\n", p.Form, p.Limit, p.Requests, p.Rounds, p.Exact, p.Degraded, strings.Join(p.Wrong, ", "))
 	}
@@ -110,7 +110,7 @@ func (r *Results) overloads(w io.Writer) {
 %d permits in %v; every %dth request of a client has a key that nobody used before. Admitted are those of the shared key in each whole
 window of Redis's clock, less those who straddle its edge. While Redis is well, before the fault and after it, no decision may be made
 without it, and no window admit more than the limit: the machine is late then, and Redis is not. Windows that the fault touches may
-admit the limit by Redis's count and the limit by the shares (RULES 17), and where Redis goes on granting %d more than the limit.
+admit the limit by Redis's count and the limit by the shares (design: fallback-share), and where Redis goes on granting %d more than the limit.
 
 | plugin | fault | requests/s | before: admitted | without Redis | during: admitted | without Redis | after: admitted | without Redis | lost | longest answer | recovery |
 |---|---|---|---|---|---|---|---|---|---|---|---|
@@ -239,12 +239,12 @@ func (o *Outcome) slow() []string {
 // connection may take which was begun while the fault lasted: a second each.
 const longestRecovery = 2 * time.Second
 
-// tolerated is how many calls may time out before a breaker opens (RULES 35).
+// tolerated is how many calls may time out before a breaker opens (design: three-timeouts).
 const tolerated = 3
 
 // mostPaid is how many requests of one gateway may wait for a timeout while a
 // fault lasts: three, and those that are under way when the third has timed out,
-// which arrived within one timeout (RULES 35); as many again for each second, in
+// which arrived within one timeout (design: three-timeouts); as many again for each second, in
 // which a heartbeat may have been answered, where only some calls are.
 func (o *Outcome) mostPaid() int {
 	p := &o.Pace

@@ -24,7 +24,7 @@ limits:
 - {name: per-user, key: user, limit: 3, window: 1h, tierHeader: X-User-Plan, tiers: {pro: 5}}
 - {name: burst, key: user, limit: 20, window: 2h}`
 
-// TestRateLimitHeaders is RULES 32 on what passes: draft-ietf-httpapi-
+// TestRateLimitHeaders is design: answers on what passes: draft-ietf-httpapi-
 // ratelimit-headers-11, limits in configured order, r never above the truth.
 func TestRateLimitHeaders(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
@@ -65,7 +65,7 @@ func TestRateLimitHeaders(t *testing.T) {
 	})
 }
 
-// TestTooMany is RULES 32 on what does not: header for header, member for member.
+// TestTooMany is design: answers on what does not: header for header, member for member.
 func TestTooMany(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
 		gate, began := b.gate(perUser+"\nlegacyHeaders: true"), time.Now()
@@ -196,7 +196,7 @@ func TestIdentityRefusals(t *testing.T) {
 	})
 }
 
-// TestQuestionToTheAuthService is RULES 33: what a foreign auth server may want
+// TestQuestionToTheAuthService is design: decision-cache: what a foreign auth server may want
 // to know, and nothing a client could forge.
 func TestQuestionToTheAuthService(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {

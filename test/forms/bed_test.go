@@ -66,7 +66,7 @@ func newBed(t *testing.T, form forms.Form) *bed {
 
 // fill replaces what a configuration cannot know: REDIS is where the counters
 // are, AUTH the auth service's address. The timeout is long, since a decision
-// without Redis on a busy machine would spoil a count (RULES 4); what the default
+// without Redis on a busy machine would spoil a count (design: late-replies); what the default
 // does is seen in TestLeavingKeysOut.
 func (b *bed) fill(config string) string {
 	return strings.NewReplacer(

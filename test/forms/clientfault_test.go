@@ -159,7 +159,7 @@ func halfRequest(t *testing.T, base, bytes string, halfClosed, waits bool) int {
 }
 
 // spent waits until a client's permits are used up for good: while one of them
-// is not settled, Retry-After is 1 (RULES 16). What it asks by costs nothing.
+// is not settled, Retry-After is 1 (design: unsettled-permits). What it asks by costs nothing.
 func (b *bed) spent(t *testing.T, base, kind, client string) {
 	t.Helper()
 	harness.Eventually(t, 5*time.Second, "the permits are used up", func() error {

@@ -85,7 +85,7 @@ func TestCatalogLoadsThePlugin(t *testing.T) {
 	}
 }
 
-// TestMistakesCloseTheRoute is RULES 6: every mistake is in one message, with
+// TestMistakesCloseTheRoute is design: closed-on-mistake: every mistake is in one message, with
 // its path, and the route answers 503 instead of vanishing.
 func TestMistakesCloseTheRoute(t *testing.T) {
 	const limit = "limits: [{name: l, key: ip, limit: 1, window: 1h}]\n"
@@ -129,8 +129,8 @@ limits:
 		{"the gate's answers where it judges nobody", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: ip, limit: 10, window: 1h, countStatus: [401], countFrom: gate}]}`, []string{"limits[0].countFrom"}},
 		{"a cost of zero is no cost", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: ip, limit: 1, window: 1h, cost: 0}]}`, []string{"limits[0].cost"}},
 		{"a tier whose limit is below the cost", `{redis: {addresses: ["127.0.0.1:1"]}, auth: {addresses: ["http://127.0.0.1:1"]}, limits: [{name: l, key: user, limit: 10, window: 1h, cost: 5, tierHeader: X-User-Plan, tiers: {mini: 4}}]}`, []string{"limits[0].cost"}},
-		{"beyond exact arithmetic (RULES 36)", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: ip, limit: 1000000000001, window: 720h}]}`, []string{"limits[0].limit"}},
-		{"no address, such as an unset variable leaves it (RULES 37)", "redis: {addresses: ''}\nauth: {addresses: ''}\n" + limit, []string{"redis.addresses", "auth.addresses"}},
+		{"beyond exact arithmetic (design: integers)", `{redis: {addresses: ["127.0.0.1:1"]}, limits: [{name: l, key: ip, limit: 1000000000001, window: 720h}]}`, []string{"limits[0].limit"}},
+		{"no address, such as an unset variable leaves it (design: environment)", "redis: {addresses: ''}\nauth: {addresses: ''}\n" + limit, []string{"redis.addresses", "auth.addresses"}},
 		{"empty sections, which the file provider hands over as empty strings", "redis: {}\nauth: {}\n" + limit, []string{"redis.addresses", "auth.addresses"}},
 		{"sections written as lists", `
 redis: [{addresses: ["127.0.0.1:1"]}, {addresses: ["127.0.0.1:2"]}]
@@ -164,7 +164,7 @@ redis: {addresses: ["127.0.0.1:1"]}
 auth: {addresses: ["http://127.0.0.1:1"]}
 limits: [{name: l, key: user, limit: 10, window: 1h, tierHeader: X-User-Plan, tiers: [{pro: 20}, {pro: 30}, {team: ''}]}]
 `, []string{"limits[0].tiers.pro", "limits[0].tiers.team"}},
-		{"userHeader that the auth service does not set (RULES 14)", `{redis: {addresses: ["127.0.0.1:1"]}, userHeader: X-Account, auth: {addresses: ["http://127.0.0.1:1"]}}`, []string{"auth.responseHeaders"}},
+		{"userHeader that the auth service does not set (design: stripped-headers)", `{redis: {addresses: ["127.0.0.1:1"]}, userHeader: X-Account, auth: {addresses: ["http://127.0.0.1:1"]}}`, []string{"auth.responseHeaders"}},
 	}
 	both(t, func(t *testing.T, b *bed) {
 		for _, tt := range tests {
@@ -211,7 +211,7 @@ limits: [{name: l, key: user, limit: 10, window: 1h, tierHeader: X-User-Plan, ti
 	})
 }
 
-// TestLeavingKeysOut is RULES 2: the least that can be written has every
+// TestLeavingKeysOut is design: defaults: the least that can be written has every
 // documented default, seen by what it does, and none of them opens anything.
 func TestLeavingKeysOut(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
@@ -279,7 +279,7 @@ limits: [{name: `+name+`, `+limits+`}]`)), b.up)
 			if got := statuses(gate, 5, as("g")); got != "200 200 200 429 429" {
 				t.Errorf("with Redis frozen: %s", got)
 			}
-			// Three timeouts at most (RULES 35), and room for a busy machine.
+			// Three timeouts at most (design: three-timeouts), and room for a busy machine.
 			if took := time.Since(start); took > time.Second {
 				t.Errorf("five requests took %v", took)
 			}

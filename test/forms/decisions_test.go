@@ -34,7 +34,7 @@ func (b *bed) keeps(config string, events *harness.Events) http.Handler {
 }
 
 // TestOvertakenAnswerIsNotKept: authsvc answers 200, the user is revoked, the
-// gate hears of it, and only then the 200 arrives (RULES 8).
+// gate hears of it, and only then the 200 arrives (design: event-stream).
 func TestOvertakenAnswerIsNotKept(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
 		events := b.redis.StartEvents(t, b.prefix)
@@ -68,7 +68,7 @@ func TestOvertakenAnswerIsNotKept(t *testing.T) {
 }
 
 // TestGapMakesDecisionsAskedAgain: an event is missing, so what it named is not
-// known, and every kept decision is asked for again at its next use (RULES 8).
+// known, and every kept decision is asked for again at its next use (design: event-stream).
 func TestGapMakesDecisionsAskedAgain(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
 		events := b.redis.StartEvents(t, b.prefix)

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-gateway/sluice/test/harness"
 )
 
-// TestStatusesDecideWhatCounts: countStatus and refundStatus (RULES 10, 16).
+// TestStatusesDecideWhatCounts: countStatus and refundStatus (design: give-back, design: unsettled-permits).
 func TestStatusesDecideWhatCounts(t *testing.T) {
 	tests := []struct {
 		name, rule string
@@ -145,7 +145,7 @@ func TestRedisAway(t *testing.T) {
 }
 
 // TestOutageIsNoFreeReset: the local share starts from the usage last known, and
-// minInstances divides it (RULES 17).
+// minInstances divides it (design: fallback-share).
 func TestOutageIsNoFreeReset(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
 		b.redis.RoomIn(hour, time.Minute)
@@ -164,7 +164,7 @@ func TestOutageIsNoFreeReset(t *testing.T) {
 	})
 }
 
-// TestAuthServiceAway is DESIGN section 8: known tokens are served, new ones are
+// TestAuthServiceAway is design: away: known tokens are served, new ones are
 // told to come back.
 func TestAuthServiceAway(t *testing.T) {
 	waiting(t, func(t *testing.T, b *bed) {
@@ -261,7 +261,7 @@ func TestNextAuthAddress(t *testing.T) {
 	})
 }
 
-// TestEqualConfigurationSharesItsCounts is RULES 22: a reload, which is nothing
+// TestEqualConfigurationSharesItsCounts is design: reload: a reload, which is nothing
 // but New called again, loses no count and adds no instance.
 func TestEqualConfigurationSharesItsCounts(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {

@@ -179,7 +179,7 @@ func (m *middlewares) gate() (map[string]any, error) {
 }
 
 // FromFile is a plugin's configuration as the file provider hands it over: every
-// scalar a string, an empty list or map the empty string (RULES C).
+// scalar a string, an empty list or map the empty string (design: file-provider).
 func FromFile(t testing.TB, config string) map[string]any {
 	t.Helper()
 	content := "http:\n  middlewares:\n    gate:\n      plugin:\n        sluice:\n"

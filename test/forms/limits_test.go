@@ -268,7 +268,7 @@ func TestExemptUsers(t *testing.T) {
 
 // TestLimitHeader: the auth service names a user's limit itself. It goes before
 // the tier's; what is no number counts as absent; and a cost above it can never
-// pass, so no time to wait is named (RULES 3).
+// pass, so no time to wait is named (design: whole-requests).
 func TestLimitHeader(t *testing.T) {
 	const plain, pro, window = 2, 3, 3600
 	// The largest limit there is.

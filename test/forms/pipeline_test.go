@@ -50,7 +50,7 @@ func TestWhiteSpaceInAQuery(t *testing.T) {
 	})
 }
 
-// TestWhatTheServiceReceives is DESIGN section 1.4 and RULES 14: nothing that a
+// TestWhatTheServiceReceives is design: what-services-receive and design: stripped-headers: nothing that a
 // client says about who it is arrives, and what the auth service says does.
 func TestWhatTheServiceReceives(t *testing.T) {
 	forged := []func(*http.Request){
@@ -124,7 +124,7 @@ limits: [{name: l, key: user, limit: 1000, window: 1h, tierHeader: X-User-Plan, 
 	})
 }
 
-// TestOrderOfSteps is RULES 15: limits that need no identity, identity, limits
+// TestOrderOfSteps is design: order-of-steps: limits that need no identity, identity, limits
 // that do; a refusal settles what was taken before it.
 func TestOrderOfSteps(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
@@ -346,7 +346,7 @@ limits:
 	})
 }
 
-// TestClientAddress is RULES 31: who is the same client as 203.0.113.7, or as
+// TestClientAddress is design: client-address: who is the same client as 203.0.113.7, or as
 // 2001:db8::1? A limit of one tells.
 func TestClientAddress(t *testing.T) {
 	xff := func(values ...string) func(*http.Request) { return with("X-Forwarded-For", values...) }
@@ -389,7 +389,7 @@ func TestClientAddress(t *testing.T) {
 	})
 }
 
-// TestRedisKeys is RULES 23: whatever a client writes, the key stays one key.
+// TestRedisKeys is design: redis-keys: whatever a client writes, the key stays one key.
 func TestRedisKeys(t *testing.T) {
 	long := strings.Repeat("x", 65)
 	tests := []struct {

@@ -42,7 +42,7 @@ var streaming = map[string]string{
 	"refundable": `{redis: REDIS, limits: [{name: l, key: ip, limit: 1000, window: 1h, refundStatus: [101]}]}`,
 }
 
-// TestEventStream is RULES 11: each event arrives before the next exists.
+// TestEventStream is design: answer-wrapper: each event arrives before the next exists.
 func TestEventStream(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
 		for name, config := range streaming {
@@ -81,7 +81,7 @@ func TestEventStream(t *testing.T) {
 	})
 }
 
-// TestWebSocket is RULES 11 on connections that stop being HTTP.
+// TestWebSocket is design: answer-wrapper on connections that stop being HTTP.
 func TestWebSocket(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
 		for name, config := range streaming {

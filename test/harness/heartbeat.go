@@ -104,7 +104,7 @@ func (r *Redis) Gateways(prefix string) []Gateway {
 }
 
 // DegradedNone demands that no decision so far was made without Redis: only
-// then do limits hold to the request (RULES 4).
+// then do limits hold to the request (design: late-replies).
 func (r *Redis) DegradedNone(prefix string) {
 	r.t.Helper()
 	for _, gateway := range r.Gateways(prefix) {

@@ -146,7 +146,7 @@ func (r *Redis) Now() time.Time {
 
 // FreshWindow returns in the first tenth of a window: windows are aligned to
 // Redis's epoch, and a test that counts to a limit must not cross an edge
-// (RULES 48). Windows shorter than 10 s leave too little time and are refused.
+// (design: window-edges). Windows shorter than 10 s leave too little time and are refused.
 func (r *Redis) FreshWindow(window time.Duration) {
 	r.t.Helper()
 	if window < 10*time.Second {

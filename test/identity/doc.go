@@ -1,4 +1,4 @@
-// Package identity holds what DESIGN section 8 promises against the real
+// Package identity holds what design: away promises against the real
 // gateway: who is let in, by whom and how soon while Redis, authsvc or both are
 // away, slow or back empty, and how long a revoked token lives.
 //

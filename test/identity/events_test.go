@@ -12,7 +12,7 @@ import (
 
 const (
 	// unheard is how long a revocation may go unnoticed by a gateway that hears
-	// nothing (RULES 8): 1.5 s of silence, noticed at most 250 ms later; what was
+	// nothing (design: event-stream): 1.5 s of silence, noticed at most 250 ms later; what was
 	// kept is fresh for a second then.
 	unheard = 2750 * time.Millisecond
 )
@@ -98,7 +98,7 @@ func (b *bed) eventsLost() map[string]int64 {
 	return lost
 }
 
-// revokedOnTheWay is schedule (a) of RULES 8 at each gateway: authsvc says yes,
+// revokedOnTheWay is schedule (a) of design: event-stream at each gateway: authsvc says yes,
 // the token is revoked, the event reaches the gateway, and then the yes does.
 func revokedOnTheWay(b *bed) {
 	t := b.t

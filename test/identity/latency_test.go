@@ -15,7 +15,7 @@ import (
 // latency is how long revocations took to be obeyed.
 type latency struct {
 	name  string
-	bound time.Duration   // what DESIGN and RULES allow, without the machine's slack
+	bound time.Duration   // what the design allows, without the machine's slack
 	took  []time.Duration // from before the revocation was asked for until a gateway answered 401
 }
 

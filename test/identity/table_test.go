@@ -13,9 +13,9 @@ import (
 	"github.com/sluice-gateway/sluice/test/harness"
 )
 
-// TestSection8 is the table of DESIGN section 8, each cell a subtest, and what
+// TestAway is the table of design: away, each cell a subtest, and what
 // becomes of revocations while their events are lost.
-func TestSection8(t *testing.T) {
+func TestAway(t *testing.T) {
 	var r results
 	b := newBed(t)
 	b.replace(shortLived)
@@ -106,7 +106,7 @@ func (r row) test(b *bed) {
 		switch {
 		case r.exact && passed != limit:
 			t.Errorf("%d requests passed a limit of %d", passed, limit)
-		case passed > limit+gateways: // RULES 17, with the seed; each gateway may not have heard of its neighbours' last
+		case passed > limit+gateways: // design: fallback-share, with the seed; each gateway may not have heard of its neighbours' last
 			t.Errorf("%d requests passed a limit of %d by shares", passed, limit)
 		case passed <= before:
 			t.Error("the gateways' shares admit nothing")
@@ -164,7 +164,7 @@ func (b *bed) recovered(user string) {
 		return nil
 	})
 	b.everywhere(10*time.Second, "/echo", compact, 200)
-	// A round in which a gateway still decided alone proves nothing (RULES 4).
+	// A round in which a gateway still decided alone proves nothing (design: late-replies).
 	round := 0
 	harness.Eventually(b.t, 30*time.Second, "limits are exact", func() error {
 		round++
@@ -341,7 +341,7 @@ func told(b *bed) {
 	b.everywhere(slack+5*time.Second, "/echo", unknown, 200)
 }
 
-// staleEndsAtExp is RULES 7: stale-if-error counts from the end of freshness,
+// staleEndsAtExp is design: stale-if-error: stale-if-error counts from the end of freshness,
 // and both together end with the token.
 func staleEndsAtExp(b *bed) {
 	t := b.t

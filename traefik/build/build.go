@@ -42,7 +42,7 @@ import (
 )
 
 // Version is the Traefik that is built, and the oldest stock one accepted:
-// those before it carry the header-aliasing holes of DESIGN section 9.
+// those before it carry the header-aliasing holes that design: closed-entry-points speaks of.
 const Version = "3.7.13"
 
 // codename is what Traefik's releases of this minor version call themselves.

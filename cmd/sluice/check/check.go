@@ -16,8 +16,8 @@
 //	plugin.go      decodes each middleware of the plugin as Traefik does and lets
 //	               the plugin's own validation speak, so that `sluice check`,
 //	               `sluice up` and a running gateway complain in the same words
-//	               (RULES 6)
-//	static.go      compares with what DESIGN section 9 demands of every entry
+//	               (design: closed-on-mistake)
+//	static.go      compares with what design: closed-entry-points demands of every entry
 //	               point
 //	live.go        tries Redis and the auth addresses
 package check

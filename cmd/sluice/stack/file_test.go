@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestReadyFile is the contract of DESIGN section 10 and RULES 29: these keys,
+// TestReadyFile is the contract of design: ready-file and design: operator-tokens: these keys,
 // for the owner alone, and never half of it.
 func TestReadyFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "ready.json")

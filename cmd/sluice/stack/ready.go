@@ -6,7 +6,7 @@ import (
 )
 
 // Ready tells where a running stack's parts are. Its JSON is the ready file
-// (DESIGN section 10, RULES 29).
+// (design: ready-file, design: operator-tokens).
 type Ready struct {
 	HTTP        string    `json:"http"`  // the front door: the balancer's where there is one
 	HTTPS       string    `json:"https"` // likewise
@@ -21,7 +21,7 @@ type Ready struct {
 }
 
 // Gateway is one Traefik, by its own entry points: those that believe no PROXY
-// line (RULES 31).
+// line (design: client-address).
 type Gateway struct {
 	HTTP  string `json:"http"`
 	HTTPS string `json:"https"`

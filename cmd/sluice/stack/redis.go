@@ -65,8 +65,8 @@ func (r *embeddedRedis) close() error {
 }
 
 // openRedis starts the embedded Redis, or takes the one that is named with the
-// user, password, TLS and key prefix that its environment variables tell (RULES
-// 37).
+// user, password, TLS and key prefix that its environment variables tell (design:
+// environment).
 func (s *Stack) openRedis(ctx context.Context) error {
 	options := &redis.Options{Addr: s.options.Redis, MaxRetries: -1, DialTimeout: 2 * time.Second, ContextTimeoutEnabled: true}
 	if s.options.Redis != "" {

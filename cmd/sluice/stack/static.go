@@ -11,7 +11,7 @@ import (
 // containers and that of a process here. Static configuration knows neither
 // templates nor a second source beside the file, so the file is rewritten; the
 // plugin's source needs no word, since it lies in ./plugins-local of the
-// process's folder, where the shipped file looks for it (RULES 5).
+// process's folder, where the shipped file looks for it (design: static-file).
 type placement struct {
 	addresses map[string]string // of every entry point in the file
 	balancer  []string          // CIDRs believed where the file believes the balancer; none: nobody

@@ -12,7 +12,7 @@ import (
 )
 
 // logRequests writes one line a request. It names the route, not the path, and
-// no user: ids of users and of what they own do not belong into logs (RULES 29).
+// no user: ids of users and of what they own do not belong into logs (design: operator-tokens).
 func logRequests(log *slog.Logger) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
