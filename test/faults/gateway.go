@@ -194,8 +194,9 @@ type Gateway struct {
 	t       testing.TB
 	process *exec.Cmd
 	client  *rpc.Client
-	address string       // where it serves HTTP, once it does
-	log     bytes.Buffer // what it wrote at levels above info; complete once it has ended
+	shift   time.Duration // by which its clock is off
+	address string        // where it serves HTTP, once it does
+	log     bytes.Buffer  // what it wrote at levels above info; complete once it has ended
 }
 
 // clockShift in the environment is by how many seconds a binary built for it
@@ -213,7 +214,7 @@ func StartGateway(t testing.TB, shift time.Duration) *Gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &Gateway{t: t, process: exec.Command(os.Args[0])}
+	g := &Gateway{shift: shift, t: t, process: exec.Command(os.Args[0])}
 	g.process.Env = append(os.Environ(), asGateway+"=1", clockShift+"="+strconv.Itoa(int(shift.Seconds())))
 	g.process.ExtraFiles = []*os.File{commandsOut, answersIn}
 	g.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -296,6 +296,9 @@ func (g *Gateway) End() *Traffic {
 	g.t.Helper()
 	var t Traffic
 	g.ask("Stop", Nothing{}, &t)
+	for i := range t.Records { // by this process's clock
+		t.Records[i].Start = t.Records[i].Start.Add(-g.shift)
+	}
 	return &t
 }
 
