@@ -26,8 +26,8 @@ func run(t *testing.T, args ...string) (out string, err error) {
 	return buffer.String(), err
 }
 
-// TestMistakesAreAnsweredInOneLine is issue 3: a busy port, a missing binary, a
-// bad flag say what to do, before anything is started.
+// TestMistakesAreAnsweredInOneLine: a busy port, a missing binary, a bad flag say
+// what to do, before anything is started.
 func TestMistakesAreAnsweredInOneLine(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
