@@ -192,6 +192,7 @@ func TestWeakness(t *testing.T) {
 		"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9":           true, // the header of the tokens that it signs
 		"f47ac10b-58cc-4372-a567-0e02b2c3d479":           true, // the example of many a page on UUIDs
 		"123e4567-e89b-12d3-a456-426614174000-12d3-a456": false,
+		"CBoYbLISuNVeAZCUnyECOIZYloaaiCjOweAunoFbcCE=":   false, // random, and refused once
 		"hQ2v9LxW4kPz7TnB1mYcR8dJf5GsA3uE6oVi0pKtXbN=":   false,
 	} {
 		keys, err := SecretKeySet([]byte(secret))

@@ -98,10 +98,11 @@ func (k Key) Weakness() string {
 }
 
 // leastSurprising is below what random secrets reach, in base64, base32 or as
-// bytes, and above what words do. In hex, whose sixteen digits are neighbours
+// bytes, and above what words do: of 1,500,000 random ones in base64 none is below
+// 48%, and one that a test met had 44%. In hex, whose sixteen digits are neighbours
 // often, 32 random ones may come down to 40%; no words can be written in it.
 const (
-	leastSurprising    = 0.45
+	leastSurprising    = 0.42
 	leastSurprisingHex = 0.25
 )
 
