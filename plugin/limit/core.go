@@ -47,6 +47,8 @@ type core struct {
 	pending  int           // calls under way
 	reports  int           // of them those that somebody owed
 	ticking  bool          // a tick has been asked for
+	tickFrom int64         // when, ns
+	lag      int64         // ns that ticks were late, in all: this process's own, not Redis's
 	restless bool          // a tick is needed
 	closing  bool
 
@@ -134,7 +136,7 @@ func run(c *core) {
 			if j.now > now {
 				now = j.now
 			}
-			j.deadline = now + c.longest
+			j.deadline = now - c.lag + c.longest
 			missing, refused = 0, 0
 			for i = range j.asks {
 				ask = &j.asks[i]
@@ -411,6 +413,7 @@ func run(c *core) {
 		}
 		if c.restless && !c.ticking && !(c.closing && c.pending == 0) {
 			c.ticking = true
+			c.tickFrom = now
 			c.wake <- struct{}{}
 		}
 	}

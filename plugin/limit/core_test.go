@@ -21,6 +21,7 @@ type puppet struct {
 	away    atomic.Bool
 	lost    atomic.Bool  // calls are, on their way
 	fatal   atomic.Int64 // so many questions later whether Redis is well, the core panics
+	busy    atomic.Int64 // ns that the core takes over that question
 	started time.Time
 	stored  map[string]window.Counts
 }
@@ -50,6 +51,7 @@ func (p *puppet) healthy() bool {
 	if p.fatal.Load() > 0 && p.fatal.Add(-1) == 0 {
 		panic("as the test wants it")
 	}
+	time.Sleep(time.Duration(p.busy.Load()))
 	return !p.away.Load()
 }
 
@@ -233,6 +235,27 @@ func TestOneBudgetAtTheWindowsEnd(t *testing.T) {
 		<-later
 		defer p.serve()()
 		<-queued
+	})
+}
+
+// What a busy process is late itself does not count against Redis: it was there all
+// the time (I1, design: late-replies).
+func TestBusyProcessIsNotRedis(t *testing.T) {
+	puppeteer(t, 100, func(t *testing.T, p *puppet) {
+		crowded := p.ask("l", time.Hour, "u", 1000)
+		first := p.take(crowded)
+		call := p.next(t)
+		queued := p.take(crowded)
+		p.busy.Store(int64(60 * time.Millisecond))
+		time.Sleep(2 * longestWait)
+		p.answer(call)
+		p.answer(p.next(t))
+		for _, got := range []taken{<-first, <-queued} {
+			if !got.ok || got.answers[0].Degraded {
+				t.Errorf("got %+v, want a permit of Redis's", got)
+			}
+		}
+		p.busy.Store(0)
 	})
 }
 

@@ -8,8 +8,9 @@ type job struct {
 	answers []Answer
 	now     int64 // monotonic ns, when it was asked
 
-	// deadline is the monotonic instant beyond which it does not wait for Redis,
-	// from when the core heard of it: one budget for all its calls (design: late-replies).
+	// deadline is the instant beyond which it does not wait for Redis, from when
+	// the core heard of it: one budget for all its calls (design: late-replies). It
+	// is monotonic time less the core's lag.
 	deadline int64
 	open     int // answers that are waited for
 	done     chan bool
@@ -114,7 +115,7 @@ func await(c *core, j *job, i int, now int64) {
 	if first {
 		c.launches = append(c.launches, b)
 	}
-	if !first || j.deadline < now+c.longest { // it has waited for another limit's call
+	if !first || j.deadline < now-c.lag+c.longest { // it has waited for another limit's call
 		limitWait(c, w)
 	}
 }

@@ -138,6 +138,9 @@ func other(c *core, message interface{}, now int64) int64 {
 	case tick:
 		now = later(now, m.now)
 		c.ticking = false
+		if late := now - c.tickFrom - int64(tickEvery); late > tardy {
+			c.lag += late
+		}
 		look(c, now)
 	case nudge:
 		c.restless = true

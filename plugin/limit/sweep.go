@@ -10,6 +10,10 @@ const (
 	// while there is something.
 	tickEvery = 10 * time.Millisecond
 
+	// tardy is how late a tick is where this process is late: requests that wait
+	// for Redis wait so much longer, as it was not Redis that they waited for.
+	tardy = int64(2e6)
+
 	// sweepEvery is how long permits may lie unused before they go back.
 	sweepEvery = int64(50e6)
 
@@ -33,7 +37,7 @@ func look(c *core, now int64) {
 	for e := c.waiting.Front(); e != nil; e = c.waiting.Front() {
 		w := e.Value.(*waiter)
 		if !w.released {
-			if now < deadlineOf(w) {
+			if now-c.lag < deadlineOf(w) {
 				break
 			}
 			outOfBudget(c, w, now)
