@@ -46,7 +46,7 @@ type Redis struct {
 	SentinelPassword string   `json:"sentinelPassword,omitempty"` // and password
 	Cluster          string   `json:"cluster,omitempty"`          // false
 	TLS              []TLS    `json:"tls"`
-	Timeout          string   `json:"timeout,omitempty"`     // 25ms: a Redis that answers nothing for so long is away
+	Timeout          string   `json:"timeout,omitempty"`     // 100ms: a Redis that answers nothing for so long is away
 	MaxWait          string   `json:"maxWait,omitempty"`     // 250ms: the longest that a request waits for one that is at work
 	DialTimeout      string   `json:"dialTimeout,omitempty"` // 1s
 	KeyPrefix        string   `json:"keyPrefix,omitempty"`   // sluice

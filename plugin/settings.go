@@ -341,7 +341,7 @@ func (p *reader) redis(written []Redis, needed bool) redisSettings {
 	if cluster && db != 0 {
 		p.add("redis.db", c.DB, "a Redis Cluster has only database 0")
 	}
-	s := redisSettings{keyPrefix: c.KeyPrefix, timeout: p.duration("redis.timeout", c.Timeout, 25*time.Millisecond, time.Millisecond, longestTimeout)}
+	s := redisSettings{keyPrefix: c.KeyPrefix, timeout: p.duration("redis.timeout", c.Timeout, 100*time.Millisecond, time.Millisecond, longestTimeout)}
 	if s.keyPrefix == "" {
 		s.keyPrefix = "sluice"
 	}

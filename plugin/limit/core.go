@@ -49,6 +49,7 @@ type core struct {
 	ticking  bool          // a tick has been asked for
 	tickFrom int64         // when, ns
 	lag      int64         // ns that ticks were late, in all: this process's own, not Redis's
+	pace     int           // of reports
 	restless bool          // a tick is needed
 	closing  bool
 

@@ -189,6 +189,41 @@ func TestReportsThatFindNoRoom(t *testing.T) {
 	})
 }
 
+// Reports take what requests leave them: a process that is late makes few, one that
+// is not has made all in a moment (I5).
+func TestReportsGiveWay(t *testing.T) {
+	const keys, busy = 900, 50 * time.Millisecond
+	for _, one := range []struct {
+		name        string
+		busy        time.Duration
+		least, most int
+	}{
+		{"at rest", 0, keys, keys},
+		{"busy", busy, 2 * fastest / 4, 2*fastest/4 + 2*int(time.Second/busy)}, // it finds out
+	} {
+		t.Run(one.name, func(t *testing.T) {
+			puppeteer(t, 2*keys, func(t *testing.T, p *puppet) {
+				stop := p.serve()
+				<-p.take(p.ask("l", time.Hour, "first", 100)) // Redis's clock is known
+				p.away.Store(true)
+				for n := range keys {
+					<-p.take(p.ask("l", time.Hour, fmt.Sprint(n), 100))
+				}
+				time.Sleep(2 * time.Second) // none is retried in what is measured
+				p.busy.Store(int64(one.busy))
+				p.away.Store(false)
+				p.engine.Ready()
+				time.Sleep(time.Second)
+				stop()
+				if told := len(p.stored) - 1; told < one.least || told > one.most {
+					t.Errorf("%d keys were reported within a second, want %d to %d", told, one.least, one.most)
+				}
+				p.busy.Store(0)
+			})
+		})
+	}
+}
+
 // A request has one budget, however many calls it waits for one after the other
 // (design: late-replies).
 func TestOneBudgetForAllCalls(t *testing.T) {

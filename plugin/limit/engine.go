@@ -93,6 +93,7 @@ func NewEngine(o Options) *Engine {
 		degraded:  &e.Degraded,
 		keys:      &e.keys,
 		instances: 1,
+		pace:      slowest,
 		ailing:    true,
 		offset:    time.Now().UnixMicro() - o.Clock()/1000,
 	}

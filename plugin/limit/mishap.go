@@ -138,9 +138,7 @@ func other(c *core, message interface{}, now int64) int64 {
 	case tick:
 		now = later(now, m.now)
 		c.ticking = false
-		if late := now - c.tickFrom - int64(tickEvery); late > tardy {
-			c.lag += late
-		}
+		notice(c, now)
 		look(c, now)
 	case nudge:
 		c.restless = true

@@ -10,8 +10,7 @@ const (
 	// while there is something.
 	tickEvery = 10 * time.Millisecond
 
-	// tardy is how late a tick is where this process is late: requests that wait
-	// for Redis wait so much longer, as it was not Redis that they waited for.
+	// tardy is how late a tick has to be before this process is (design: lag).
 	tardy = int64(2e6)
 
 	// sweepEvery is how long permits may lie unused before they go back.
@@ -25,11 +24,30 @@ const (
 	// messages, so that no request waits for more.
 	looksPerTick = 256
 
-	// reportsUnderWay bounds the reports that Redis has not answered yet, 6,400 a
-	// second: those who ask for permits wait behind them, for half a millisecond
-	// of Redis's time at most.
-	reportsUnderWay = 64
+	// Reports go at a pace of their own, so that no request waits for them: so many
+	// buckets are looked at with every tick, and a quarter as many reports may be
+	// under way, 6,400 a second at most. Those who ask for permits wait behind them
+	// for half a millisecond of Redis's time.
+	slowest = 8
+	fastest = looksPerTick
 )
+
+// notice learns from a tick how late this process is. What is late is halved in
+// what it does beside requests, which wait for the same processor, and gets more
+// by and by where there is room, as TCP does (design: lag).
+func notice(c *core, now int64) {
+	late := now - c.tickFrom - int64(tickEvery)
+	if late <= tardy {
+		if c.pace < fastest {
+			c.pace += slowest / 2
+		}
+		return
+	}
+	c.lag += late
+	if c.pace /= 2; c.pace < slowest {
+		c.pace = slowest
+	}
+}
 
 // look does what is due, a part of it at a time: those who wait, leases that lie
 // unused, reports to Redis, permits whose answer has not come.
@@ -125,7 +143,7 @@ func report(c *core, now int64) {
 	if !c.healthy() {
 		return
 	}
-	for n := 0; n < looksPerTick && c.reports < reportsUnderWay; n++ {
+	for n := 0; n < c.pace && c.reports < c.pace/4; n++ {
 		front := c.debtors.Front()
 		if front == nil {
 			return
@@ -153,7 +171,7 @@ func restore(c *core) {
 
 // restoreSome goes on with that, a part of the tables at a time.
 func restoreSome(c *core, now int64) {
-	for n := 0; n < looksPerTick && c.restoring != nil; n++ {
+	for n := 0; n < c.pace && c.restoring != nil; n++ {
 		l := c.restoring.Value.(*Limiter)
 		if c.restored == len(l.table.ring) {
 			c.restored = 0

@@ -57,7 +57,7 @@ type Config struct {
 	Cluster          bool
 
 	TLS         *tls.Config   // nil: plain TCP; ServerName is the dialled host when empty
-	Timeout     time.Duration // without any reply to calls that wait; 25ms when zero
+	Timeout     time.Duration // without any reply to calls that wait; 100ms when zero
 	MaxWait     time.Duration // for one's own reply, whatever else is answered; Timeout when zero
 	DialTimeout time.Duration // of a connection, handshake included; 1s when zero
 	ClientName  string
@@ -96,7 +96,7 @@ func New(config Config) *Client {
 
 func newClient(config Config) *Client {
 	if config.Timeout <= 0 {
-		config.Timeout = 25 * time.Millisecond
+		config.Timeout = 100 * time.Millisecond
 	}
 	if config.MaxWait < config.Timeout {
 		config.MaxWait = config.Timeout

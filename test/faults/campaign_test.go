@@ -11,7 +11,7 @@ import (
 
 // whole is the pace of the campaign: the default timeout, and faults that
 // outlast a connection's patience.
-var whole = Pace{Form: asCompiled, Timeout: 25 * time.Millisecond, Before: 500 * time.Millisecond, Lasts: 2500 * time.Millisecond, After: 300 * time.Millisecond, Rate: 200, Hot: 60}
+var whole = Pace{Form: asCompiled, Timeout: shipped, Before: 500 * time.Millisecond, Lasts: 2500 * time.Millisecond, After: 300 * time.Millisecond, Rate: 200, Hot: 60}
 
 // slowly is that for the interpreted plugin, of which three take as much of the
 // machine at a third of the requests.

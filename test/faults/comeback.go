@@ -159,7 +159,7 @@ func (b *bed) counted(c *Comeback, all []Record, back time.Time) {
 			}
 		}
 		took := time.Since(back)
-		if c.Uncounted == 0 || took > patience {
+		if c.Uncounted == 0 || took > c.patience() {
 			c.Counted = cmp.Or(c.Counted, took)
 			return
 		}
@@ -170,6 +170,12 @@ func (b *bed) counted(c *Comeback, all []Record, back time.Time) {
 // Added is the worst that the return of Redis added to a request, and Due what
 // it may add.
 func (c *Comeback) Added() time.Duration { return max(0, c.Worst-c.Usual) }
+
+// patience is how long the reports may take: a machine that is late all the time
+// makes two with each tick (design: lag).
+func (c *Comeback) patience() time.Duration {
+	return patience + time.Duration(c.Keys/c.Gateways)*10*time.Millisecond
+}
 
 // Due is the longest wait for a Redis at work, and what the machine does anyway.
 func (c *Comeback) Due() time.Duration { return longestWait + jitter + c.Noise }
@@ -185,7 +191,7 @@ func (c *Comeback) Broken() []string {
 	demand(c.Requests > 0 && c.Lost == 0, "%d of %d requests lost", c.Lost, c.Requests)
 	demand(c.Added() <= c.Due(), "Redis was back, and a request took %v longer than before; %v are due", c.Added(), c.Due())
 	demand(c.Flooded == c.Keys, "%d of %d keys could be used while Redis was away", c.Flooded, c.Keys)
-	demand(c.Uncounted == 0, "%d keys are not counted after %v", c.Uncounted, patience)
+	demand(c.Uncounted == 0, "%d keys are not counted after %v", c.Uncounted, c.patience())
 	return broken
 }
 

@@ -36,7 +36,7 @@ func (quiet) Printf(context.Context, string, ...any) {}
 
 // brisk is the pace of the tests: with a timeout that a busy machine does not
 // reach by itself.
-var brisk = Pace{Timeout: 100 * time.Millisecond, Before: 500 * time.Millisecond, Lasts: 1200 * time.Millisecond, After: 100 * time.Millisecond, Rate: 60, Hot: 60}
+var brisk = Pace{Timeout: shipped, Before: 500 * time.Millisecond, Lasts: 1200 * time.Millisecond, After: 100 * time.Millisecond, Rate: 60, Hot: 60}
 
 // TestFaults is every fault in one state each, and demands what does not
 // depend on the machine.

@@ -255,8 +255,11 @@ func (o *Outcome) mostPaid() int {
 	return most * (1 + int((p.Lasts+time.Second-1)/time.Second))
 }
 
-// longestWait is redis.maxWait as shipped.
-const longestWait = 250 * time.Millisecond
+// shipped is redis.timeout unless configured, and longestWait redis.maxWait.
+const (
+	shipped     = 100 * time.Millisecond
+	longestWait = 250 * time.Millisecond
+)
 
 // speaks tells whether something arrives all the time: then a request may wait
 // until it is clear that this is no Redis.

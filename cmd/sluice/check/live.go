@@ -121,7 +121,7 @@ func gatewayServer(c plugin.Redis) (*server, error) {
 	}
 	db, _ := strconv.Atoi(c.DB)
 	cluster, _ := strconv.ParseBool(c.Cluster)
-	s := &server{prefix: c.KeyPrefix, budget: duration(c.Timeout, 25*time.Millisecond), redis: &redis.UniversalOptions{
+	s := &server{prefix: c.KeyPrefix, budget: duration(c.Timeout, 100*time.Millisecond), redis: &redis.UniversalOptions{
 		Addrs: split(c.Addresses), Username: c.Username, Password: password, DB: db, MasterName: c.MasterName,
 		SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword, IsClusterMode: cluster, TLSConfig: secure,
 	}}
