@@ -2,6 +2,8 @@ package compose
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,12 +14,12 @@ import (
 	"github.com/sluice-gateway/sluice/traefik/build"
 )
 
-// composeVersion is what ./compose/go.mod requires.
 const composeVersion = "2.40.3"
 
 // findCompose returns the command that is Docker Compose 2: the plugin of the
-// docker command where there is one, else one built from Go modules, which
-// takes a minute or two the first time.
+// docker command where there is one, else one built in the folder of its own
+// module, whose go.mod and go.sum say of what. That takes a minute or two the
+// first time.
 func findCompose(ctx context.Context, log io.Writer) (command []string, version string, err error) {
 	if version, err := docker(ctx, "compose", "version", "--short"); err == nil {
 		return []string{"docker", "compose"}, strings.TrimPrefix(version, "v"), nil
@@ -29,14 +31,16 @@ func findCompose(ctx context.Context, log io.Writer) (command []string, version 
 	binary := filepath.Join(cache, "docker-compose-"+composeVersion)
 	if _, err := os.Stat(binary); err != nil {
 		fmt.Fprintf(log, "building Docker Compose %s\n", composeVersion)
-		root, err := Root()
-		if err != nil {
-			return nil, "", err
+		download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/docker/compose/v2@v"+composeVersion)
+		download.Dir = cache // in which no go.mod says otherwise
+		out, err := run(download)
+		var module struct{ Dir, Error string }
+		if err := errors.Join(err, json.Unmarshal([]byte(out), &module)); err != nil {
+			return nil, "", fmt.Errorf("%w: %s", err, module.Error)
 		}
 		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly",
-			"-ldflags", "-s -w -X github.com/docker/compose/v2/internal.Version=v"+composeVersion,
-			"-o", binary+".new", "github.com/docker/compose/v2/cmd")
-		build.Dir = filepath.Join(root, "test", "compose", "compose")
+			"-ldflags", "-s -w -X github.com/docker/compose/v2/internal.Version=v"+composeVersion, "-o", binary+".new", "./cmd")
+		build.Dir = module.Dir
 		build.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", "CGO_ENABLED=0")
 		if _, err := run(build); err != nil {
 			return nil, "", err

@@ -3,8 +3,7 @@
 //
 // Open works in this order:
 //
-//  1. names what this machine lacks, then finds Docker Compose 2, or builds it
-//     from the module in ./compose;
+//  1. names what this machine lacks, then finds Docker Compose 2, or builds it;
 //  2. copies what the stack is made of into a folder of its own, where a test
 //     may edit routes without touching the source tree;
 //  3. makes a stand-in of every base image that the engine does not have, since
