@@ -103,7 +103,7 @@ schedules: tools ## a million schedules of each kind for the rule of small limit
 faults: tools ## every fault in every state, with times; writes test/faults/RESULTS.md (three quarters of an hour)
 	cd test && $(GO) test ./faults -run '^TestCampaign$$' -timeout 90m -campaign
 
-identity: tools traefik ## revocation latency, vectors, attacks, costs; writes test/identity/RESULTS.md
+identity: tools traefik ## revocation latency, and each part away; writes test/identity/RESULTS.md
 	cd test && $(GO) test ./identity -timeout 30m -campaign
 
 compose: compose-tools ## compose.yaml on this machine's Docker engine; writes test/compose/RESULTS.md (ten minutes)

@@ -15,7 +15,11 @@ import (
 
 // The three ways to know the status of a hot token: a round trip each time,
 // go-redis's client-side caching, and the cache that lives by events. Each
-// answers the same three questions: token, user, session.
+// answers the same three questions: token, user, session. They take some 80, 3
+// and 0.4 us, and both caches spare Redis. Ours is kept: go-redis switches its
+// tracking off on Cluster, on Sentinel and with a password that changes, it forgets
+// everything with the connection while Redis is away, and when invalidations are
+// lost in silence nothing tells, where a numbered event that is missing does.
 
 func BenchmarkStatusRoundTrip(b *testing.B) {
 	redis := redistest.Start(b)
