@@ -1,11 +1,12 @@
 package e2e
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"fmt"
-	"net/netip"
+	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -239,18 +240,31 @@ func outage(s *site) {
 	}
 }
 
-// webLog replays a Common Log Format file at its own pace and holds what the gate
-// admitted against the rule, client by client: never more, and hardly less.
+// hit is one request of a shop's morning.
+type hit struct {
+	client uint64
+	at     time.Duration // since its beginning
+	path   string
+}
+
+// shopping is many clients who look around, a few who come back and back, and one
+// robot that does not pause: the same ones each time.
+func shopping() []hit {
+	random := rand.New(rand.NewPCG(1, 1))
+	popular := rand.NewZipf(random, 1.3, 2, 39)
+	hits := make([]hit, 1500)
+	for i := range hits {
+		hits[i] = hit{popular.Uint64(), time.Duration(random.Int64N(int64(15 * time.Second))), fmt.Sprintf("/v1/products/p-%d", 1001+random.IntN(24))}
+	}
+	slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(a.at, b.at) })
+	return hits
+}
+
+// webLog sends a shop's morning at its own pace and holds what the gate admitted
+// against the rule, client by client: never more, and hardly less.
 func webLog(s *site, path string, span time.Duration) {
 	t := s.t
-	var file bytes.Buffer
-	if err := harness.WriteWebLog(&file, 1, time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), 15*time.Second, 40, 1500); err != nil {
-		t.Fatal(err)
-	}
-	hits, err := harness.ReadWebLog(&file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	hits := shopping()
 	for round := 1; round <= 2; round++ {
 		before := s.degraded()
 		visits := s.replay(hits, path, span, fmt.Sprintf("round-%d-", round))
@@ -265,9 +279,9 @@ func webLog(s *site, path string, span time.Duration) {
 			byRule += plainRule(line, span)
 		}
 		refused := len(hits) - admitted
-		t.Logf("%d lines of %d clients: %d admitted, %d refused; one machine that sees all would have admitted %d", len(hits), len(visits), admitted, refused, byRule)
+		t.Logf("%d requests of %d clients: %d admitted, %d refused; one machine that sees all would have admitted %d", len(hits), len(visits), admitted, refused, byRule)
 		if refused < len(hits)/10 {
-			t.Fatalf("only %d of %d requests were refused: the log does not meet the limit", refused, len(hits))
+			t.Fatalf("only %d of %d requests were refused: they do not meet the limit", refused, len(hits))
 		}
 		// An admitted request shifts the ones after it, so a few may differ either way.
 		if diff := admitted - byRule; diff < -byRule/50 || diff > byRule/50 {
@@ -278,12 +292,12 @@ func webLog(s *site, path string, span time.Duration) {
 	t.Error("no round in which the gateway had Redis all the time")
 }
 
-// replay sends every line of a log at its time, from a fresh window on: one
+// replay sends every request at its time, from a fresh window on: one
 // worker a client, as a client's requests come one after the other.
-func (s *site) replay(hits []harness.Hit, path string, span time.Duration, prefix string) [][]visit {
-	lines := map[netip.Addr][]harness.Hit{}
-	for _, hit := range hits {
-		lines[hit.Client] = append(lines[hit.Client], hit)
+func (s *site) replay(hits []hit, path string, span time.Duration, prefix string) [][]visit {
+	lines := map[uint64][]hit{}
+	for _, h := range hits {
+		lines[h.client] = append(lines[h.client], h)
 	}
 	s.redis.FreshWindow(2 * span) // where one of these begins, so does one of the limit's
 	offset := s.redisOffset()
@@ -292,12 +306,12 @@ func (s *site) replay(hits []harness.Hit, path string, span time.Duration, prefi
 	for client, line := range lines {
 		go func() {
 			var visits []visit
-			for _, hit := range line {
-				time.Sleep(time.Until(start.Add(hit.At.Sub(hits[0].At))))
+			for _, h := range line {
+				time.Sleep(time.Until(start.Add(h.at)))
 				sent := time.Now().Add(offset)
-				got, err := s.try("GET", s.url(path+hit.Path), nil, header("X-Client", prefix+client.String()))
+				got, err := s.try("GET", s.url(path+h.path), nil, header("X-Client", fmt.Sprint(prefix, client)))
 				if err != nil || (got.status != 200 && got.status != 429) {
-					s.t.Errorf("%s: %s %v", client, got, err)
+					s.t.Errorf("client %d: %s %v", client, got, err)
 				}
 				visits = append(visits, visit{sent.UnixMicro(), time.Now().Add(offset).UnixMicro(), got.status == 200})
 			}

@@ -1,5 +1,5 @@
 // Package harness holds what the tests of this module start and ask: a real
-// Redis, upstreams that tell what reached them, raw HTTP, web logs.
+// Redis, upstreams that tell what reached them, raw HTTP.
 package harness
 
 import (
