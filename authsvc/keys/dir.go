@@ -31,6 +31,10 @@ import (
 //	issuer.token
 //	refresh.secret  authenticates refresh tokens
 //	.lock           held exclusively while any of these is written
+//	..data          leads to the files, where a Secret or ConfigMap is mounted
+//
+// A mounted Secret cannot be written from here: NextSecret is then what Rotate
+// is for a folder that can be.
 //
 // A key is published before it signs and verifies long after: Rotate makes one
 // that activates after publishAhead, by when every replica and every reader of
@@ -82,8 +86,14 @@ func OpenDir(own config.Own, longest time.Duration, changed func(), log *slog.Lo
 			return err
 		}
 		now := time.Now()
-		if current(keys, d.algorithm, now) == nil {
-			return d.create(now)
+		if current(keys, d.algorithm, now) != nil {
+			return nil
+		}
+		if keys, err = d.successors(nil, now); err != nil {
+			return err
+		}
+		if err := d.write(keys); err != nil {
+			return fmt.Errorf("no key signs now: %w", err)
 		}
 		return nil
 	})
@@ -100,11 +110,14 @@ func (d *Dir) None() bool { return d.path == "" }
 // ErrNoDir is what keeps a folder that is none from signing and rotating.
 var ErrNoDir = errors.New("own.keyDir is empty: this authsvc has no signing keys and issues no tokens")
 
+// ErrReadOnly is what keeps a mounted Secret from being written.
+var ErrReadOnly = errors.New("own.keyDir cannot be written, as a mounted Secret cannot; authsvc keys secret prints what the Secret has to be")
+
 // locked runs f while no other replica does. A folder that cannot be written
 // (a mounted secret) needs no lock: nobody changes it from here.
 func (d *Dir) locked(f func() error) error {
 	lock, err := os.OpenFile(filepath.Join(d.path, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) {
+	if readOnly(err) {
 		return f()
 	}
 	if err != nil {
@@ -117,38 +130,80 @@ func (d *Dir) locked(f func() error) error {
 	return f()
 }
 
-func (d *Dir) create(activates time.Time) error {
-	private, err := token.GenerateKey(d.algorithm)
-	if err != nil {
-		return err
-	}
-	signer, err := token.NewSigner(d.algorithm, private)
-	if err != nil {
-		return err
-	}
-	return d.write(SigningKey{Signer: signer, Activates: activates})
+func readOnly(err error) bool {
+	return errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS)
 }
 
-func (d *Dir) write(key SigningKey) error {
+// generate makes a key that signs from a time on.
+func (d *Dir) generate(activates time.Time) (SigningKey, error) {
+	private, err := token.GenerateKey(d.algorithm)
+	if err != nil {
+		return SigningKey{}, err
+	}
+	signer, err := token.NewSigner(d.algorithm, private)
+	return SigningKey{Signer: signer, Activates: activates}, err
+}
+
+// successors are the keys that follow these: all that have not retired, until the
+// last token that they can have signed has expired, and a new one, which signs
+// once everybody knows it, or at once where no other key does.
+func (d *Dir) successors(keys []SigningKey, now time.Time) ([]SigningKey, error) {
+	activates := now.Add(d.ahead)
+	if current(keys, d.algorithm, now) == nil {
+		activates = now
+	}
+	var next []SigningKey
+	for _, key := range keys {
+		if key.retired(now) {
+			continue
+		}
+		if key.Retires.IsZero() {
+			key.Retires = activates.Add(d.longest)
+		}
+		next = append(next, key)
+	}
+	key, err := d.generate(activates)
+	return append(next, key), err
+}
+
+func (k SigningKey) file() string { return k.KeyID + ".pem" }
+
+func (k SigningKey) encode() ([]byte, error) {
 	block := &pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{
-		pemAlgorithm: key.Algorithm,
-		pemActivates: key.Activates.UTC().Format(time.RFC3339Nano),
+		pemAlgorithm: k.Algorithm,
+		pemActivates: k.Activates.UTC().Format(time.RFC3339Nano),
 	}}
-	if !key.Retires.IsZero() {
-		block.Headers[pemRetires] = key.Retires.UTC().Format(time.RFC3339Nano)
+	if !k.Retires.IsZero() {
+		block.Headers[pemRetires] = k.Retires.UTC().Format(time.RFC3339Nano)
 	}
 	var err error
-	if secret, symmetric := key.Private().([]byte); symmetric {
+	if secret, symmetric := k.Private().([]byte); symmetric {
 		block.Type, block.Bytes = pemSecret, secret
-	} else if block.Bytes, err = x509.MarshalPKCS8PrivateKey(key.Private()); err != nil {
-		return err
+	} else if block.Bytes, err = x509.MarshalPKCS8PrivateKey(k.Private()); err != nil {
+		return nil, err
 	}
-	return writeWhole(filepath.Join(d.path, key.KeyID+".pem"), pem.EncodeToMemory(block))
+	return pem.EncodeToMemory(block), nil
+}
+
+func (d *Dir) write(keys []SigningKey) error {
+	for _, key := range keys {
+		data, err := key.encode()
+		if err == nil {
+			err = writeWhole(filepath.Join(d.path, key.file()), data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeWhole never leaves half a file: a replica may read at any moment.
 func writeWhole(path string, data []byte) error {
 	temporary, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if readOnly(err) {
+		return fmt.Errorf("%s: %w", filepath.Base(path), ErrReadOnly)
+	}
 	if err != nil {
 		return err
 	}
@@ -161,14 +216,35 @@ func writeWhole(path string, data []byte) error {
 	return os.Rename(temporary.Name(), path)
 }
 
+// files is where the folder's files are: all of one moment, where a Secret or
+// ConfigMap is mounted. Its changes come by one renaming of ..data; the links
+// beside it follow later, one by one.
+func (d *Dir) files() string {
+	if data, err := filepath.EvalSymlinks(filepath.Join(d.path, "..data")); err == nil {
+		return data
+	}
+	return d.path
+}
+
 func (d *Dir) read() ([]SigningKey, error) {
-	paths, err := filepath.Glob(filepath.Join(d.path, "*.pem"))
+	for {
+		folder := d.files()
+		keys, err := readKeys(folder, d.algorithm)
+		if d.files() == folder { // else what was read is gone, or half of it
+			return keys, err
+		}
+	}
+}
+
+// readKeys are the keys of a folder, by activation.
+func readKeys(folder, algorithm string) ([]SigningKey, error) {
+	paths, err := filepath.Glob(filepath.Join(folder, "*.pem"))
 	if err != nil {
 		return nil, err
 	}
 	var keys []SigningKey
 	for _, path := range paths {
-		key, err := readKey(path, d.algorithm)
+		key, err := readKey(path, algorithm)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -333,30 +409,35 @@ func (d *Dir) Rotate(now time.Time) error {
 	if d.None() {
 		return ErrNoDir
 	}
-	activates := now.Add(d.ahead)
 	err := d.locked(func() error {
 		keys, err := d.read()
 		if err != nil {
 			return err
 		}
-		for _, key := range keys {
-			switch {
-			case key.retired(now):
-				err = os.Remove(filepath.Join(d.path, key.KeyID+".pem"))
-			case key.Retires.IsZero():
-				key.Retires = activates.Add(d.longest)
-				err = d.write(key)
-			}
-			if err != nil {
-				return err
-			}
+		if keys, err = d.successors(keys, now); err != nil {
+			return err
 		}
-		return d.create(activates)
+		if err := d.write(keys); err != nil {
+			return err
+		}
+		return d.keepOnly(keys)
 	})
 	if err != nil {
 		return fmt.Errorf("rotate: %w", err)
 	}
 	return d.load()
+}
+
+// keepOnly deletes the files of other keys, and those that an operator has put
+// there under other names.
+func (d *Dir) keepOnly(keys []SigningKey) error {
+	paths, err := filepath.Glob(filepath.Join(d.path, "*.pem"))
+	for _, path := range paths {
+		if !slices.ContainsFunc(keys, func(k SigningKey) bool { return k.file() == filepath.Base(path) }) {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
 }
 
 // SecretFile returns the content of a file of the folder, made of size random
@@ -370,9 +451,7 @@ func (d *Dir) SecretFile(name string, size int) (string, error) {
 	err := d.locked(func() error {
 		data, err := config.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) {
-			random := make([]byte, size)
-			_, _ = rand.Read(random) // never fails
-			data = []byte(hex.EncodeToString(random) + "\n")
+			data = randomText(size)
 			err = writeWhole(path, data)
 		}
 		text = strings.TrimSpace(string(data))
@@ -382,4 +461,10 @@ func (d *Dir) SecretFile(name string, size int) (string, error) {
 		err = fmt.Errorf("%s: shorter than %d characters; delete it to have one made", path, config.MinSecret)
 	}
 	return text, err
+}
+
+func randomText(size int) []byte {
+	random := make([]byte, size)
+	_, _ = rand.Read(random) // never fails
+	return []byte(hex.EncodeToString(random) + "\n")
 }

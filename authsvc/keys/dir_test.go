@@ -44,3 +44,30 @@ func TestRetiredKeysDie(t *testing.T) {
 		}
 	}
 }
+
+// A key that an operator has put there under a name of his own is one that
+// retires, like any other.
+func TestForeignFilesRetire(t *testing.T) {
+	dir := t.TempDir()
+	own := config.Own{KeyDir: dir, Algorithm: "ES256"}
+	d, err := OpenDir(own, time.Minute, func() {}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _ := d.Signer(time.Now())
+	if err := os.Rename(filepath.Join(dir, first.KeyID+".pem"), filepath.Join(dir, "mine.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Rotate(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	retires := map[string]int{}
+	for _, key := range d.Living() {
+		if !key.Retires.IsZero() {
+			retires[key.KeyID]++
+		}
+	}
+	if len(d.Living()) != 2 || retires[first.KeyID] != 1 {
+		t.Errorf("%d keys, of which retire: %v", len(d.Living()), retires)
+	}
+}

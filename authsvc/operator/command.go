@@ -5,7 +5,7 @@
 // takes its options from where the service on this machine has them, its
 // configuration and its key folder, then from flags, asks the admin listener and
 // prints what it answers (client.go). An answer that nothing was there to be done
-// is an error of the command.
+// is an error of the command. Only keys secret asks nobody (secret.go).
 package operator
 
 import (
@@ -58,6 +58,7 @@ func (p *Program) root() *command {
 		),
 		newCommand("keys", "signing keys", "", nil, nil,
 			newCommand("rotate", "add a signing key and schedule the retirement of the others", "", newOptions(p), p.keysRotate),
+			newCommand("secret", "print the Kubernetes Secret that own.keyDir is to be mounted from next: the keys rotated", "", newSecretOptions(), p.keysSecret),
 		),
 		newCommand("healthcheck", "exit 0 if a running authsvc can decide", "", newOptions(p), p.healthcheck),
 		newCommand("version", "print the version, as --version does", "", nil, p.version),

@@ -131,7 +131,7 @@ func Of(err error) *Refusal {
 	switch {
 	case errors.As(err, &no):
 		return no
-	case errors.Is(err, keys.ErrNoDir):
+	case errors.Is(err, keys.ErrNoDir), errors.Is(err, keys.ErrReadOnly):
 		return &Refusal{Status: http.StatusConflict, Detail: err.Error() + "."}
 	case errors.Is(err, store.ErrAway), errors.Is(err, identity.ErrKeysPending):
 		return CannotDecide(err)

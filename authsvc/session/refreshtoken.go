@@ -33,7 +33,7 @@ func OpenRefreshTokens(d *keys.Dir) (*RefreshTokens, error) {
 		_, _ = rand.Read(key) // never fails; no refresh token is ever made with it
 		return &RefreshTokens{key: key}, nil
 	}
-	text, err := d.SecretFile("refresh.secret", 32)
+	text, err := d.SecretFile(keys.RefreshSecret, keys.RefreshSecretSize)
 	return &RefreshTokens{key: []byte(text)}, err
 }
 
