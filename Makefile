@@ -106,10 +106,10 @@ faults: tools ## every fault in every state, with times; writes test/faults/RESU
 identity: tools traefik ## revocation latency, and each part away; writes test/identity/RESULTS.md
 	cd test && $(GO) test ./identity -timeout 30m -campaign
 
-compose: compose-tools ## compose.yaml on this machine's Docker engine; writes test/compose/RESULTS.md (ten minutes)
+compose: compose-tools ## compose.yaml on this machine's Docker engine; writes test/e2e/COMPOSE.md (ten minutes)
 	cd test && $(GO) test ./e2e -run '^TestCompose$$' -docker -timeout 45m -v
 
-drills: compose-tools ## compose.yaml hurt 120 times under traffic; writes test/drills/RESULTS.md (half an hour)
+drills: compose-tools ## compose.yaml hurt 120 times under traffic; writes test/e2e/DRILLS.md (half an hour)
 	cd test && $(GO) test ./e2e -run '^TestDrills$$' -docker -rounds 5 -timeout 60m -v
 
 tools: ## install the system's programs that tests need, where apt-get is at hand

@@ -3,7 +3,6 @@ package redistest
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -11,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/internal/freeport"
 )
 
 // Server is a redis-server process of the test's own on a loopback port; it
@@ -93,10 +94,10 @@ func (s *Server) Do(words ...string) string {
 // FreePort is a loopback port that nothing listens on.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+	_, port, _ := net.SplitHostPort(address)
+	return port
 }

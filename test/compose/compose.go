@@ -49,11 +49,8 @@ func Available(ctx context.Context) error {
 
 // Options say what to bring up.
 type Options struct {
-	Name     string    // of the project; empty: sluicetest
-	Gateways int       // SLUICE_GATEWAYS; 0: 3
-	Compiled bool      // with compose.compiled.yaml
-	Clocks   bool      // make a Traefik whose clock can be set: SetClock
-	Log      io.Writer // what is being done; nil: silence
+	Clocks bool      // make a Traefik whose clock can be set: SetClock
+	Log    io.Writer // what is being done
 }
 
 // Project is the stack on the engine.
@@ -79,13 +76,7 @@ type Project struct {
 // Open brings the stack up. The context bounds it; whatever went wrong, Close
 // has been called.
 func Open(ctx context.Context, o Options) (_ *Project, err error) {
-	p := &Project{Name: cmp.Or(o.Name, "sluicetest"), log: o.Log, files: []string{"compose.yaml"}, env: map[string]string{}}
-	if p.log == nil {
-		p.log = io.Discard
-	}
-	if o.Compiled {
-		p.files = append(p.files, "compose.compiled.yaml")
-	}
+	p := &Project{Name: "sluicetest", log: o.Log, files: []string{"compose.yaml"}, env: map[string]string{}}
 	if err := missing(Needed); err != nil {
 		return nil, err
 	}
@@ -113,7 +104,7 @@ func Open(ctx context.Context, o Options) (_ *Project, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.SetGateways(cmp.Or(o.Gateways, 3))
+	p.SetGateways(3)
 	// The port of HTTP can be bound to loopback alone; that of HTTPS cannot,
 	// because the redirect names it.
 	p.env["SLUICE_HTTP_PORT"] = "127.0.0.1:" + ports[0]
@@ -356,11 +347,6 @@ func (p *Project) Networks(ctx context.Context) (map[string]bool, error) {
 		networks[strings.TrimPrefix(name, p.Name+"_")] = internal
 	}
 	return networks, err
-}
-
-// Exec runs a command in a container.
-func (p *Project) Exec(ctx context.Context, c Container, command ...string) (string, error) {
-	return docker(ctx, append([]string{"exec", c.ID}, command...)...)
 }
 
 // Logs is what a container has written, both streams.

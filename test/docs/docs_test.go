@@ -18,10 +18,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -30,7 +28,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -190,43 +187,9 @@ func open(t *testing.T) *site {
 		}
 	}
 
-	redis := harness.StartRedis(t)
-	readyFile := filepath.Join(s.work, "ready.json")
-	var said bytes.Buffer
-	up := exec.Command(filepath.Join(s.bin, "sluice"), "up", "--listen=127.0.0.1:0", "--listenTLS=127.0.0.1:0", "--redis="+redis.Addr,
-		"--gateways=3", "--dataDir="+filepath.Join(s.work, "data"), "--readyFile="+readyFile)
-	up.Stdout, up.Stderr = &said, &said
-	up.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := up.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- up.Wait() }()
-	t.Cleanup(func() {
-		_ = up.Process.Signal(os.Interrupt)
-		select {
-		case <-ended:
-		case <-time.After(30 * time.Second):
-			_ = up.Process.Kill()
-		}
-	})
-	harness.Eventually(t, 15*time.Minute, "the ready file", func() error { // Traefik may have to be built
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("it ended: %v\n%s", err, said.String())
-		default:
-		}
-		_, err := os.Stat(readyFile)
-		return err
-	})
-	content, err := os.ReadFile(readyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(content, &s.ready); err != nil {
-		t.Fatal(err)
-	}
+	s.ready = harness.StartUp(t, s.work, func(flags []string) *exec.Cmd {
+		return exec.Command(filepath.Join(s.bin, "sluice"), append([]string{"up"}, flags...)...)
+	}, "--redis="+harness.StartRedis(t).Addr, "--gateways=3").Ready
 	s.real = strings.NewReplacer(
 		"http://127.0.0.1:8080", s.ready.HTTP, "https://127.0.0.1:8443", s.ready.HTTPS,
 		"http://127.0.0.1:9000", s.ready.AuthSvc, "http://127.0.0.1:9001", s.ready.Admin,
@@ -251,18 +214,16 @@ func (s *site) environment(t *testing.T) []string {
 
 // login makes a user and returns his token.
 func (s *site) login(t *testing.T) string {
-	body := fmt.Sprintf(`{"email":"u%d@example.com","password":"correct horse battery staple","name":"U"}`, time.Now().UnixNano())
-	response, err := http.Post(s.ready.HTTP+"/v1/users/register", "application/json", strings.NewReader(body))
+	got, err := harness.Ask(http.DefaultClient, "POST", s.ready.HTTP+"/v1/users/register",
+		map[string]string{"email": fmt.Sprintf("u%d@example.com", time.Now().UnixNano()), "password": "correct horse battery staple", "name": "U"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
 	var registered struct {
 		AccessToken string `json:"access_token"`
 	}
-	if err = errors.Join(err, json.Unmarshal(content, &registered)); err != nil || registered.AccessToken == "" {
-		t.Fatalf("%v: %s: %s", err, response.Status, content)
+	if got.Into(t, &registered); registered.AccessToken == "" {
+		t.Fatal(got)
 	}
 	return registered.AccessToken
 }
@@ -271,16 +232,9 @@ func (s *site) login(t *testing.T) string {
 // not read within one minute.
 func (s *site) forget(t *testing.T) {
 	for _, name := range []string{"register", "login", "login-failures", "refresh", "bad-token"} {
-		request, err := http.NewRequest(http.MethodDelete, s.ready.Admin+"/v1/limits/"+name+"/ip:127.0.0.1", nil)
-		if err != nil {
+		if _, err := harness.Ask(http.DefaultClient, "DELETE", s.ready.Admin+"/v1/limits/"+name+"/ip:127.0.0.1", nil, harness.Bearer(s.ready.AdminToken)); err != nil {
 			t.Fatal(err)
 		}
-		request.Header.Set("Authorization", "Bearer "+s.ready.AdminToken)
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
 	}
 }
 

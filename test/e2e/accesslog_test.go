@@ -23,8 +23,8 @@ func TestAccessLog(t *testing.T) {
 	token := s.token("ivan")
 	served := s.get("/v1/products", bearer(token), header("X-User-ID", "root"))
 	refused := s.get("/v1/products", header("Authorization", "Bearer forged.by.me"), header("X-User-ID", "root"))
-	if served.status != 200 || refused.status != 401 {
-		t.Fatalf("%d and %d", served.status, refused.status)
+	if served.Status != 200 || refused.Status != 401 {
+		t.Fatalf("%d and %d", served.Status, refused.Status)
 	}
 	type line struct {
 		ID     string `json:"request_X-Request-Id"`
@@ -33,8 +33,8 @@ func TestAccessLog(t *testing.T) {
 		Status int    `json:"DownstreamStatus"`
 	}
 	want := []line{
-		{served.header.Get("X-Request-Id"), "ivan", served.header.Get("RateLimit"), 200},
-		{refused.header.Get("X-Request-Id"), "", refused.header.Get("RateLimit"), 401},
+		{served.Header.Get("X-Request-Id"), "ivan", served.Header.Get("RateLimit"), 200},
+		{refused.Header.Get("X-Request-Id"), "", refused.Header.Get("RateLimit"), 401},
 	}
 	logs, err := filepath.Glob(filepath.Join(os.TempDir(), "sluice-*", "gateway-1", "*.log"))
 	if err != nil || len(logs) != 1 {

@@ -12,11 +12,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/big"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -24,7 +22,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -36,178 +33,29 @@ import (
 
 // crowd are users that keep asking by connections of their own, as browsers do;
 // the balancer has placed each with one gateway.
-type crowd struct {
-	stop chan struct{}
-	wait sync.WaitGroup
+type crowd []*traffic
 
-	mu   sync.Mutex // protects what follows
-	seen outcome
-}
-
-// outcome is what a crowd met.
-type outcome struct {
-	sent, good int
-	lost       int // without an answer
-	wrong      map[int]int
-	such       string // one that was lost or wrong
-	last       time.Time
-	wait       time.Duration // the longest for a good answer
-}
-
-const crowdSize = 12
-
-// crowd starts asking for an echo, each user below a gateway's share of the
-// limits, which is what holds while that gateway is without Redis.
-func (c *composed) crowd() *crowd {
+func (c *composed) crowd() (all crowd) {
 	c.t.Helper()
-	b := &crowd{stop: make(chan struct{}), seen: outcome{wrong: map[int]int{}}}
-	for i := range crowdSize {
-		user := fmt.Sprintf("crowd-%d", i)
-		token := c.token(user, "claims", map[string]any{"plan": "pro"})
-		b.wait.Go(func() {
-			client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-			defer client.CloseIdleConnections()
-			// Not all at once: requests under way from one address hold permits of
-			// bad-token, of which a gateway without Redis has ten.
-			time.Sleep(time.Duration(i) * 250 * time.Millisecond / crowdSize)
-			pace := time.NewTicker(250 * time.Millisecond)
-			defer pace.Stop()
-			for {
-				select {
-				case <-b.stop:
-					return
-				case <-pace.C:
-				}
-				b.ask(client, c.ready.HTTPS+"/echo", token, user)
-			}
-		})
+	for i := range 12 {
+		there := *c.site
+		there.client = harness.NewClient()
+		c.t.Cleanup(there.client.CloseIdleConnections)
+		token := c.token(fmt.Sprintf("crowd-%d", i), "claims", map[string]any{"plan": "pro"})
+		all = append(all, there.backgroundAt([]string{c.ready.HTTPS}, "/echo", []string{token}, 250*time.Millisecond, 200))
 	}
-	harness.Eventually(c.t, 10*time.Second, "the crowd is served", func() error {
-		if seen := b.so(); seen.good < 3*crowdSize {
-			return fmt.Errorf("%+v", seen)
-		}
-		return nil
-	})
-	return b
+	return all
 }
 
-func (b *crowd) ask(client *http.Client, url, token, user string) {
-	request, err := http.NewRequest("GET", url, nil)
-	if err != nil {
-		panic(err)
+// end stops the crowd, none of whom may have been refused, and tells how often it
+// has asked.
+func (all crowd) end(t *testing.T) (asked int) {
+	t.Helper()
+	for _, user := range all {
+		user.end(t)
+		asked += user.count[200]
 	}
-	request.Header.Set("Authorization", "Bearer "+token)
-	sent := time.Now()
-	response, err := client.Do(request)
-	var saw harness.Seen
-	var body []byte
-	status := 0
-	if err == nil {
-		status = response.StatusCode
-		body, err = io.ReadAll(response.Body)
-		response.Body.Close()
-		if err == nil && status == 200 {
-			err = json.Unmarshal(body, &saw)
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.seen.sent++
-	switch {
-	case err != nil:
-		b.seen.lost++
-	case status == 200 && saw.Header.Get("X-User-ID") == user:
-		b.seen.good++
-		b.seen.wait = max(b.seen.wait, time.Since(sent))
-		return
-	default:
-		b.seen.wrong[status]++
-		err = fmt.Errorf("%d for %q, who is %s: %s, RateLimit %q", status, saw.Header.Get("X-User-ID"), user, body, response.Header.Get("RateLimit"))
-	}
-	b.seen.last, b.seen.such = time.Now(), err.Error()
-}
-
-func (b *crowd) so() outcome {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.seen
-}
-
-// end stops the crowd and tells what it met.
-func (b *crowd) end() outcome {
-	close(b.stop)
-	b.wait.Wait()
-	return b.so()
-}
-
-// failures takes one part away at a time, under traffic.
-func (c *composed) failures() {
-	p := c.project
-	for _, failure := range []struct {
-		name, service string
-		number        int // 0: all
-		take, back    func(context.Context, compose.Container) error
-		lost          int // at most
-	}{
-		// A gateway that ends at once, or hangs, takes its open connections with
-		// it, and those that the balancer opens to it before it knows. One that is
-		// told to end loses nothing.
-		{"a gateway killed", "gateway", 1, p.Kill, p.Start, 2 * crowdSize},
-		{"a gateway stopped", "gateway", 2, p.Stop, p.Start, 0},
-		{"a gateway paused", "gateway", 3, p.Pause, p.Unpause, 2 * crowdSize},
-		{"a gateway cut off the balancer", "gateway", 1, cut(p, "front"), join(p, "front"), 2 * crowdSize},
-		{"a gateway cut off Redis", "gateway", 2, cut(p, "data"), join(p, "data"), 0},
-		{"one authsvc killed", "authsvc", 1, p.Kill, p.Start, 0},
-		{"every authsvc killed", "authsvc", 0, p.Kill, p.Start, 0},
-		{"Redis paused", "redis", 1, p.Pause, p.Unpause, 0},
-		{"Redis cut off", "redis", 1, cut(p, "data"), join(p, "data"), 0},
-	} {
-		c.t.Run(failure.name, func(t *testing.T) {
-			c := &composed{c.site.on(t), c.whole, c.ctx, c.project, c.record}
-			var parts []compose.Container
-			for _, container := range c.containers(failure.service) {
-				if failure.number == 0 || container.Number == failure.number {
-					parts = append(parts, container)
-				}
-			}
-			crowd := c.crowd()
-			taken := time.Now()
-			for _, part := range parts {
-				if err := failure.take(c.ctx, part); err != nil {
-					t.Fatal(err)
-				}
-			}
-			away := time.After(5 * time.Second)
-			<-away
-			for _, part := range parts {
-				if err := failure.back(c.ctx, part); err != nil {
-					t.Fatal(err)
-				}
-			}
-			c.recovered(t)
-			seen := crowd.end()
-			for status, n := range seen.wrong {
-				t.Errorf("%d answers %d, such as %s", n, status, seen.such)
-			}
-			if seen.lost > failure.lost {
-				t.Errorf("%d of %d requests had no answer, at most %d may; such as %s", seen.lost, seen.sent, failure.lost, seen.such)
-			}
-			lasted := "none"
-			if seen.lost > 0 {
-				lasted = fmt.Sprintf("%d, the last %v after", seen.lost, seen.last.Sub(taken).Round(10*time.Millisecond))
-			}
-			c.note("%d requests: no wrong answer, lost: %s; the longest good answer took %v", seen.sent, lasted, seen.wait.Round(time.Millisecond))
-		})
-		c.locate()
-	}
-}
-
-func cut(p *compose.Project, network string) func(context.Context, compose.Container) error {
-	return func(ctx context.Context, c compose.Container) error { return p.Cut(ctx, c, network) }
-}
-
-func join(p *compose.Project, network string) func(context.Context, compose.Container) error {
-	return func(ctx context.Context, c compose.Container) error { return p.Join(ctx, c, network) }
+	return asked
 }
 
 // recovered waits until all is as before: every container healthy, and every
@@ -246,19 +94,7 @@ func (c *composed) secrets() {
 		t.Fatal(err)
 	}
 	c.rewrite(string(routes))
-	for _, gateway := range c.ready.Gateways {
-		harness.Eventually(t, 20*time.Second, "the new certificate is shown", func() error {
-			connection, err := tls.Dial("tcp", strings.TrimPrefix(gateway.HTTPS, "https://"), &tls.Config{InsecureSkipVerify: true})
-			if err != nil {
-				return err
-			}
-			defer connection.Close()
-			if shown := connection.ConnectionState().PeerCertificates[0].SerialNumber; shown.Cmp(serial) != 0 {
-				return fmt.Errorf("still the one with serial %v", shown)
-			}
-			return nil
-		})
-	}
+	c.awaitCertificate(serial)
 
 	const token = "another operator's token of the test"
 	old := c.ready.AdminToken
@@ -266,8 +102,8 @@ func (c *composed) secrets() {
 	for _, authsvc := range c.containers("authsvc") {
 		harness.Eventually(t, 20*time.Second, "the new admin token holds", func() error {
 			for given, want := range map[string]int{token: 200, old: 401} {
-				if got := c.get("http://"+authsvc.Address["identity"]+":9001/v1/gateways", bearer(given)); got.status != want {
-					return fmt.Errorf("%d, want %d", got.status, want)
+				if got := c.get("http://"+authsvc.Address["identity"]+":9001/v1/gateways", bearer(given)); got.Status != want {
+					return fmt.Errorf("%d, want %d", got.Status, want)
 				}
 			}
 			return nil
@@ -291,11 +127,25 @@ func (c *composed) secrets() {
 	c.redis.Gateways(prefix) // each has reported twice by the new password
 	c.locate()
 
-	seen := crowd.end()
-	if seen.lost > 0 || len(seen.wrong) > 0 {
-		t.Errorf("%+v", seen)
+	c.note("certificate, admin token and the gateways' Redis password, under traffic: %d requests, none lost", crowd.end(t))
+}
+
+// awaitCertificate waits until every gateway shows the one with this serial.
+func (c *composed) awaitCertificate(serial *big.Int) {
+	c.t.Helper()
+	for _, gateway := range c.ready.Gateways {
+		harness.Eventually(c.t, 20*time.Second, "the new certificate is shown", func() error {
+			connection, err := tls.Dial("tcp", strings.TrimPrefix(gateway.HTTPS, "https://"), &tls.Config{InsecureSkipVerify: true})
+			if err != nil {
+				return err
+			}
+			defer connection.Close()
+			if shown := connection.ConnectionState().PeerCertificates[0].SerialNumber; shown.Cmp(serial) != 0 {
+				return fmt.Errorf("still the one with serial %v", shown)
+			}
+			return nil
+		})
 	}
-	c.note("certificate, admin token and the gateways' Redis password, under traffic: %d requests, none lost", seen.sent)
 }
 
 // put replaces a file of a volume in one step.
@@ -336,7 +186,7 @@ func (c *composed) observability() {
 	}
 	prometheus := "http://" + net.JoinHostPort(c.container("prometheus", 1).Address["monitor"], "9090")
 	crowd := c.crowd()
-	defer crowd.end()
+	defer crowd.end(t)
 	limited, unknown := c.token("limited"), "Bearer "+"not.a.token"
 	ask := func(query string) (found []struct{ Value [2]any }, err error) {
 		got, err := c.try("GET", prometheus+"/api/v1/query?query="+url.QueryEscape(query), nil)
@@ -347,7 +197,7 @@ func (c *composed) observability() {
 			Status, Error string
 			Data          struct{ Result []struct{ Value [2]any } }
 		}
-		if err := json.Unmarshal(got.body, &body); err != nil || body.Status != "success" {
+		if err := json.Unmarshal(got.Body, &body); err != nil || body.Status != "success" {
 			return nil, fmt.Errorf("%w: %s", err, got)
 		}
 		return body.Data.Result, nil
@@ -389,7 +239,7 @@ func (c *composed) observability() {
 			}
 		}
 	}
-	c.get(prometheus+"/api/v1/rules").into(t, &rules)
+	c.get(prometheus+"/api/v1/rules").Into(t, &rules)
 	alerts := 0
 	for _, group := range rules.Data.Groups {
 		for _, rule := range group.Rules {
@@ -509,7 +359,7 @@ func (c *composed) compiled() {
 	c.note("compose.compiled.yaml: gateways of the image that the Dockerfile builds, built and swapped in %v; headers, forged identity and exact limit again", took.Round(time.Second))
 }
 
-// record becomes test/compose/RESULTS.md.
+// record becomes COMPOSE.md.
 type record struct {
 	lines []string
 }
@@ -539,5 +389,5 @@ on the bridge networks, and containers of their own where only a neighbour can s
 		fmt.Fprintf(&text, "| %s | %s |\n", name, versions[name])
 	}
 	fmt.Fprintf(&text, "\n| part | shown |\n|---|---|\n%s\n", strings.Join(r.lines, "\n"))
-	return os.WriteFile("../compose/RESULTS.md", text.Bytes(), 0o644)
+	return os.WriteFile("COMPOSE.md", text.Bytes(), 0o644)
 }

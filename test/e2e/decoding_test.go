@@ -1,22 +1,16 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice"
 	"github.com/sluice-gateway/sluice/test/harness"
-	"github.com/sluice-gateway/sluice/traefik/build"
 )
 
 // TestListsReachThePlugin: what a list, a text with commas and the order of tiers
@@ -24,12 +18,6 @@ import (
 // reads them, from a file and from a key-value store; package forms shows labels.
 // Of a list of texts in a store Traefik makes one text with commas.
 func TestListsReachThePlugin(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
-	binary, err := build.Build(ctx, build.Options{Progress: testLog{t}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	const bo = "cn=Bo Li,ou=people"
 	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, roles, _ := strings.Cut(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), "|")
@@ -42,17 +30,7 @@ func TestListsReachThePlugin(t *testing.T) {
 		t.Run(form, func(t *testing.T) {
 			redis := harness.StartRedis(t)
 			_, echo := harness.StartUpstream(t)
-			folder := t.TempDir()
-			if err := sluice.WritePlugin(filepath.Join(folder, "plugins-local", "src", filepath.FromSlash(sluice.Module))); err != nil {
-				t.Fatal(err)
-			}
-			address := harness.FreeAddress(t)
-			write(t, filepath.Join(folder, "traefik.yml"), fmt.Sprintf(`
-global: {checkNewVersion: false, sendAnonymousUsage: false}
-entryPoints: {web: {address: %q}}
-providers: {file: {filename: %q}, redis: {endpoints: [%q]}}
-experimental: {abortOnPluginFailure: true, localPlugins: {sluice: {moduleName: %s}}}
-`, address, filepath.Join(folder, "dynamic.yml"), redis.Addr, sluice.Module))
+			folder, address := traefikFolder(t, fmt.Sprintf(", redis: {endpoints: [%q]}", redis.Addr))
 			write(t, filepath.Join(folder, "dynamic.yml"), fmt.Sprintf(`
 http:
   routers: {file: {rule: "PathPrefix(§/file§)", middlewares: [gate], service: echo}}
@@ -91,28 +69,13 @@ http:
 				plugin + "limits/0/tiers/1/pro":                   "4",
 				plugin + "limits/0/tiers/1/free":                  "3",
 			} {
-				if err := redis.Client.Set(ctx, key, value, 0).Err(); err != nil {
+				if err := redis.Client.Set(t.Context(), key, value, 0).Err(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			traefik := exec.Command(binary)
-			traefik.Dir = folder
-			traefik.Env = append(os.Environ(), "SLUICE_PLUGIN="+form)
-			var log bytes.Buffer
-			traefik.Stdout, traefik.Stderr = &log, &log
-			traefik.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-			if err := traefik.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				_ = traefik.Process.Kill()
-				_ = traefik.Wait()
-				if t.Failed() {
-					t.Log(log.String())
-				}
-			}()
+			harness.StartTraefik(t, folder, append(os.Environ(), "SLUICE_PLUGIN="+form)...)
 			redis.AwaitGateways(prefix, 1)
-			client := newClient()
+			client := harness.NewClient()
 			defer client.CloseIdleConnections()
 			send := func(path, host, token string) int {
 				r, err := http.NewRequest("GET", "http://"+address+path, nil)

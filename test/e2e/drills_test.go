@@ -23,8 +23,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/sluice-gateway/sluice/test/compose"
 	"github.com/sluice-gateway/sluice/test/harness"
 )
@@ -232,8 +230,8 @@ func (d *drilled) clock(off time.Duration) {
 	// An answer of its own bears its date.
 	address := d.container("gateway", gateway.Number).Address["front"]
 	got := d.get("https://" + net.JoinHostPort(address, "443") + "/nowhere")
-	date, err := http.ParseTime(got.header.Get("Date"))
-	if shown := time.Until(date); err != nil || got.status != http.StatusNotFound || (shown-off).Abs() > 30*time.Second {
+	date, err := http.ParseTime(got.Header.Get("Date"))
+	if shown := time.Until(date); err != nil || got.Status != http.StatusNotFound || (shown-off).Abs() > 30*time.Second {
 		d.t.Errorf("the clock of %s is off by %v, want %v: %s, %v", gateway.Name, shown, off, got, err)
 	}
 }
@@ -259,8 +257,8 @@ func (d *drilled) awaitPath(path string) {
 	for _, gateway := range d.ready.Gateways {
 		harness.Eventually(d.t, 20*time.Second, "the new file is served", func() error {
 			got, err := d.try("GET", gateway.HTTP+path, nil)
-			if err == nil && got.status != http.StatusOK {
-				err = fmt.Errorf("%d", got.status)
+			if err == nil && got.Status != http.StatusOK {
+				err = fmt.Errorf("%d", got.Status)
 			}
 			return err
 		})
@@ -273,19 +271,7 @@ func (d *drilled) certificate() {
 	d.put("certificates", "key.pem", key)
 	d.put("certificates", "cert.pem", certificate)
 	d.edit() // Traefik reads certificates when it reads routes
-	for _, gateway := range d.ready.Gateways {
-		harness.Eventually(d.t, 20*time.Second, "the new certificate is shown", func() error {
-			connection, err := tls.Dial("tcp", strings.TrimPrefix(gateway.HTTPS, "https://"), &tls.Config{InsecureSkipVerify: true})
-			if err != nil {
-				return err
-			}
-			defer connection.Close()
-			if shown := connection.ConnectionState().PeerCertificates[0].SerialNumber; shown.Cmp(serial) != 0 {
-				return fmt.Errorf("still the one with serial %v", shown)
-			}
-			return nil
-		})
-	}
+	d.awaitCertificate(serial)
 }
 
 // What requests ask for.
@@ -434,8 +420,8 @@ func (d *drilled) awaitIssuing() {
 	for _, authsvc := range d.containers("authsvc") {
 		harness.Eventually(d.t, 20*time.Second, "tokens are issued", func() error {
 			got, err := d.try("POST", "http://"+authsvc.Address["identity"]+":9001/v1/tokens", map[string]any{"user_id": "nobody"}, bearer(d.ready.AdminToken))
-			if err == nil && got.status != http.StatusOK {
-				err = fmt.Errorf("%d", got.status)
+			if err == nil && got.Status != http.StatusOK {
+				err = fmt.Errorf("%d", got.Status)
 			}
 			return err
 		})
@@ -449,7 +435,7 @@ func (d *drilled) issued(user string) (token string) {
 		got, err := d.try("POST", d.ready.Admin+"/v1/tokens", map[string]any{"user_id": user}, bearer(d.ready.AdminToken))
 		var answer tokens
 		if err == nil {
-			err = json.Unmarshal(got.body, &answer)
+			err = json.Unmarshal(got.Body, &answer)
 		}
 		if token = answer.AccessToken; err == nil && token == "" {
 			err = fmt.Errorf("%s", got)
@@ -547,7 +533,7 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 		}
 		return nil
 	})
-	before := d.degraded()
+	before := d.redis.Last(prefix)
 	hurt := time.Now()
 	one.hurt(d)
 	if one.away > 0 {
@@ -630,8 +616,8 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 	// With Redis the limit holds to the request, that is where no decision was
 	// made without it (design: late-replies).
 	alone := 0
-	for instance, n := range d.degraded() {
-		alone += int(n - before[instance])
+	for instance, now := range d.redis.Last(prefix) { // as their last heartbeats tell
+		alone += int(now.Counters.Degraded - before[instance].Counters.Degraded)
 	}
 	f.alone += alone
 	bound := drillLimit
@@ -650,29 +636,6 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 		f.over += passed - bound
 		complain("%d requests passed a limit of %d, at most %d may", passed, drillLimit, bound)
 	}
-}
-
-// degraded are the decisions that each gateway has made without Redis, by its
-// last heartbeat.
-func (d *drilled) degraded() map[string]int64 {
-	all := map[string]int64{}
-	oldest := fmt.Sprint(d.redis.Now().Add(-3 * time.Second).UnixMilli()) // who is silent for longer is kept, but does not live
-	instances, err := d.redis.Client.ZRangeArgs(d.ctx, redis.ZRangeArgs{Key: prefix + ":gw:live", ByScore: true, Start: oldest, Stop: "+inf"}).Result()
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	for _, instance := range instances {
-		report, err := d.redis.Client.Get(d.ctx, prefix+":gw:"+instance).Bytes()
-		if errors.Is(err, redis.Nil) {
-			continue // it has ended meanwhile
-		}
-		var gateway harness.Gateway
-		if err := errors.Join(err, json.Unmarshal(report, &gateway)); err != nil {
-			d.t.Fatal(err)
-		}
-		all[instance] = gateway.Counters.Degraded
-	}
-	return all
 }
 
 // blame logs what balancer and gateways complained of since the fault.
@@ -707,7 +670,7 @@ func load() (mean float64) {
 }
 
 // TestDrills hurts the stack of compose.yaml again and again under steady
-// traffic, and writes test/drills/RESULTS.md where it went through every drill
+// traffic, and writes DRILLS.md where it went through every drill
 // often enough to say anything.
 func TestDrills(t *testing.T) {
 	if !*onDocker {
@@ -715,23 +678,8 @@ func TestDrills(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 55*time.Minute)
 	defer cancel()
-	if err := compose.Available(ctx); err != nil {
-		t.Fatal(err)
-	}
 	begun := time.Now()
-	project, err := compose.Open(ctx, compose.Options{Log: testLog{t}, Clocks: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		bounded, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-		defer cancel()
-		if err := project.Close(bounded); err != nil {
-			t.Error(err)
-		}
-	})
-	c := &composed{whole: t, ctx: ctx, project: project, record: &record{}}
-	c.open(t)
+	c := bringUp(ctx, t, compose.Options{Clocks: true})
 	c.extend()
 	routes, err := os.ReadFile(c.dynamic)
 	if err != nil {
@@ -768,7 +716,7 @@ func TestDrills(t *testing.T) {
 	defer close(w.stop)
 	for range *drillRounds {
 		for _, i := range d.lot.Perm(len(drills)) {
-			if drills[i].clock && !project.CanSetClock() || !strings.Contains(drills[i].name, *drillNamed) {
+			if drills[i].clock && !c.project.CanSetClock() || !strings.Contains(drills[i].name, *drillNamed) {
 				continue // an official Traefik's clock cannot be set
 			}
 			d.cycle(w, &drills[i], cycles+1, all[i])
@@ -841,7 +789,7 @@ connection a request, who runs into a limit of %d an hour over all gateways. Eve
 	for _, name := range slices.Sorted(maps.Keys(versions)) {
 		fmt.Fprintf(&text, "| %s | %s |\n", name, versions[name])
 	}
-	return errors.Join(os.MkdirAll("../drills", 0o755), os.WriteFile("../drills/RESULTS.md", []byte(text.String()), 0o644))
+	return os.WriteFile("DRILLS.md", []byte(text.String()), 0o644)
 }
 
 func mean(all []float64) (sum float64) {

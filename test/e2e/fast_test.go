@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -36,7 +34,6 @@ func TestFast(t *testing.T) {
 				{"streams", streams},
 				{"exact limit", exactLimit},
 				{"reload", reload},
-				{"web log", func(s *site) { webLog(s, "/weblog", weblogByLog) }},
 				{"outage", outage}, // last: it empties Redis
 			} {
 				t.Run(part.name, func(t *testing.T) { part.test(s.on(t)) })
@@ -63,7 +60,6 @@ func TestClassic(t *testing.T) {
 				{"tampered tokens", tamperedTokens},
 				{"streams", streams},
 				{"exact limit", exactLimit},
-				{"web log", func(s *site) { webLog(s, "/weblog-counter", weblogByCounter) }},
 			} {
 				t.Run(part.name, func(t *testing.T) { part.test(s.on(t)) })
 			}
@@ -82,11 +78,11 @@ type person struct {
 func (s *site) register(email string) person {
 	s.t.Helper()
 	got := s.post("/v1/users/register", map[string]string{"email": email, "password": "correct horse", "name": "Ann"})
-	if got.status != 201 {
+	if got.Status != 201 {
 		s.t.Fatalf("register: %s", got)
 	}
 	var who person
-	got.into(s.t, &who)
+	got.Into(s.t, &who)
 	return who
 }
 
@@ -95,34 +91,34 @@ func (s *site) register(email string) person {
 func tour(s *site) {
 	t := s.t
 	ann, bob := s.register("ann@example.org"), s.register("bob@example.org")
-	if got := s.post("/v1/users/register", map[string]string{"email": "ANN@example.org", "password": "correct horse", "name": "Ann"}); got.status != 409 {
+	if got := s.post("/v1/users/register", map[string]string{"email": "ANN@example.org", "password": "correct horse", "name": "Ann"}); got.Status != 409 {
 		t.Errorf("a known email: %s", got)
 	}
 	var again person
 	got := s.post("/v1/users/login", map[string]string{"email": "ann@example.org", "password": "correct horse"})
-	if got.into(t, &again); got.status != 200 || again.User.ID != ann.User.ID {
+	if got.Into(t, &again); got.Status != 200 || again.User.ID != ann.User.ID {
 		t.Errorf("login: %s", got)
 	}
-	if got := s.post("/v1/users/login", map[string]string{"email": "ann@example.org", "password": "wrong horse"}); got.status != 401 || !strings.Contains(got.header.Get("RateLimit-Policy"), `"login-failures";q=10;w=900`) {
+	if got := s.post("/v1/users/login", map[string]string{"email": "ann@example.org", "password": "wrong horse"}); got.Status != 401 || !strings.Contains(got.Header.Get("RateLimit-Policy"), `"login-failures";q=10;w=900`) {
 		t.Errorf("a wrong password: %s", got)
 	}
 
 	got = s.get("/v1/users/"+ann.User.ID, bearer(ann.AccessToken))
-	if got.status != 200 || !strings.Contains(string(got.body), "ann@example.org") {
+	if got.Status != 200 || !strings.Contains(string(got.Body), "ann@example.org") {
 		t.Errorf("her own record: %s", got)
 	}
-	if got := s.get("/v1/users/"+bob.User.ID, bearer(ann.AccessToken)); got.status != 404 {
+	if got := s.get("/v1/users/"+bob.User.ID, bearer(ann.AccessToken)); got.Status != 404 {
 		t.Errorf("another user's record: %s", got)
 	}
 	var page struct{ Items []struct{ ID string } }
 	got = s.get("/v1/products", bearer(ann.AccessToken))
-	if got.into(t, &page); got.status != 200 || len(page.Items) == 0 {
+	if got.Into(t, &page); got.Status != 200 || len(page.Items) == 0 {
 		t.Fatalf("products: %s", got)
 	}
-	if got.header.Get("RateLimit") == "" || !strings.Contains(got.header.Get("RateLimit-Policy"), `"per-user";q=100;w=60, "burst";q=20;w=1`) || !uuid4.MatchString(got.header.Get("X-Request-ID")) {
-		t.Errorf("headers: %v", got.header)
+	if got.Header.Get("RateLimit") == "" || !strings.Contains(got.Header.Get("RateLimit-Policy"), `"per-user";q=100;w=60, "burst";q=20;w=1`) || !uuid4.MatchString(got.Header.Get("X-Request-ID")) {
+		t.Errorf("headers: %v", got.Header)
 	}
-	if got := s.send("HEAD", s.url("/v1/products/"+page.Items[0].ID), nil, bearer(ann.AccessToken)); got.status != 200 {
+	if got := s.send("HEAD", s.url("/v1/products/"+page.Items[0].ID), nil, bearer(ann.AccessToken)); got.Status != 200 {
 		t.Errorf("HEAD: %s", got)
 	}
 
@@ -132,23 +128,23 @@ func tour(s *site) {
 		UserID string `json:"user_id"`
 		Total  int    `json:"total_cents"`
 	}
-	if got.into(t, &order); got.status != 201 || order.UserID != ann.User.ID || order.Total <= 0 || got.header.Get("Location") != "/v1/orders/"+order.ID {
+	if got.Into(t, &order); got.Status != 201 || order.UserID != ann.User.ID || order.Total <= 0 || got.Header.Get("Location") != "/v1/orders/"+order.ID {
 		t.Fatalf("order: %s", got)
 	}
-	if got := s.get("/v1/orders/"+order.ID, bearer(ann.AccessToken)); got.status != 200 {
+	if got := s.get("/v1/orders/"+order.ID, bearer(ann.AccessToken)); got.Status != 200 {
 		t.Errorf("her order: %s", got)
 	}
-	if got := s.get("/v1/orders/"+order.ID, bearer(bob.AccessToken)); got.status != 404 {
+	if got := s.get("/v1/orders/"+order.ID, bearer(bob.AccessToken)); got.Status != 404 {
 		t.Errorf("another user's order: %s", got)
 	}
-	if got := s.get("/v1/orders/"+order.ID, bearer(bob.AccessToken), header("X-User-ID", ann.User.ID)); got.status != 404 {
+	if got := s.get("/v1/orders/"+order.ID, bearer(bob.AccessToken), header("X-User-ID", ann.User.ID)); got.Status != 404 {
 		t.Errorf("another user's order with a forged X-User-ID: %s", got)
 	}
 
 	// Twenty a second: of sixty at once some are refused, and each refusal says
 	// for how long.
 	for range 60 {
-		if got = s.get("/v1/products", bearer(bob.AccessToken)); got.status == 429 {
+		if got = s.get("/v1/products", bearer(bob.AccessToken)); got.Status == 429 {
 			break
 		}
 	}
@@ -156,10 +152,10 @@ func tour(s *site) {
 		Limit      string `json:"limit"`
 		RetryAfter int    `json:"retry_after"`
 	}
-	if got.status != 429 {
+	if got.Status != 429 {
 		t.Fatalf("the limit was never met: %s", got)
 	}
-	if got.into(t, &problem); problem.Limit != "burst" || got.header.Get("Retry-After") != fmt.Sprint(problem.RetryAfter) || problem.RetryAfter < 1 {
+	if got.Into(t, &problem); problem.Limit != "burst" || got.Header.Get("Retry-After") != fmt.Sprint(problem.RetryAfter) || problem.RetryAfter < 1 {
 		t.Errorf("the limit: %s", got)
 	}
 }
@@ -170,12 +166,12 @@ func whatServicesReceive(s *site) {
 	token := s.token("carol", "claims", map[string]any{"plan": "pro", "scope": "read write"})
 	s.echo.Forget()
 	got := s.get("/echo/here?x=1", bearer(token), header("X-Forwarded-For", "192.0.2.1"), header("X-Request-ID", "11111111-1111-4111-8111-111111111111"))
-	if got.status != 200 {
+	if got.Status != 200 {
 		t.Fatal(got)
 	}
 	saw := s.echo.Last(t)
 	for name, want := range map[string]string{
-		"X-User-ID": "carol", "X-User-Plan": "pro", "X-User-Scopes": "read write", "X-Forwarded-For": s.address, "X-Request-ID": got.header.Get("X-Request-ID"),
+		"X-User-ID": "carol", "X-User-Plan": "pro", "X-User-Scopes": "read write", "X-Forwarded-For": s.address, "X-Request-ID": got.Header.Get("X-Request-ID"),
 	} {
 		if values := saw.Header.Values(name); !slices.Equal(values, []string{want}) {
 			t.Errorf("%s: %q, want %q", name, values, want)
@@ -192,7 +188,7 @@ func whatServicesReceive(s *site) {
 	if saw.Path != "/echo/here?x=1" || saw.Method != "GET" {
 		t.Errorf("%s %s", saw.Method, saw.Path)
 	}
-	if policy := got.header.Get("RateLimit-Policy"); !strings.Contains(policy, `"per-user";q=1000;w=60`) {
+	if policy := got.Header.Get("RateLimit-Policy"); !strings.Contains(policy, `"per-user";q=1000;w=60`) {
 		t.Errorf("a pro's RateLimit-Policy: %s", policy)
 	}
 }
@@ -203,13 +199,13 @@ func whatServicesReceive(s *site) {
 func forgedIdentity(s *site) {
 	t := s.t
 	token := s.token("dave")
-	forged := []option{header("X-User-ID", "root"), header("X-User-Plan", "enterprise"), header("X-User-Scopes", "admin"), header("X-Token-ID", "forged"), header("X-Session-ID", "forged")}
+	forged := []harness.Option{header("X-User-ID", "root"), header("X-User-Plan", "enterprise"), header("X-User-Scopes", "admin"), header("X-Token-ID", "forged"), header("X-Session-ID", "forged")}
 	for _, front := range s.fronts {
 		for _, route := range []struct{ path, user string }{{"/public", ""}, {"/echo", "dave"}} {
 			url := front.base + route.path
 			s.echo.Forget()
-			if got := s.get(url, append(forged, bearer(token))...); got.status != 200 || got.proto != front.proto {
-				t.Fatalf("%s: %s %s", url, got.proto, got)
+			if got := s.get(url, append(forged, bearer(token))...); got.Status != 200 || got.Proto != front.proto {
+				t.Fatalf("%s: %s %s", url, got.Proto, got)
 			}
 			saw := s.echo.Last(t).Header
 			if got := strings.Join(saw.Values("X-User-ID"), ","); got != route.user {
@@ -228,7 +224,7 @@ func forgedIdentity(s *site) {
 				for _, seen := range s.echo.Seen() {
 					t.Errorf("%s: %s arrived: %v", url, alias, seen.Header)
 				}
-				if got.status != 400 {
+				if got.Status != 400 {
 					t.Errorf("%s: %s: %s", url, alias, got)
 				}
 			}
@@ -241,32 +237,32 @@ func forgedIdentity(s *site) {
 func refusedTokens(s *site) {
 	t := s.t
 	short := s.token("erin", "ttl", "1s")
-	challenge := func(got reply) string { return got.header.Get("WWW-Authenticate") }
+	challenge := func(got harness.Reply) string { return got.Header.Get("WWW-Authenticate") }
 
 	got := s.get("/echo")
-	if got.status != 401 || challenge(got) == "" || !strings.HasPrefix(got.header.Get("Content-Type"), "application/problem+json") {
+	if got.Status != 401 || challenge(got) == "" || !strings.HasPrefix(got.Header.Get("Content-Type"), "application/problem+json") {
 		t.Errorf("no token: %s", got)
 	}
 	if s.ready.Wiring == stack.Fast && challenge(got) != `Bearer realm="sluice"` {
 		t.Errorf("no token: %s", challenge(got))
 	}
-	if got := s.get("/v1/products", header("Authorization", "Basic YTpi")); got.status != 401 {
+	if got := s.get("/v1/products", header("Authorization", "Basic YTpi")); got.Status != 401 {
 		t.Errorf("another scheme: %s", got)
 	}
-	if got := s.get("/echo", header("Authorization", "Bearer a", "Bearer b")); got.status != 400 && (got.status != 401 || s.ready.Wiring == stack.Fast) {
+	if got := s.get("/echo", header("Authorization", "Bearer a", "Bearer b")); got.Status != 400 && (got.Status != 401 || s.ready.Wiring == stack.Fast) {
 		t.Errorf("two tokens: %s", got)
 	}
 	// Expired, after it was good and while the gateway may remember that.
-	if got := s.get("/exact", bearer(short)); got.status != 200 {
+	if got := s.get("/exact", bearer(short)); got.Status != 200 {
 		t.Fatalf("not yet expired: %s", got)
 	}
 	harness.Eventually(t, 20*time.Second, "the token expires", func() error {
-		if got := s.get("/exact", bearer(short)); got.status != 401 || !strings.Contains(challenge(got), `error="invalid_token"`) {
+		if got := s.get("/exact", bearer(short)); got.Status != 401 || !strings.Contains(challenge(got), `error="invalid_token"`) {
 			return fmt.Errorf("%s", got)
 		}
 		return nil
 	})
-	if got := s.get("/v1/products", bearer(short)); got.status != 401 {
+	if got := s.get("/v1/products", bearer(short)); got.Status != 401 {
 		t.Errorf("expired, on another route: %s", got)
 	}
 }
@@ -282,7 +278,7 @@ func tamperedTokens(s *site) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	(reply{body: payload}).into(t, &claims)
+	(harness.Reply{Body: payload}).Into(t, &claims)
 	tampered := map[string]string{
 		"no signature":              part[0] + "." + part[1] + ".",
 		"first byte of signature":   part[0] + "." + part[1] + "." + flip(part[2], 0),
@@ -297,7 +293,7 @@ func tamperedTokens(s *site) {
 	refuseAll := func(when string) {
 		for name, token := range tampered {
 			s.echo.Forget()
-			if got := s.get("/exact", bearer(token)); got.status != 401 {
+			if got := s.get("/exact", bearer(token)); got.Status != 401 {
 				t.Errorf("%s, %s: %s", when, name, got)
 			}
 			if n := len(s.echo.Seen()); n > 0 {
@@ -307,12 +303,12 @@ func tamperedTokens(s *site) {
 	}
 	refuseAll("cold")
 	for range 3 {
-		if got := s.get("/exact", bearer(token)); got.status != 200 {
+		if got := s.get("/exact", bearer(token)); got.Status != 200 {
 			t.Fatalf("the true token: %s", got)
 		}
 	}
 	refuseAll("warm")
-	if got := s.get("/exact", bearer(token)); got.status != 200 {
+	if got := s.get("/exact", bearer(token)); got.Status != 200 {
 		t.Errorf("the true token, afterwards: %s", got)
 	}
 }
@@ -332,22 +328,22 @@ func logout(s *site) {
 	who := s.register("ivan@example.org")
 	var fresh tokens
 	got := s.post("/v1/users/refresh", map[string]string{"refresh_token": who.RefreshToken})
-	if got.into(t, &fresh); got.status != 200 || fresh.AccessToken == "" || fresh.RefreshToken == who.RefreshToken {
+	if got.Into(t, &fresh); got.Status != 200 || fresh.AccessToken == "" || fresh.RefreshToken == who.RefreshToken {
 		t.Fatalf("refresh: %s", got)
 	}
-	if got := s.get("/exact", bearer(fresh.AccessToken)); got.status != 200 {
+	if got := s.get("/exact", bearer(fresh.AccessToken)); got.Status != 200 {
 		t.Fatalf("the fresh token: %s", got)
 	}
-	if got := s.post("/v1/users/logout", nil, bearer(fresh.AccessToken)); got.status != 204 {
+	if got := s.post("/v1/users/logout", nil, bearer(fresh.AccessToken)); got.Status != 204 {
 		t.Fatalf("logout: %s", got)
 	}
 	harness.Eventually(t, 5*time.Second, "the access token is void", func() error {
-		if got := s.get("/exact", bearer(fresh.AccessToken)); got.status != 401 {
+		if got := s.get("/exact", bearer(fresh.AccessToken)); got.Status != 401 {
 			return fmt.Errorf("%s", got)
 		}
 		return nil
 	})
-	if got := s.post("/v1/users/refresh", map[string]string{"refresh_token": fresh.RefreshToken}); got.status != 401 {
+	if got := s.post("/v1/users/refresh", map[string]string{"refresh_token": fresh.RefreshToken}); got.Status != 401 {
 		t.Errorf("refresh after logout: %s", got)
 	}
 }
@@ -357,48 +353,8 @@ func logout(s *site) {
 func streams(s *site) {
 	t := s.t
 	token := s.token("judy")
-	answered := make(chan *http.Response, 1)
-	go func() {
-		request, err := http.NewRequest("GET", s.url("/events"), nil)
-		if err != nil {
-			panic(err)
-		}
-		request.Header.Set("Authorization", "Bearer "+token)
-		response, err := s.client.Do(request)
-		if err != nil {
-			t.Error(err)
-		}
-		answered <- response
-	}()
-	if !s.echo.Next(10 * time.Second) {
-		t.Fatal("the request did not reach the upstream")
-	}
-	response := <-answered
-	if response == nil {
-		return
-	}
-	defer response.Body.Close()
-	events := bufio.NewReader(response.Body)
-	for n := 1; n <= 3; n++ {
-		if n > 1 && !s.echo.Next(10*time.Second) {
-			t.Fatalf("the upstream does not send event %d", n)
-		}
-		if event, err := harness.ReadEvent(events); err != nil || event != fmt.Sprint(n) {
-			t.Fatalf("event %q, %v; want %d", event, err, n)
-		}
-	}
-
-	upgrade, reader, connection := harness.Raw(t, s.ready.HTTP, "GET /socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: Bearer "+token+
-		"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-	if upgrade.StatusCode != 101 || upgrade.Header.Get("Sec-WebSocket-Accept") != harness.SocketAccept("dGhlIHNhbXBsZSBub25jZQ==") {
-		t.Fatalf("%s %v", upgrade.Status, upgrade.Header)
-	}
-	if _, err := io.WriteString(connection, "hello\n"); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := reader.ReadString('\n'); err != nil || line != "echo 6: hello\n" {
-		t.Errorf("%q, %v", line, err)
-	}
+	s.echo.Stream(t, s.client, s.url("/events"), bearer(token))
+	s.echo.Socket(t, s.ready.HTTP, "Authorization: Bearer "+token+"\r\n")
 	if got := s.echo.Last(t).Header.Get("X-User-ID"); got != "judy" {
 		t.Errorf("the upgrade carried X-User-ID %q", got)
 	}

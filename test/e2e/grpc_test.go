@@ -90,8 +90,8 @@ func (s *site) routeGRPC(address string) {
 	text = strings.Replace(text, "\n  services:\n", "\n  services:\n    grpc: {loadBalancer: {servers: [{url: 'h2c://"+address+"'}]}}\n", 1)
 	s.rewrite(text)
 	harness.Eventually(s.t, 20*time.Second, "the new route is served", func() error {
-		if got := s.get("/grpc.test/Anything"); got.status != http.StatusUnauthorized {
-			return fmt.Errorf("%d", got.status)
+		if got := s.get("/grpc.test/Anything"); got.Status != http.StatusUnauthorized {
+			return fmt.Errorf("%d", got.Status)
 		}
 		return nil
 	})
@@ -159,7 +159,7 @@ func grpcCalls(s *site) {
 func largeBody(s *site) {
 	t := s.t
 	const size = 100_000_000
-	request, err := http.NewRequest("POST", s.ready.HTTPS+"/echo", io.LimitReader(zeros{}, size))
+	request, err := http.NewRequest("POST", s.ready.HTTPS+"/echo", io.LimitReader(harness.Endless{}, size))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,3 @@ func largeBody(s *site) {
 		t.Errorf("%s, %d bytes of %d", response.Status, got, size)
 	}
 }
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

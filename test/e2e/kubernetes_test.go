@@ -12,12 +12,10 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,8 +32,7 @@ import (
 func TestKubernetes(t *testing.T) {
 	t.Parallel()
 	s := open(t, stack.Compiled, stack.Fast, 1)
-	there := s.lone()
-	k := newCluster(t, there.env)
+	k := newCluster(t, s.lone().env)
 
 	dir := t.TempDir()
 	var static map[string]any
@@ -56,29 +53,7 @@ func TestKubernetes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	traefik := exec.Command(there.command[0], "--configFile=traefik.yml")
-	traefik.Dir, traefik.Stdout, traefik.Stderr = dir, log, log
-	traefik.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := traefik.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = traefik.Process.Kill() // its end is no part of the test
-		_ = traefik.Wait()
-		if t.Failed() {
-			written, _ := os.ReadFile(log.Name())
-			for line := range strings.Lines(string(written)) {
-				if !strings.HasPrefix(line, "{") { // the access log
-					t.Log(strings.TrimSuffix(line, "\n"))
-				}
-			}
-		}
-	})
+	harness.StartTraefik(t, dir)
 
 	pod := s.on(t)
 	pod.ready = s.ready
@@ -87,14 +62,14 @@ func TestKubernetes(t *testing.T) {
 	for path, failing := range map[string]string{"/ping": "it lives", "/readyz": "its routes are served"} {
 		harness.Eventually(t, 20*time.Second, failing, func() error {
 			got, err := pod.try("GET", "http://"+at["ping"]+path, nil)
-			if err == nil && got.status != 200 {
-				err = fmt.Errorf("%d; refused so far: %q", got.status, k.refusals())
+			if err == nil && got.Status != 200 {
+				err = fmt.Errorf("%d; refused so far: %q", got.Status, k.refusals())
 			}
 			return err
 		})
 	}
 	tour(pod)
-	if got := pod.get("http://" + at["web"] + "/v1/products"); got.status != 301 || !strings.HasPrefix(got.header.Get("Location"), "https://") {
+	if got := pod.get("http://" + at["web"] + "/v1/products"); got.Status != 301 || !strings.HasPrefix(got.Header.Get("Location"), "https://") {
 		t.Errorf("HTTP: %s", got)
 	}
 	connection, err := tls.Dial("tcp", at["websecure"], &tls.Config{InsecureSkipVerify: true})
@@ -110,7 +85,7 @@ func TestKubernetes(t *testing.T) {
 	who := pod.token("kube")
 	k.change("endpointslices", "products", func(slice object) { slice["endpoints"] = []any{} })
 	harness.Eventually(t, 20*time.Second, "a service without a pod is answered for with 503", func() error {
-		if got := pod.get("/v1/products", bearer(who)); got.status != 503 {
+		if got := pod.get("/v1/products", bearer(who)); got.Status != 503 {
 			return fmt.Errorf("%s", got)
 		}
 		return nil

@@ -4,16 +4,12 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
-	"crypto/tls"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +23,6 @@ import (
 // site is a running gateway and what the tests need beside it.
 type site struct {
 	t       *testing.T
-	stack   *stack.Stack
 	ready   stack.Ready
 	redis   *harness.Redis
 	echo    *harness.Upstream
@@ -45,6 +40,8 @@ var forms = []string{stack.Compiled, stack.Interpreted}
 
 const prefix = "sluice" // of Redis keys, as shipped
 
+var bearer, header = harness.Bearer, harness.Header
+
 // open starts a stack on a Redis of its own, with the shipped routes and those
 // of extra added, and ends it with the test.
 func open(t *testing.T, form, wiring string, gateways int) *site {
@@ -59,37 +56,13 @@ func open(t *testing.T, form, wiring string, gateways int) *site {
 	if err := os.WriteFile(s.dynamic, []byte(extend(t, string(shipped), wiring, echoURL)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// The first start may have to build Traefik.
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
-	s.stack, err = stack.Open(ctx, stack.Options{
-		Listen: "127.0.0.1:0", ListenTLS: "127.0.0.1:0", Redis: s.redis.Addr, Gateways: gateways,
-		Plugin: form, Wiring: wiring, Dynamic: s.dynamic, DataDir: t.TempDir(), Log: testLog{t},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		s.client.CloseIdleConnections()
-		if err := s.stack.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	s.ready = s.stack.Ready()
+	s.ready = harness.OpenStack(t, stack.Options{Redis: s.redis.Addr, Gateways: gateways, Plugin: form, Wiring: wiring, Dynamic: s.dynamic}).Ready()
 	s.fronts = []front{{s.ready.HTTP, "HTTP/1.1"}, {s.ready.HTTPS, "HTTP/2.0"}}
-	s.client = newClient()
+	s.client = harness.NewClient()
+	t.Cleanup(s.client.CloseIdleConnections)
 	s.awaitRoutes()
 	s.redis.AwaitGateways(prefix, gateways)
 	return s
-}
-
-func newClient() *http.Client {
-	return &http.Client{
-		Timeout: 20 * time.Second,
-		Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true, ForceAttemptHTTP2: true,
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, // the stack signs its certificate itself
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }
 
 // awaitRoutes waits until every gateway serves the shipped routes and ours.
@@ -98,21 +71,13 @@ func (s *site) awaitRoutes() {
 	for _, gateway := range s.ready.Gateways {
 		harness.Eventually(s.t, 30*time.Second, "the routes are served", func() error {
 			for path, want := range map[string]int{"/v1/products": 401, "/public": 200} {
-				if got, err := s.try("GET", gateway.HTTP+path, nil); err != nil || got.status != want {
-					return fmt.Errorf("%s answers %d, %v", path, got.status, err)
+				if got, err := s.try("GET", gateway.HTTP+path, nil); err != nil || got.Status != want {
+					return fmt.Errorf("%s answers %d, %v", path, got.Status, err)
 				}
 			}
 			return nil
 		})
 	}
-}
-
-// testLog hands what a stack says to the test.
-type testLog struct{ t *testing.T }
-
-func (l testLog) Write(p []byte) (int, error) {
-	l.t.Log(strings.TrimRight(string(p), "\n"))
-	return len(p), nil
 }
 
 // extra are the tests' own routes, beside the shipped ones and through the same
@@ -138,16 +103,6 @@ const extra = `
       priority: 1000
       middlewares: [IDENTITY outage]
       service: echo
-    weblog:
-      rule: PathPrefix(§/weblog§)
-      priority: 1000
-      middlewares: [weblog]
-      service: echo
-    weblog-counter:
-      rule: PathPrefix(§/weblog-counter§)
-      priority: 2000
-      middlewares: [weblog-counter]
-      service: echo
 `
 
 const extraMiddlewares = `
@@ -172,18 +127,6 @@ const extraMiddlewares = `
           AUTH
           limits:
             - {name: outage, key: user, limit: 50, window: 1h}
-    weblog:
-      plugin:
-        sluice:
-          redis: *redis
-          limits:
-            - {name: weblog, key: "header:X-Client", limit: 12, window: 10s, onMissingKey: deny}
-    weblog-counter:
-      plugin:
-        sluice:
-          redis: *redis
-          limits:
-            - {name: weblog-counter, key: "header:X-Client", limit: 12, window: 9s, onMissingKey: deny}
 `
 
 // publicChain is what the shipped routes put before a public service; the tests'
@@ -230,65 +173,12 @@ func (s *site) rewrite(content string) {
 	}
 }
 
-// reply is an answer, read to its end.
-type reply struct {
-	proto  string
-	status int
-	header http.Header
-	body   []byte
-}
-
-func (r reply) String() string { return fmt.Sprintf("%d %v %.300s", r.status, r.header, r.body) }
-
-// into decodes the body.
-func (r reply) into(t *testing.T, value any) {
-	t.Helper()
-	if err := json.Unmarshal(r.body, value); err != nil {
-		t.Fatalf("%v in %s", err, r)
-	}
-}
-
-// option changes a request before it is sent.
-type option func(*http.Request)
-
-func bearer(token string) option {
-	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
-}
-
-func header(name string, values ...string) option {
-	return func(r *http.Request) { r.Header[http.CanonicalHeaderKey(name)] = values }
-}
-
 // try sends a request; a failure to get an answer is an error.
-func (s *site) try(method, url string, body any, options ...option) (reply, error) {
-	var content io.Reader
-	if body != nil {
-		encoded, err := json.Marshal(body)
-		if err != nil {
-			return reply{}, err
-		}
-		content = bytes.NewReader(encoded)
-	}
-	request, err := http.NewRequest(method, url, content)
-	if err != nil {
-		return reply{}, err
-	}
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	for _, o := range options {
-		o(request)
-	}
-	response, err := s.client.Do(request)
-	if err != nil {
-		return reply{}, err
-	}
-	defer response.Body.Close()
-	read, err := io.ReadAll(response.Body)
-	return reply{response.Proto, response.StatusCode, response.Header, read}, err
+func (s *site) try(method, url string, body any, options ...harness.Option) (harness.Reply, error) {
+	return harness.Ask(s.client, method, url, body, options...)
 }
 
-func (s *site) send(method, url string, body any, options ...option) reply {
+func (s *site) send(method, url string, body any, options ...harness.Option) harness.Reply {
 	s.t.Helper()
 	got, err := s.try(method, url, body, options...)
 	if err != nil {
@@ -298,12 +188,12 @@ func (s *site) send(method, url string, body any, options ...option) reply {
 }
 
 // get asks for a path of the front door, or for a whole URL.
-func (s *site) get(path string, options ...option) reply {
+func (s *site) get(path string, options ...harness.Option) harness.Reply {
 	s.t.Helper()
 	return s.send("GET", s.url(path), nil, options...)
 }
 
-func (s *site) post(path string, body any, options ...option) reply {
+func (s *site) post(path string, body any, options ...harness.Option) harness.Reply {
 	s.t.Helper()
 	return s.send("POST", s.url(path), body, options...)
 }
@@ -339,17 +229,33 @@ func (s *site) token(user string, more ...any) string {
 	}
 	got := s.send("POST", s.ready.Admin+"/v1/tokens", request, bearer(s.ready.AdminToken))
 	var issued tokens
-	got.into(s.t, &issued)
-	if got.status != 200 || issued.AccessToken == "" {
+	got.Into(s.t, &issued)
+	if got.Status != 200 || issued.AccessToken == "" {
 		s.t.Fatalf("no token: %s", got)
 	}
 	return issued.AccessToken
 }
 
+// spend sends n requests to the gateways in turn and returns how many passed a
+// limit; what is neither passed nor refused by it is an error.
+func (s *site) spend(path, token string, n int) (passed int) {
+	s.t.Helper()
+	for i := range n {
+		switch got := s.get(s.ready.Gateways[i%len(s.ready.Gateways)].HTTP+path, bearer(token)); got.Status {
+		case 200:
+			passed++
+		case 429:
+		default:
+			s.t.Errorf("%s", got)
+		}
+	}
+	return passed
+}
+
 // flood sends the same request n times from a few connections and counts the
 // answers by status; 0 counts requests without an answer. Each takes the next
 // of the URLs.
-func (s *site) flood(n int, urls []string, options ...option) map[int]int {
+func (s *site) flood(n int, urls []string, options ...harness.Option) map[int]int {
 	const workers = 16
 	var mu sync.Mutex
 	count := map[int]int{}
@@ -364,10 +270,10 @@ func (s *site) flood(n int, urls []string, options ...option) map[int]int {
 			for url := range jobs {
 				got, err := s.try("GET", url, nil, options...)
 				if err != nil {
-					got.status = 0
+					got.Status = 0
 				}
 				mu.Lock()
-				count[got.status]++
+				count[got.Status]++
 				mu.Unlock()
 			}
 		})
@@ -376,71 +282,46 @@ func (s *site) flood(n int, urls []string, options ...option) map[int]int {
 	return count
 }
 
-// traffic keeps requests coming while a test does something to the gateway.
+// traffic is requests whose answers may be 200 and nothing else, or 429 where the
+// test says so.
 type traffic struct {
-	stop chan struct{}
-	wait sync.WaitGroup
-
-	mu    sync.Mutex // protects count and odd
-	count map[int]int
-	odd   []string
+	*harness.Traffic
+	allowed []int
+	count   map[int]int // by status, once it has ended
 }
 
-// background starts it: workers with a token each, whose answers may be 200 and
-// nothing else, or 429 where the test says so.
+// background starts it: workers with a token each.
 func (s *site) background(path string, tokens []string, allowed ...int) *traffic {
 	var bases []string
 	for _, gateway := range s.ready.Gateways {
 		bases = append(bases, gateway.HTTP)
 	}
-	return s.backgroundAt(bases, path, tokens, allowed...)
+	return s.backgroundAt(bases, path, tokens, 10*time.Millisecond, allowed...)
 }
 
-// backgroundAt is background by way of the given base URLs.
-func (s *site) backgroundAt(bases []string, path string, tokens []string, allowed ...int) *traffic {
-	b := &traffic{stop: make(chan struct{}), count: map[int]int{}}
+// backgroundAt is background by way of the given base URLs, at another pace.
+func (s *site) backgroundAt(bases []string, path string, tokens []string, pace time.Duration, allowed ...int) *traffic {
+	var askers []harness.Asker
 	for i, token := range tokens {
-		base := bases[i%len(bases)]
-		b.wait.Go(func() {
-			pace := time.NewTicker(10 * time.Millisecond)
-			defer pace.Stop()
-			for {
-				select {
-				case <-b.stop:
-					return
-				case <-pace.C:
-				}
-				got, err := s.try("GET", base+path, nil, bearer(token))
-				b.note(got, err, allowed)
-			}
-		})
+		askers = append(askers, harness.Asker{URL: bases[i%len(bases)] + path, Token: token})
 	}
-	return b
-}
-
-func (b *traffic) note(got reply, err error, allowed []int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.count[got.status]++
-	for _, status := range allowed {
-		if err == nil && got.status == status {
-			return
-		}
-	}
-	if len(b.odd) < 5 {
-		b.odd = append(b.odd, fmt.Sprintf("%s %v", got, err))
-	}
+	return &traffic{harness.KeepAsking(s.client, pace, askers...), allowed, map[int]int{}}
 }
 
 // end stops it and complains of every answer that was not allowed.
 func (b *traffic) end(t *testing.T) {
 	t.Helper()
-	close(b.stop)
-	b.wait.Wait()
+	var odd []string
+	for _, seen := range b.End() {
+		b.count[seen.Reply.Status]++
+		if seen.Err != nil || !slices.Contains(b.allowed, seen.Reply.Status) {
+			odd = append(odd, fmt.Sprintf("%s %v", seen.Reply, seen.Err))
+		}
+	}
 	if b.count[200] < 20 {
 		t.Errorf("too little traffic to tell: %v", b.count)
 	}
-	if len(b.odd) > 0 {
-		t.Errorf("answers under traffic: %v, such as %s", b.count, strings.Join(b.odd, "; "))
+	if len(odd) > 0 {
+		t.Errorf("answers under traffic: %v, such as %s", b.count, strings.Join(odd[:min(len(odd), 5)], "; "))
 	}
 }

@@ -162,8 +162,7 @@ func TestIdentityRefusals(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
 		for i, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				b.auth = startFakeAuth(t)
 				b.auth.judgeBy(tt.judge)
 				gate := b.gate(fmt.Sprintf("redis: REDIS\nauth: {addresses: [\"AUTH\"], cacheSize: %d}", 100+i))
@@ -252,8 +251,7 @@ func TestDecisionsAreKept(t *testing.T) {
 		events := b.redis.StartEvents(t, b.prefix)
 		for i, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				b.auth = startFakeAuth(t)
 				b.auth.judgeBy(tt.judge)
 				gate := b.gate(fmt.Sprintf("redis: REDIS\nauth: {addresses: [\"AUTH\"], cacheSize: %d}", 100+i))

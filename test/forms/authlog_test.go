@@ -11,39 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/test/forms"
 	"github.com/sluice-gateway/sluice/test/harness"
 )
-
-// logged is what the plugin has said since the test began (config_test.go).
-type logged struct {
-	t    *testing.T
-	from int64
-}
-
-func logging(t *testing.T) logged {
-	t.Helper()
-	return logged{t, heed(t)}
-}
-
-// lines are those that hold all texts.
-func (l logged) lines(texts ...string) (found []string) {
-	l.t.Helper()
-	text, err := io.ReadAll(io.NewSectionReader(said, l.from, 1<<30))
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		holds := true
-		for _, text := range texts {
-			holds = holds && strings.Contains(line, text)
-		}
-		if holds {
-			found = append(found, line)
-		}
-	}
-	return found
-}
 
 // TestLogSaysWhyAuthFails: at start, before anybody asks, and once however many
 // ask.
@@ -94,8 +63,7 @@ func TestLogSaysThatAuthAnswersAgain(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				said := logging(t)
 				address := harness.FreeAddress(t)
-				b := *b
-				b.t = t
+				b := b.on(t)
 				gate := b.gate(fmt.Sprintf(`{redis: REDIS, auth: {addresses: ["http://%s/auth"]}}`, address))
 				harness.Eventually(t, 10*time.Second, "it is said to be away", func() error {
 					if asks {
@@ -143,10 +111,7 @@ func TestLogSaysWhatAuthAnswers(t *testing.T) {
 			both(t, func(t *testing.T, b *bed) {
 				said := logging(t)
 				b.auth.judgeBy(c.judge)
-				gate := b.form.New(t, forms.FromFile(t, b.fill(`{redis: REDIS, auth: {addresses: ["AUTH"], timeout: 300ms}}`)), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-					_, _ = io.WriteString(w, "served")
-				}))
-				b.connected()
+				gate := b.gate(`{redis: REDIS, auth: {addresses: ["AUTH"], timeout: 300ms}}`)
 				if got := statuses(gate, 3, as("ann")); got != "503 503 503" {
 					t.Errorf("%s", got)
 				}

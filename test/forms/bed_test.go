@@ -52,6 +52,13 @@ type bed struct {
 	up     *harness.Upstream
 }
 
+// on is the bed as a subtest sees it.
+func (b *bed) on(t *testing.T) *bed {
+	there := *b
+	there.t = t
+	return &there
+}
+
 var beds atomic.Int64
 
 func newBed(t *testing.T, form forms.Form) *bed {
@@ -79,7 +86,13 @@ func (b *bed) fill(config string) string {
 // hand over, and waits until it is connected.
 func (b *bed) gate(config string) http.Handler {
 	b.t.Helper()
-	handler := b.form.New(b.t, forms.FromFile(b.t, b.fill(config)), b.up)
+	return b.gateTo(config, b.up)
+}
+
+// gateTo is gate in front of another service.
+func (b *bed) gateTo(config string, service http.Handler) http.Handler {
+	b.t.Helper()
+	handler := b.form.New(b.t, forms.FromFile(b.t, b.fill(config)), service)
 	b.connected()
 	return handler
 }

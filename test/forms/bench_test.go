@@ -2,14 +2,12 @@ package forms_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sluice-gateway/sluice/test/forms"
 	"github.com/sluice-gateway/sluice/test/harness"
@@ -134,18 +132,7 @@ func benchGate(b *testing.B, form forms.Form, config string) http.Handler {
 	gate := form.New(b, fields, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	if fields["limits"] != nil || fields["auth"] != nil {
 		redis.AwaitGateways(prefix, 1)
-		go func() {
-			ticks := time.NewTicker(500 * time.Millisecond)
-			defer ticks.Stop()
-			for seq := 1; ; seq++ {
-				redis.Client.Publish(context.Background(), prefix+":events", fmt.Sprintf(`{"epoch":"e","seq":%d,"type":"tick"}`, seq))
-				select {
-				case <-b.Context().Done():
-					return
-				case <-ticks.C:
-				}
-			}
-		}()
+		redis.StartEvents(b, prefix)
 	}
 	return gate
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -221,9 +222,8 @@ func TestServiceAnswersGiveBack(t *testing.T) {
 func TestPanicsCount(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
 		b.redis.RoomIn(hour, time.Minute)
-		gate := b.form.New(t, forms.FromFile(t, b.fill(`{redis: REDIS, limits: [{name: p, key: ip, limit: 2, window: 1h, countStatus: [401]}]}`)),
+		gate := b.gateTo(`{redis: REDIS, limits: [{name: p, key: ip, limit: 2, window: 1h, countStatus: [401]}]}`,
 			http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
-		b.connected()
 		for range 2 {
 			func() {
 				defer func() { _ = recover() }() // as net/http does
@@ -318,7 +318,7 @@ func TestOneOfEach(t *testing.T) {
 				base := b.before(t, gate.config, talks)
 				client := &http.Client{}
 				defer client.CloseIdleConnections()
-				for i, path := range append(slicesOf("/quiet", 150), "/", "/", "/hint", "/hint") {
+				for i, path := range append(slices.Repeat([]string{"/quiet"}, 150), "/", "/", "/hint", "/hint") {
 					response, err := client.Get(base + path)
 					if err != nil {
 						t.Fatal(err)
@@ -333,14 +333,6 @@ func TestOneOfEach(t *testing.T) {
 			})
 		}
 	})
-}
-
-func slicesOf(value string, n int) []string {
-	all := make([]string, n)
-	for i := range all {
-		all[i] = value
-	}
-	return all
 }
 
 // TestOneOfEachBehindAnother: two gates on the way say together what each says.

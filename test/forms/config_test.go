@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,8 +37,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// heed returns where in said the next line will stand.
-func heed(t *testing.T) int64 {
+// logged is what has been said since the test, or a part of it, began.
+type logged struct {
+	t    *testing.T
+	from int64
+}
+
+func logging(t *testing.T) logged {
 	t.Helper()
 	if os.Stderr != said { // go test -json changes it after TestMain
 		os.Stderr = said
@@ -45,19 +52,34 @@ func heed(t *testing.T) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return at
+	return logged{t, at}
 }
 
-// stderr runs something and returns what was said meanwhile.
-func stderr(t *testing.T, run func()) string {
-	t.Helper()
-	before := heed(t)
-	run()
-	lines := make([]byte, heed(t)-before)
-	if _, err := said.ReadAt(lines, before); err != nil {
-		t.Fatal(err)
+// text is all of it.
+func (l logged) text() string {
+	l.t.Helper()
+	text, err := io.ReadAll(io.NewSectionReader(said, l.from, 1<<30))
+	if err != nil {
+		l.t.Fatal(err)
 	}
-	return string(lines)
+	return string(text)
+}
+
+// lines are those that hold all texts.
+func (l logged) lines(texts ...string) []string {
+	l.t.Helper()
+	return slices.DeleteFunc(slices.Collect(strings.Lines(l.text())), func(line string) bool {
+		return slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) })
+	})
+}
+
+// matching are the lines that an expression fits.
+func (l logged) matching(expression string) []string {
+	l.t.Helper()
+	fits := regexp.MustCompile(expression)
+	return slices.DeleteFunc(slices.Collect(strings.Lines(l.text())), func(line string) bool {
+		return !fits.MatchString(strings.TrimSuffix(line, "\n"))
+	})
 }
 
 // TestCatalogLoadsThePlugin does what the catalog does before it lists a plugin:
@@ -72,15 +94,14 @@ func TestCatalogLoadsThePlugin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := stderr(t, func() {
-		if _, err := loaded.New(t.Context(), loaded.Manifest.TestData, harness.NewUpstream(), "catalog"); err != nil {
-			t.Fatal(err)
-		}
-	})
+	said := logging(t)
+	if _, err := loaded.New(t.Context(), loaded.Manifest.TestData, harness.NewUpstream(), "catalog"); err != nil {
+		t.Fatal(err)
+	}
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("loading took %v", took)
 	}
-	if strings.Contains(lines, "misconfigured") {
+	if lines := said.lines("misconfigured"); len(lines) > 0 {
 		t.Errorf("testData is refused: %s", lines)
 	}
 }
@@ -171,11 +192,11 @@ limits: [{name: l, key: user, limit: 10, window: 1h, tierHeader: X-User-Plan, ti
 			t.Run(tt.name, func(t *testing.T) {
 				b.up.Forget()
 				var gate http.Handler
-				text := stderr(t, func() {
-					for range 2 { // routers, of one configuration
-						gate = b.form.New(t, forms.FromFile(t, tt.config), b.up)
-					}
-				})
+				said := logging(t)
+				for range 2 { // routers, of one configuration
+					gate = b.form.New(t, forms.FromFile(t, tt.config), b.up)
+				}
+				text := said.text()
 				var lines []string // other tests' gates may still speak
 				for line := range strings.Lines(text) {
 					if _, mistake, ok := strings.Cut(line, " ERR sluice: the middleware "+t.Name()+" is misconfigured and answers 503: "); ok {

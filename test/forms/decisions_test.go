@@ -102,8 +102,7 @@ func TestSilenceMakesDecisionsShortLived(t *testing.T) {
 	waiting(t, func(t *testing.T, b *bed) {
 		var gate http.Handler
 		t.Run("heard", func(t *testing.T) { // the ticks end with it
-			b := *b
-			b.t = t
+			b := b.on(t)
 			gate = b.keeps(`{redis: REDIS, auth: {addresses: ["AUTH"]}}`, b.redis.StartEvents(t, b.prefix))
 		})
 		again := func(more int, within time.Duration) {

@@ -30,8 +30,7 @@ func TestStatusesDecideWhatCounts(t *testing.T) {
 		b.redis.RoomIn(hour, time.Minute)
 		for i, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				gate := b.gate(fmt.Sprintf("redis: REDIS\nlimits: [{name: case-%d, key: ip, limit: 2, window: 1h, %s}]", i, tt.rule))
 				var got []string
 				want := strings.Fields(tt.want)
@@ -67,8 +66,7 @@ func TestParallelGuessesCannotSlipPast(t *testing.T) {
 			<-leave
 			w.WriteHeader(http.StatusOK) // which does not count
 		})
-		gate := b.form.New(t, forms.FromFile(t, b.fill(`{redis: REDIS, limits: [{name: guess, key: ip, limit: 3, window: 1h, countStatus: [401]}]}`)), slow)
-		b.connected()
+		gate := b.gateTo(`{redis: REDIS, limits: [{name: guess, key: ip, limit: 3, window: 1h, countStatus: [401]}]}`, slow)
 		codes := make(chan int, 3)
 		for range 3 {
 			go func() { codes <- ask(gate).Code }()
@@ -248,8 +246,7 @@ func TestNextAuthAddress(t *testing.T) {
 	waiting(t, func(t *testing.T, b *bed) {
 		for name, first := range map[string]string{"refuses": harness.FreeAddress(t), "says nothing": silent.Addr().String()} {
 			t.Run(name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				gate := b.gate(fmt.Sprintf("redis: REDIS\nauth: {addresses: [\"http://%s/auth\", \"AUTH\"], timeout: 3s}", first))
 				for i := range 4 {
 					if got := statuses(gate, 1, as(fmt.Sprintf("%s-%d", b.form, i))); got != "200" {
@@ -279,21 +276,6 @@ func TestEqualConfigurationSharesItsCounts(t *testing.T) {
 			t.Errorf("with one more: %s", got)
 		}
 		b.redis.AwaitGateways(b.prefix, 1)
-	})
-}
-
-// TestDryRunNeverRejects, and says what it would have done.
-func TestDryRunNeverRejects(t *testing.T) {
-	both(t, func(t *testing.T, b *bed) {
-		b.redis.RoomIn(hour, 30*time.Second)
-		gate := b.gate("redis: REDIS\ndryRun: true\nlimits: [{name: l, key: ip, limit: 2, window: 1h}]")
-		if got := statuses(gate, 4); got != "200 200 200 200" {
-			t.Errorf("%s", got)
-		}
-		w := ask(gate)
-		if got := w.Header().Get("RateLimit"); !strings.HasPrefix(got, `"l";r=0;`) {
-			t.Errorf("RateLimit: %s", got)
-		}
 	})
 }
 

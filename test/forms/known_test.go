@@ -52,8 +52,7 @@ func TestKnownIsAnsweredAsNew(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				var passed http.Header
 				service := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { passed = r.Header.Clone() })
-				b := *b
-				b.t = t
+				b := b.on(t)
 				open := func(side string, maxKeys int) http.Handler {
 					b.prefix = prefix + strings.ReplaceAll(name, " ", "-") + side
 					return b.form.New(t, forms.FromFile(t, b.fill(fmt.Sprintf("{redis: REDIS, maxKeys: %d, %s}", maxKeys, configs[name]))), service)

@@ -52,7 +52,7 @@ type asked struct{ window, need, generation, granted, now, index, turn int64 }
 // Redis answers numbers that make no sense each decides alone, by its half, and
 // says so; what they admit together is never more than 70.
 func TestRedisThatLies(t *testing.T) {
-	lines := pluginLog(t)
+	said := bothForms(t)
 	b := newBed(t, forms.Compiled{})
 	proxy := redistest.Interpose(t, b.redis.Addr)
 	config := forms.FromFile(t, fmt.Sprintf(`
@@ -108,7 +108,7 @@ limits: [{name: all, key: "header:X-Case", limit: 70, window: 1h}]`, proxy.Addr,
 			}
 		})
 	}
-	if told := matching(lines(), `ERR sluice: Redis does not count the limits: .*make no sense.*decides alone by its share, 1/2`); len(told) != 2 {
+	if told := said.matching(`ERR sluice: Redis does not count the limits: .*make no sense.*decides alone by its share, 1/2`); len(told) != 2 {
 		t.Errorf("said %d times: %q", len(told), told)
 	}
 }

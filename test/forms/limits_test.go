@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -33,8 +32,7 @@ func TestMissingKeys(t *testing.T) {
 		b.redis.RoomIn(hour, time.Minute)
 		for i, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				gate := b.gate(fmt.Sprintf("redis: REDIS\nauth: {addresses: [\"AUTH\"], optional: true}\nlimits: [{name: case-%d, limit: 1, window: 1h, %s}]", i, tt.rule))
 				if got := statuses(gate, 3); got != tt.want {
 					t.Errorf("%s, want %s", got, tt.want)
@@ -102,8 +100,7 @@ auth: {addresses: ["AUTH"], optional: true, responseHeaders: [X-User-ID, X-User-
 		b.redis.RoomIn(hour, time.Minute)
 		for i, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				gate := b.gate(auth + fmt.Sprintf("limits: [{name: case-%d, %s}]", i, tt.rule))
 				if got := statuses(gate, 5, with("Authorization", "Bearer bad")); got != "401 401 401 401 401" {
 					t.Errorf("bad tokens: %s", got)
@@ -379,12 +376,12 @@ auth: {addresses: ["AUTH"], responseHeaders: [X-User-ID, X-User-Limit]}
 limits: [{name: NAME, key: user, limit: 2, window: 1h, limitHeader: X-User-Limit}]`, "NAME", fmt.Sprint("odd-", i), 1)
 			gate, twin := b.gate(config), b.gate(config) // as two routers have it
 			said = tt.said
-			text := stderr(t, func() {
-				for range 3 {
-					ask(gate, as("ann"))
-					ask(twin, as("bob"))
-				}
-			})
+			log := logging(t)
+			for range 3 {
+				ask(gate, as("ann"))
+				ask(twin, as("bob"))
+			}
+			text := log.text()
 			lines := strings.Count(text, "X-User-Limit")
 			if tt.want == "" && lines != 0 || tt.want != "" && (lines != 1 || !strings.Contains(text, tt.want)) {
 				t.Errorf("of %.100q is said %d times, want %q:\n%s", tt.said, lines, tt.want, text)
@@ -404,8 +401,7 @@ func TestStatusSettlesAtOnce(t *testing.T) {
 			begun <- struct{}{}
 			<-leave
 		})
-		gate := b.form.New(t, forms.FromFile(t, b.fill(`{redis: REDIS, limits: [{name: long, key: ip, limit: 1, window: 1h, refundStatus: ["5xx"]}]}`)), endless)
-		b.connected()
+		gate := b.gateTo(`{redis: REDIS, limits: [{name: long, key: ip, limit: 1, window: 1h, refundStatus: ["5xx"]}]}`, endless)
 		ended := make(chan int)
 		go func() { ended <- ask(gate).Code }()
 		<-begun
@@ -497,10 +493,9 @@ func TestPasswordFile(t *testing.T) {
 			t.Errorf("a third request of two: %s", got)
 		}
 		// A file that is not there is a mistake like any other.
-		text := stderr(t, func() {
-			b.form.New(t, forms.FromFile(t, fmt.Sprintf("redis: {addresses: [%q], passwordFile: %q}\nlimits: [{name: l, key: ip, limit: 2, window: 1h}]", b.redis.Addr, secret+".gone")), b.up)
-		})
-		if !strings.Contains(text, "redis.passwordFile:") {
+		said := logging(t)
+		b.form.New(t, forms.FromFile(t, fmt.Sprintf("redis: {addresses: [%q], passwordFile: %q}\nlimits: [{name: l, key: ip, limit: 2, window: 1h}]", b.redis.Addr, secret+".gone")), b.up)
+		if text := said.text(); !strings.Contains(text, "redis.passwordFile:") {
 			t.Errorf("of a missing file is said: %s", text)
 		}
 	})
@@ -510,12 +505,10 @@ func TestPasswordFile(t *testing.T) {
 // is kept of a user must not be kept as often. A process of its own tells, since
 // in this one other tests' memory comes and goes.
 func TestOneRecordAUser(t *testing.T) {
-	const routers, users, alone = 24, 300, "SLUICE_TEST_ALONE"
-	if os.Getenv(alone) == "" {
-		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOneRecordAUser$", "-test.v")
-		again.Env = append(os.Environ(), alone+"=1")
-		said, err := again.CombinedOutput()
-		t.Logf("%s", said)
+	const routers, users = 24, 300
+	if os.Getenv(ownProcess) == "" {
+		said, err := runAlone(t, "^TestOneRecordAUser$")()
+		t.Log(said)
 		if err != nil {
 			t.Error(err)
 		}

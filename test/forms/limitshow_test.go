@@ -1,17 +1,13 @@
 package forms_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http"
-	"strings"
 	"testing"
 
-	"github.com/sluice-gateway/sluice/authsvc"
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/test/harness"
 )
 
 // TestLimitShowAsksWhatGatewaysApply: the limit that authsvc shows of a user is
@@ -19,35 +15,14 @@ import (
 func TestLimitShowAsksWhatGatewaysApply(t *testing.T) {
 	waiting(t, func(t *testing.T, b *bed) {
 		options := config.New()
-		options.Listen, options.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
 		options.Redis.Addresses, options.Redis.KeyPrefix = []string{b.redis.Addr}, b.prefix
-		options.Own.KeyDir = t.TempDir()
 		options.Claims["limit"] = "X-User-Limit"
-		service := &authsvc.Service{Config: options, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
-		if err := service.Open(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := service.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		admin := func(method, path, body string, into any) {
+		service := harness.OpenAuthsvc(t, options)
+		admin := func(method, path string, body, into any) {
 			t.Helper()
-			request, err := http.NewRequest(method, "http://"+service.AdminAddr().String()+path, strings.NewReader(body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			request.Header.Set("Authorization", "Bearer "+service.AdminToken())
-			request.Header.Set("Content-Type", "application/json")
-			response, err := http.DefaultClient.Do(request)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer response.Body.Close()
-			text, err := io.ReadAll(response.Body)
-			if err != nil || response.StatusCode != http.StatusOK || json.Unmarshal(text, into) != nil {
-				t.Fatalf("%s %s: %d %s %v", method, path, response.StatusCode, text, err)
+			got := harness.Admin(t, service, method, path, body)
+			if got.Into(t, into); got.Status != http.StatusOK {
+				t.Fatalf("%s %s: %s", method, path, got)
 			}
 		}
 		gate := b.gate(`
@@ -72,7 +47,7 @@ limits: [{name: per-plan, key: user, limit: 5, window: 1h, tierHeader: X-User-Pl
 			var issued struct {
 				Token string `json:"access_token"`
 			}
-			admin("POST", "/v1/tokens", fmt.Sprintf(`{"user_id":%q,"claims":%s}`, user, tt.claims), &issued)
+			admin("POST", "/v1/tokens", map[string]any{"user_id": user, "claims": json.RawMessage(tt.claims)}, &issued)
 			w := ask(gate, with("Authorization", "Bearer "+issued.Token))
 			if got, want := w.Header().Get("RateLimit-Policy"), fmt.Sprintf(`"per-plan";q=%d;w=3600`, tt.limit); w.Code != http.StatusOK || got != want {
 				t.Errorf("%s: %d, RateLimit-Policy %s, want %s", tt.claims, w.Code, got, want)
@@ -81,14 +56,14 @@ limits: [{name: per-plan, key: user, limit: 5, window: 1h, tierHeader: X-User-Pl
 				Limit, Used int64
 				Because     string
 			}
-			admin("GET", "/v1/limits/per-plan/user:"+user, "", &shown)
+			admin("GET", "/v1/limits/per-plan/user:"+user, nil, &shown)
 			if shown.Limit != tt.limit || shown.Because == "" || shown.Used == 0 {
 				t.Errorf("%s: shown %+v, applied %d", tt.claims, shown, tt.limit)
 			}
 			var explained struct {
 				Limits []struct{ Limit int64 }
 			}
-			admin("POST", "/v1/tokens/explain", fmt.Sprintf(`{"token":%q}`, issued.Token), &explained)
+			admin("POST", "/v1/tokens/explain", map[string]any{"token": issued.Token}, &explained)
 			if len(explained.Limits) != 1 || explained.Limits[0].Limit != tt.limit {
 				t.Errorf("%s: explained %+v, applied %d", tt.claims, explained, tt.limit)
 			}
@@ -106,7 +81,7 @@ limits: [{name: month, key: ip, limit: 1000000000, window: 720h}]`)
 			RetryAfter                     int64 `json:"retry_after"`
 		}
 		b.redis.Gateways(b.prefix)
-		admin("GET", "/v1/limits/month/ip:203.0.113.7", "", &month)
+		admin("GET", "/v1/limits/month/ip:203.0.113.7", nil, &month)
 		if month.Limit != 1e9 || month.Window != 2592000 || month.Used < 1 || month.Used > 1000 || month.Remaining != 1e9-month.Used || month.RetryAfter != 0 {
 			t.Errorf("a billion a month: shown %+v", month)
 		}

@@ -27,8 +27,7 @@ func TestWhiteSpaceInAQuery(t *testing.T) {
 			"behind forwardAuth": `{redis: REDIS, trustUserHeader: true, limits: [{name: l, key: ip, limit: 1000, window: 1h}]}`,
 		} {
 			t.Run(name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				gate := b.gate(config)
 				for _, raw := range []string{"a=b&c=%20+d", ""} {
 					if w := ask(gate, as("ann"), query(raw, 2)); w.Code != 200 {
@@ -104,8 +103,7 @@ limits: [{name: l, key: user, limit: 1000, window: 1h, tierHeader: X-User-Plan, 
 	both(t, func(t *testing.T, b *bed) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				b.up.Forget()
 				if w := ask(b.gate(tt.config), tt.request...); w.Code != 200 {
 					t.Fatalf("%d %s", w.Code, w.Body)
@@ -264,8 +262,7 @@ func TestRequestID(t *testing.T) {
 	both(t, func(t *testing.T, b *bed) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				b.up.Forget()
 				gate := b.gate(fmt.Sprintf("redis: REDIS\ntrustedProxies: [%q]\nlimits: [{name: l, key: ip, limit: 1000, window: 1h}]", tt.trusted))
 				w := ask(gate, tt.request...)
@@ -375,8 +372,7 @@ func TestClientAddress(t *testing.T) {
 		b.redis.RoomIn(hour, time.Minute)
 		for i, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := b.on(t)
 				gate := b.gate(fmt.Sprintf("redis: REDIS\nipStrategy: %s\ntrustedProxies: [%q]\nlimits: [{name: case-%d, key: ip, limit: 1, window: 1h}]", tt.strategy, tt.trusted, i))
 				if got := ask(gate, tt.first...).Code; got != 200 {
 					t.Fatalf("first: %d", got)

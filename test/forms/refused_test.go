@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -19,34 +18,19 @@ import (
 	"github.com/sluice-gateway/sluice/test/harness"
 )
 
-// pluginLog has what the process writes to standard error go to a file for as long
-// as the test runs, and returns the plugin's lines so far.
-func pluginLog(t *testing.T) func() []string {
+// bothForms skips a test whose gates are one of each form where Yaegi cannot run.
+func bothForms(t *testing.T) logged {
 	t.Helper()
 	if harness.Race {
-		t.Skip("standard error is changed under the goroutines of other tests")
+		t.Skip("Yaegi itself does not pass the race detector")
 	}
-	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	real := os.Stderr
-	os.Stderr = file
-	lines := func() []string {
-		content, err := os.ReadFile(file.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.Split(strings.TrimSpace(string(content)), "\n")
-	}
+	said := logging(t)
 	t.Cleanup(func() {
-		os.Stderr = real
 		if t.Failed() {
-			t.Log(strings.Join(lines(), "\n"))
+			t.Log(said.text())
 		}
-		_ = file.Close()
 	})
-	return lines
+	return said
 }
 
 // ownProcess is set for a test that runs in a process of its own.
@@ -57,7 +41,7 @@ const ownProcess = "SLUICE_TEST_ALONE"
 func runAlone(t *testing.T, name string) func() (string, error) {
 	t.Helper()
 	var said bytes.Buffer
-	command := exec.Command(os.Args[0], "-test.run="+name, "-test.v", "-test.timeout=2m")
+	command := exec.Command(os.Args[0], "-test.run="+name, "-test.v", "-test.timeout=5m")
 	command.Env = append(os.Environ(), ownProcess+"=yes")
 	command.Stdout, command.Stderr = &said, &said
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -71,17 +55,6 @@ func runAlone(t *testing.T, name string) func() (string, error) {
 		err := <-ended
 		return said.String(), err
 	}
-}
-
-// matching are the lines that an expression fits.
-func matching(lines []string, expression string) []string {
-	var found []string
-	for _, line := range lines {
-		if regexp.MustCompile(expression).MatchString(line) {
-			found = append(found, line)
-		}
-	}
-	return found
 }
 
 // refusals are ways in which a Redis that answers keeps gateways from counting
@@ -135,7 +108,7 @@ func TestRedisRefuses(t *testing.T) {
 				}
 				return
 			}
-			lines := pluginLog(t)
+			said := bothForms(t)
 			b := newBed(t, forms.Compiled{})
 			ctx := context.Background()
 			run := func(commands string) {
@@ -150,7 +123,8 @@ func TestRedisRefuses(t *testing.T) {
 						b.redis.Client.Do(ctx, "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all")
 						continue
 					case "GONE":
-						if err := os.RemoveAll(b.redis.Dir()); err != nil {
+						dir, err := b.redis.Client.ConfigGet(ctx, "dir").Result()
+						if err := errors.Join(err, os.RemoveAll(dir["dir"])); err != nil {
 							t.Fatal(err)
 						}
 						continue
@@ -185,7 +159,7 @@ limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr, b.prefi
 				for _, gate := range gates { // who asks learns of it
 					ask(gate, from(fmt.Sprintf("198.51.100.%d:1", time.Now().UnixNano()%200)))
 				}
-				if n := len(matching(lines(), refused)); n != 2 {
+				if n := len(said.matching(refused)); n != 2 {
 					return fmt.Errorf("%d lines of %s", n, refused)
 				}
 				return nil
@@ -198,10 +172,10 @@ limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr, b.prefi
 				}
 			}
 			time.Sleep(4 * time.Second) // not a state, but the time in which nothing may be said again
-			if n := len(matching(lines(), refused)); n != 2 {
+			if n := len(said.matching(refused)); n != 2 {
 				t.Errorf("it was said %d times", n)
 			}
-			if again := matching(lines(), "exact again"); len(again) > 0 {
+			if again := said.matching("exact again"); len(again) > 0 {
 				t.Errorf("exact again, it says: %s", again)
 			}
 
@@ -210,7 +184,7 @@ limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr, b.prefi
 				for _, gate := range gates {
 					ask(gate)
 				}
-				if n := len(matching(lines(), `INF sluice: Redis counts again: the limits are exact again`)); n != 2 {
+				if n := len(said.matching(`INF sluice: Redis counts again: the limits are exact again`)); n != 2 {
 					return fmt.Errorf("%d lines", n)
 				}
 				return nil
@@ -220,10 +194,8 @@ limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr, b.prefi
 					t.Errorf("the heartbeat still says %+v", gateway.Alone)
 				}
 			}
-			for _, line := range lines() {
-				if strings.Contains(line, "{g}") {
-					t.Errorf("a key in the log: %s", line)
-				}
+			if lines := said.lines("{g}"); len(lines) > 0 {
+				t.Errorf("a key in the log: %s", lines)
 			}
 		})
 	}
@@ -232,7 +204,7 @@ limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr, b.prefi
 // TestRefusedFromTheStart: nobody has asked yet, and the log says already that
 // the user of Redis may not touch the keys.
 func TestRefusedFromTheStart(t *testing.T) {
-	lines := pluginLog(t)
+	said := bothForms(t)
 	b := newBed(t, forms.Compiled{})
 	if err := b.redis.Client.Do(context.Background(), "ACL", "SETUSER", "app", "reset", "on", ">secret", "~sluice:*", "&*", "+@all").Err(); err != nil {
 		t.Fatal(err)
@@ -247,7 +219,7 @@ limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr))
 		`ERR sluice: Redis does not take this gateway's heartbeat: redis: not permitted: NOPERM`,
 	} {
 		harness.Eventually(t, 10*time.Second, want, func() error {
-			if n := len(matching(lines(), want)); n != 2 {
+			if n := len(said.matching(want)); n != 2 {
 				return fmt.Errorf("%d lines", n)
 			}
 			return nil
@@ -258,7 +230,7 @@ limits: [{name: all, key: global, limit: 4, window: 1h}]`, b.redis.Addr))
 // TestMayNotListen: a user of Redis without the channel is told so once, and in
 // vain only where somebody needs it.
 func TestMayNotListen(t *testing.T) {
-	lines := pluginLog(t)
+	said := bothForms(t)
 	b := newBed(t, forms.Compiled{})
 	if err := b.redis.Client.Do(context.Background(), "ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "+@all").Err(); err != nil {
 		t.Fatal(err)
@@ -273,29 +245,29 @@ limits: [{name: all, key: global, limit: 4, window: 1h}]
 	b.connected()
 	b.redis.Gateways(b.prefix)
 	const refused = `ERR sluice: cannot listen to \S+:events: redis: not permitted: NOPERM`
-	if told := matching(lines(), "events|NOPERM"); len(told) > 0 {
+	if told := said.matching("events|NOPERM"); len(told) > 0 {
 		t.Errorf("a limiter needs no events: %s", told)
 	}
 	open("auth: {addresses: [AUTH]}")
 	harness.Eventually(t, 10*time.Second, refused, func() error {
-		if len(matching(lines(), refused)) != 1 {
+		if len(said.matching(refused)) != 1 {
 			return errors.New("not said")
 		}
 		return nil
 	})
 	b.redis.Gateways(b.prefix) // two seconds and more
-	if told := matching(lines(), refused); len(told) != 1 {
+	if told := said.matching(refused); len(told) != 1 {
 		t.Errorf("said %d times", len(told))
 	}
 }
 
 // TestLinesOfTheLog: each has time and level, and stands alone.
 func TestLinesOfTheLog(t *testing.T) {
-	lines := pluginLog(t)
+	said := bothForms(t)
 	for _, form := range forms.All {
 		form.New(t, map[string]any{"limits": []any{map[string]any{"name": "Bad Name", "key": "who", "limit": "0"}}}, http.NotFoundHandler())
 	}
-	told := lines()
+	told := said.lines()
 	if len(told) < 8 {
 		t.Errorf("few lines: %q", told)
 	}

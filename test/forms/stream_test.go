@@ -6,32 +6,17 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/test/forms"
 	"github.com/sluice-gateway/sluice/test/harness"
 )
 
-// served puts a gate in front of a real upstream behind the proxy that Traefik
-// uses, on a real socket.
+// served puts a gate before a real upstream.
 func (b *bed) served(t *testing.T, config string) (base string, up *harness.Upstream) {
-	t.Helper()
-	up, address := harness.StartUpstream(t)
-	target, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(target)
-	}}
-	server := httptest.NewServer(b.form.New(t, forms.FromFile(t, b.fill(config)), proxy))
-	t.Cleanup(server.Close)
-	b.connected()
-	return server.URL, up
+	up = harness.NewUpstream()
+	return b.before(t, config, up.ServeHTTP), up
 }
 
 // streaming are the gates that an answer may have to stream through: the one
@@ -50,32 +35,7 @@ func TestEventStream(t *testing.T) {
 				base, up := b.served(t, config)
 				client := &http.Client{Timeout: 20 * time.Second}
 				defer client.CloseIdleConnections()
-				type answer struct {
-					*http.Response
-					err error
-				}
-				answered := make(chan answer, 1)
-				go func() {
-					response, err := client.Get(base + "/events")
-					answered <- answer{response, err}
-				}()
-				if !up.Next(10 * time.Second) {
-					t.Fatal("the request did not reach the upstream")
-				}
-				got := <-answered // headers come with the first event
-				if got.err != nil {
-					t.Fatal(got.err)
-				}
-				defer got.Body.Close()
-				reader := bufio.NewReader(got.Body)
-				for n := 1; n <= 3; n++ {
-					if n > 1 && !up.Next(10*time.Second) {
-						t.Fatalf("the upstream does not send event %d", n)
-					}
-					if event, err := harness.ReadEvent(reader); err != nil || event != fmt.Sprint(n) {
-						t.Fatalf("event %q, %v; want %d", event, err, n)
-					}
-				}
+				up.Stream(t, client, base+"/events")
 			})
 		}
 	})
@@ -87,17 +47,7 @@ func TestWebSocket(t *testing.T) {
 		for name, config := range streaming {
 			t.Run(name, func(t *testing.T) {
 				base, up := b.served(t, config)
-				response, reader, connection := harness.Raw(t, base, "GET /socket HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-					"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-User-ID: root\r\n\r\n")
-				if response.StatusCode != 101 || response.Header.Get("Sec-WebSocket-Accept") != harness.SocketAccept("dGhlIHNhbXBsZSBub25jZQ==") {
-					t.Fatalf("%s %v", response.Status, response.Header)
-				}
-				if _, err := io.WriteString(connection, "hello\n"); err != nil {
-					t.Fatal(err)
-				}
-				if line, err := reader.ReadString('\n'); err != nil || line != "echo 6: hello\n" {
-					t.Fatalf("%q, %v", line, err)
-				}
+				up.Socket(t, base, "X-User-ID: root\r\n")
 				if got := up.Last(t).Header.Get("X-User-ID"); got != "" {
 					t.Errorf("the upgrade carried X-User-ID: %s", got)
 				}
@@ -119,9 +69,8 @@ func TestEarlyAnswers(t *testing.T) {
 			}
 			w.WriteHeader(http.StatusUnauthorized)
 		})
-		server := httptest.NewServer(b.form.New(t, forms.FromFile(t, b.fill(`{redis: REDIS, limits: [{name: guess, key: ip, limit: 2, window: 1h, countStatus: [401]}]}`)), hints))
+		server := httptest.NewServer(b.gateTo(`{redis: REDIS, limits: [{name: guess, key: ip, limit: 2, window: 1h, countStatus: [401]}]}`, hints))
 		t.Cleanup(server.Close) // after the connections, which it would wait for
-		b.connected()
 		var got []string
 		for range 3 {
 			connection := harness.Dial(t, server.URL)
@@ -157,7 +106,7 @@ func TestBodiesPassUntouched(t *testing.T) {
 		for name, config := range streaming {
 			t.Run(name, func(t *testing.T) {
 				base, up := b.served(t, config)
-				response, err := http.Post(base+"/upload", "application/octet-stream", io.LimitReader(zeros{}, size))
+				response, err := http.Post(base+"/upload", "application/octet-stream", io.LimitReader(harness.Endless{}, size))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -169,7 +118,3 @@ func TestBodiesPassUntouched(t *testing.T) {
 		}
 	})
 }
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

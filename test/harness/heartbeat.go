@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -85,13 +86,9 @@ func (r *Redis) Gateways(prefix string) []Gateway {
 			if beat.Score == first[instance] {
 				return fmt.Errorf("%s has one heartbeat to go", instance)
 			}
-			report, err := r.Client.Get(context.Background(), prefix+":gw:"+instance).Bytes()
+			gateway, err := r.report(prefix, instance)
 			if err != nil {
 				return err
-			}
-			var gateway Gateway
-			if err := json.Unmarshal(report, &gateway); err != nil {
-				return fmt.Errorf("%w in %s", err, report)
 			}
 			gateways = append(gateways, gateway)
 		}
@@ -103,15 +100,34 @@ func (r *Redis) Gateways(prefix string) []Gateway {
 	return gateways
 }
 
-// DegradedNone demands that no decision so far was made without Redis: only
-// then do limits hold to the request (design: late-replies).
-func (r *Redis) DegradedNone(prefix string) {
+// Last returns the last report of every gateway that lives, by instance.
+func (r *Redis) Last(prefix string) map[string]Gateway {
 	r.t.Helper()
-	for _, gateway := range r.Gateways(prefix) {
-		if gateway.Counters.Degraded != 0 {
-			r.t.Fatalf("gateway %s decided %d times without Redis; the count proves nothing", gateway.Instance, gateway.Counters.Degraded)
+	live, err := r.beats(prefix)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	all := map[string]Gateway{}
+	for _, beat := range live {
+		instance := beat.Member.(string)
+		if gateway, err := r.report(prefix, instance); err == nil {
+			all[instance] = gateway
+		} else if !errors.Is(err, redis.Nil) { // else it has ended meanwhile
+			r.t.Fatal(err)
 		}
 	}
+	return all
+}
+
+func (r *Redis) report(prefix, instance string) (gateway Gateway, err error) {
+	report, err := r.Client.Get(context.Background(), prefix+":gw:"+instance).Bytes()
+	if err != nil {
+		return gateway, err
+	}
+	if err := json.Unmarshal(report, &gateway); err != nil {
+		return gateway, fmt.Errorf("%w in %s", err, report)
+	}
+	return gateway, nil
 }
 
 // beats are the last heartbeats of those who live: who was silent for three

@@ -1,11 +1,13 @@
 // Package harness holds what the tests of this module start and ask: a real
-// Redis, upstreams that tell what reached them, raw HTTP.
+// Redis, Traefik, authsvc or a whole stack, an auth service that judges by
+// spelling, upstreams that tell what reached them; and how they are asked.
 package harness
 
 import (
-	"net"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/internal/freeport"
 )
 
 // Eventually asks until the answer is nil and fails the test with the last one
@@ -28,10 +30,9 @@ func Eventually(t testing.TB, within time.Duration, what string, ask func() erro
 // FreeAddress is a loopback address that nobody listens on at the moment.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return address
 }

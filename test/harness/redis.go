@@ -1,18 +1,15 @@
 package harness
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sluice-gateway/sluice/internal/redistest"
 )
 
 // go-redis would write to standard error whenever a test takes Redis away.
@@ -22,41 +19,27 @@ type quiet struct{}
 
 func (quiet) Printf(context.Context, string, ...any) {}
 
-// Redis is a redis-server process of the test's own, which the test may kill,
-// freeze and start again on the same port; or one that somebody else runs.
+// Redis is a redis-server of the test's own, which the test may kill, freeze and
+// start again on the same port; or one that somebody else runs.
 type Redis struct {
 	Addr   string
 	Client *redis.Client // of the test itself; retries while the server is away
 
-	t       testing.TB
-	server  Server // nil for a process of our own
-	dir     string
-	process *exec.Cmd
-	output  bytes.Buffer
+	t      testing.TB
+	server Server
+}
+
+// Server runs a Redis.
+type Server interface {
+	Restart()
+	Kill()
 }
 
 // StartRedis starts a redis-server that keeps nothing on disk; the test ends it.
 func StartRedis(t testing.TB) *Redis {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed; on Debian: apt-get install redis-server")
-	}
-	r := &Redis{t: t, Addr: FreeAddress(t), dir: t.TempDir()}
-	r.Client = redis.NewClient(&redis.Options{Addr: r.Addr, ContextTimeoutEnabled: true, DialTimeout: time.Second})
-	r.Start()
-	t.Cleanup(func() {
-		if err := r.Client.Close(); err != nil {
-			t.Error(err)
-		}
-		r.Kill()
-	})
-	return r
-}
-
-// Server runs a Redis that is not a process of the test's own.
-type Server interface {
-	Start(testing.TB)
-	Kill(testing.TB)
+	server := redistest.Start(t)
+	return UseRedis(t, redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true, DialTimeout: time.Second}), server)
 }
 
 // UseRedis is a Redis that server runs and that the client reaches.
@@ -69,32 +52,11 @@ func UseRedis(t testing.TB, client *redis.Client, server Server) *Redis {
 	return &Redis{t: t, Addr: client.Options().Addr, Client: client, server: server}
 }
 
-// Start starts the server, empty where it is a process of our own, and waits
-// until it answers.
+// Start starts a server that was killed, empty where it is a process of our own,
+// and waits until it answers.
 func (r *Redis) Start() {
 	r.t.Helper()
-	if r.server != nil {
-		r.server.Start(r.t)
-		r.awaitAnswer()
-		return
-	}
-	_, port, err := net.SplitHostPort(r.Addr)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.output.Reset()
-	r.process = exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", r.dir,
-		"--save", "", "--appendonly", "no", "--logfile", filepath.Join(r.dir, "redis.log"))
-	r.process.Stdout, r.process.Stderr = &r.output, &r.output
-	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // never outlives the test
-	if err := r.process.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	r.awaitAnswer()
-}
-
-func (r *Redis) awaitAnswer() {
-	r.t.Helper()
+	r.server.Restart()
 	Eventually(r.t, 10*time.Second, "redis-server answers", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -102,37 +64,14 @@ func (r *Redis) awaitAnswer() {
 	})
 }
 
-// Kill ends the server without notice, as a crash does. It does nothing to one
-// that is gone.
-func (r *Redis) Kill() {
-	if r.server != nil {
-		r.server.Kill(r.t)
-		return
-	}
-	if r.process == nil {
-		return
-	}
-	_ = r.process.Process.Kill() // it may have died by itself
-	_ = r.process.Wait()
-	r.process = nil
-	_ = os.Remove(filepath.Join(r.dir, "dump.rdb"))
-}
-
-// Dir is where a server of our own would write to disk.
-func (r *Redis) Dir() string { return r.dir }
+// Kill ends the server without notice, as a crash does.
+func (r *Redis) Kill() { r.server.Kill() }
 
 // Freeze lets a server of our own hang: connections stay open, nothing is answered.
-func (r *Redis) Freeze() { r.signal(syscall.SIGSTOP) }
+func (r *Redis) Freeze() { r.server.(*redistest.Server).Signal(syscall.SIGSTOP) }
 
 // Thaw ends Freeze.
-func (r *Redis) Thaw() { r.signal(syscall.SIGCONT) }
-
-func (r *Redis) signal(s os.Signal) {
-	r.t.Helper()
-	if err := r.process.Process.Signal(s); err != nil {
-		r.t.Fatal(err)
-	}
-}
+func (r *Redis) Thaw() { r.server.(*redistest.Server).Signal(syscall.SIGCONT) }
 
 // Now is the server's clock, the only one that counts for limits.
 func (r *Redis) Now() time.Time {

@@ -138,7 +138,7 @@ func (u *Upstream) socket(w http.ResponseWriter, r *http.Request) {
 	}
 	defer connection.Close()
 	fmt.Fprintf(buffered, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
-		SocketAccept(r.Header.Get("Sec-WebSocket-Key")))
+		socketAccept(r.Header.Get("Sec-WebSocket-Key")))
 	if buffered.Flush() != nil {
 		return
 	}
@@ -150,22 +150,73 @@ func (u *Upstream) socket(w http.ResponseWriter, r *http.Request) {
 	_ = buffered.Flush() // the client may be gone
 }
 
-// SocketAccept answers a Sec-WebSocket-Key (RFC 6455 section 1.3).
-func SocketAccept(key string) string {
+// Stream asks for /events at a URL and demands that each event arrives before the
+// next one exists.
+func (u *Upstream) Stream(t testing.TB, client *http.Client, url string, options ...Option) {
+	t.Helper()
+	answered := make(chan *http.Response, 1)
+	go func() {
+		request, err := http.NewRequest("GET", url, nil)
+		if err != nil {
+			panic(err)
+		}
+		for _, o := range options {
+			o(request)
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- response
+	}()
+	if !u.Next(10 * time.Second) {
+		t.Fatal("the request did not reach the upstream")
+	}
+	response := <-answered // headers come with the first event
+	if response == nil {
+		return
+	}
+	defer response.Body.Close()
+	reader := bufio.NewReader(response.Body)
+	for n := 1; n <= 3; n++ {
+		if n > 1 && !u.Next(10*time.Second) {
+			t.Fatalf("the upstream does not send event %d", n)
+		}
+		var event int
+		line, err := reader.ReadString('\n')
+		if _, other := fmt.Sscanf(line, "data: %d\n", &event); err != nil || other != nil || event != n {
+			t.Fatalf("event %q, %v; want %d", line, err, n)
+		}
+		if _, err := reader.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Socket opens a WebSocket at a base URL, with more header lines, and demands that
+// its line is echoed.
+func (u *Upstream) Socket(t testing.TB, base, lines string) {
+	t.Helper()
+	const key = "dGhlIHNhbXBsZSBub25jZQ=="
+	upgrade, reader, connection := Raw(t, base, "GET /socket HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "+key+"\r\n"+lines+"\r\n")
+	if upgrade.StatusCode != http.StatusSwitchingProtocols || upgrade.Header.Get("Sec-WebSocket-Accept") != socketAccept(key) {
+		t.Fatalf("%s %v", upgrade.Status, upgrade.Header)
+	}
+	if _, err := io.WriteString(connection, "hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := reader.ReadString('\n'); err != nil || line != "echo 6: hello\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+}
+
+// socketAccept answers a Sec-WebSocket-Key (RFC 6455 section 1.3).
+func socketAccept(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// ReadEvent reads one server-sent event's data.
-func ReadEvent(from *bufio.Reader) (string, error) {
-	for {
-		line, err := from.ReadString('\n')
-		if err != nil {
-			return "", err
-		}
-		var data string
-		if _, err := fmt.Sscanf(line, "data: %s", &data); err == nil {
-			return data, nil
-		}
-	}
-}
+// Endless is a body of zeros.
+type Endless struct{}
+
+func (Endless) Read(p []byte) (int, error) { clear(p); return len(p), nil }
