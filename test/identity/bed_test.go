@@ -1,18 +1,15 @@
 package identity
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -72,28 +69,9 @@ func newBed(t *testing.T) *bed {
 	if err := os.WriteFile(dynamic, []byte(b.routes(echo)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// The first start may have to build Traefik.
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
-	running, err := stack.Open(ctx, stack.Options{
-		Listen: "127.0.0.1:0", ListenTLS: "127.0.0.1:0", Redis: b.redis.Addr, Gateways: gateways,
-		Plugin: stack.Compiled, Dynamic: dynamic, DataDir: t.TempDir(), Log: testLog{t},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		b.client.CloseIdleConnections()
-		if err := running.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	b.ready = running.Ready()
-	b.client = &http.Client{
-		Timeout:       20 * time.Second,
-		Transport:     &http.Transport{MaxIdleConnsPerHost: 64},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	b.ready = harness.OpenStack(t, stack.Options{Redis: b.redis.Addr, Gateways: gateways, Plugin: stack.Compiled, Dynamic: dynamic}).Ready()
+	b.client = harness.NewClient()
+	t.Cleanup(b.client.CloseIdleConnections)
 	for i := range gateways {
 		harness.Eventually(t, 30*time.Second, "the routes are served", func() error { return b.wants(i, "/echo", "", 401) })
 	}
@@ -127,13 +105,12 @@ func (b *bed) routes(echo string) string {
 	}
 	return strings.NewReplacer(
 		"§", "`", "REDIS", b.way.addr, "TIMEOUT", redisTimeout.String(), "PREFIX", prefix, "WINDOW", b.window.String(), "LIMIT", fmt.Sprint(limit),
-		"REPLICAS", "'"+strings.Join(addresses, "', '")+"'", "SCOPED", "'"+strings.Join(addresses, "?scope=admin', '")+"?scope=admin'", "SLOW", "http://"+b.slow.addr+"/auth", "ECHO", echo,
+		"REPLICAS", "'"+strings.Join(addresses, "', '")+"'", "SLOW", "http://"+b.slow.addr+"/auth", "ECHO", echo,
 	).Replace(`
 http:
   routers:
     echo: {rule: 'PathPrefix(§/echo§)', middlewares: [echo], service: echo}
     counted: {rule: 'PathPrefix(§/counted§)', middlewares: [counted], service: echo}
-    scoped: {rule: 'PathPrefix(§/scoped§)', middlewares: [scoped], service: echo}
     slow: {rule: 'PathPrefix(§/slow§)', middlewares: [slow], service: echo}
   middlewares:
     echo:
@@ -150,13 +127,6 @@ http:
           minInstances: 3
           auth: *auth
           limits: [{name: counted, key: user, limit: LIMIT, window: WINDOW}]
-    scoped:
-      plugin:
-        sluice:
-          redis: *redis
-          minInstances: 3
-          auth: {addresses: [SCOPED], timeout: 3s}
-          limits: [{name: plenty, key: user, limit: 1000000, window: 60s}]
     slow:
       plugin:
         sluice:
@@ -167,14 +137,6 @@ http:
   services:
     echo: {loadBalancer: {servers: [{url: ECHO}]}}
 `)
-}
-
-// testLog hands what a stack says to the test.
-type testLog struct{ t *testing.T }
-
-func (l testLog) Write(p []byte) (int, error) {
-	l.t.Log(strings.TrimRight(string(p), "\n"))
-	return len(p), nil
 }
 
 // replace puts new replicas in the old ones' place. Tokens of before stay good:
@@ -230,55 +192,23 @@ func (b *bed) awaitStream() {
 	})
 }
 
-// reply is an answer, read to its end.
-type reply struct {
-	status int
-	header http.Header
-	body   []byte
-	sent   time.Time
-	took   time.Duration
-}
+type reply = harness.Reply
 
-func (r reply) String() string {
-	return fmt.Sprintf("%d after %v, %v %.300s", r.status, r.took, r.header, r.body)
-}
-
-// user is whom the upstream was told.
-func (r reply) user() string {
+// userOf is whom the upstream was told.
+func userOf(r reply) string {
 	var saw harness.Seen
-	if json.Unmarshal(r.body, &saw) != nil {
+	if json.Unmarshal(r.Body, &saw) != nil {
 		return ""
 	}
 	return saw.Header.Get("X-User-Id")
 }
 
 func (b *bed) send(method, url, credential string, body any) (reply, error) {
-	var content io.Reader
-	if body != nil {
-		encoded, err := json.Marshal(body)
-		if err != nil {
-			return reply{}, err
-		}
-		content = bytes.NewReader(encoded)
-	}
-	request, err := http.NewRequest(method, url, content)
-	if err != nil {
-		return reply{}, err
-	}
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
-	}
+	var options []harness.Option
 	if credential != "" {
-		request.Header.Set("Authorization", "Bearer "+credential)
+		options = append(options, harness.Bearer(credential))
 	}
-	sent := time.Now()
-	response, err := b.client.Do(request)
-	if err != nil {
-		return reply{sent: sent, took: time.Since(sent)}, err
-	}
-	defer response.Body.Close()
-	read, err := io.ReadAll(response.Body)
-	return reply{response.StatusCode, response.Header, read, sent, time.Since(sent)}, err
+	return harness.Ask(b.client, method, url, body, options...)
 }
 
 // get asks a gateway.
@@ -294,7 +224,7 @@ func (b *bed) get(gateway int, path, credential string) reply {
 // wants is an error unless a gateway answers with the status.
 func (b *bed) wants(gateway int, path, credential string, status int) error {
 	got, err := b.send("GET", b.ready.Gateways[gateway].HTTP+path, credential, nil)
-	if err == nil && got.status != status {
+	if err == nil && got.Status != status {
 		err = fmt.Errorf("gateway %d: %s", gateway+1, got)
 	}
 	return err
@@ -312,12 +242,7 @@ func (b *bed) everywhere(within time.Duration, path, credential string, status i
 // admin calls a replica's admin listener.
 func (b *bed) admin(replica int, path string, body any) reply {
 	b.t.Helper()
-	service := b.services[replica]
-	got, err := b.send("POST", "http://"+service.AdminAddr().String()+path, service.AdminToken(), body)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return got
+	return harness.Admin(b.t, b.services[replica], "POST", path, body)
 }
 
 // issue makes a token at a replica that has Redis.
@@ -327,7 +252,7 @@ func (b *bed) issue(replica int, user string, ttl time.Duration) string {
 	var issued struct {
 		AccessToken string `json:"access_token"`
 	}
-	if err := json.Unmarshal(got.body, &issued); err != nil || got.status != 200 || issued.AccessToken == "" {
+	if err := json.Unmarshal(got.Body, &issued); err != nil || got.Status != 200 || issued.AccessToken == "" {
 		b.t.Fatalf("no token: %s", got)
 	}
 	return issued.AccessToken
@@ -338,7 +263,7 @@ func (b *bed) known(user string) string {
 	b.t.Helper()
 	compact := b.issue(0, user, time.Hour)
 	for i := range gateways {
-		if got := b.get(i, "/echo", compact); got.status != 200 || got.user() != user {
+		if got := b.get(i, "/echo", compact); got.Status != 200 || userOf(got) != user {
 			b.t.Fatal(got)
 		}
 	}
@@ -348,7 +273,7 @@ func (b *bed) known(user string) string {
 // revoke revokes a token at a replica.
 func (b *bed) revoke(replica int, compact string) {
 	b.t.Helper()
-	if got := b.admin(replica, "/v1/tokens/revoke", map[string]any{"token": compact}); got.status != 200 {
+	if got := b.admin(replica, "/v1/tokens/revoke", map[string]any{"token": compact}); got.Status != 200 {
 		b.t.Fatalf("revoke: %s", got)
 	}
 }
@@ -369,81 +294,44 @@ func expiry(t *testing.T, compact string) time.Time {
 
 // steady is requests that keep coming at every gateway, with one token, while a
 // test does something.
-type steady struct {
-	stop chan struct{}
-	wait sync.WaitGroup
+type steady struct{ *harness.Traffic }
 
-	mu      sync.Mutex // protects what follows
-	answers []sighting
-}
-
-// sighting is one answer of steady traffic.
-type sighting struct {
-	gateway int
-	path    string
-	reply   reply
-	err     error
-}
-
-func (b *bed) steadily(pause time.Duration, path, credential string) *steady {
-	s := &steady{stop: make(chan struct{})}
-	for i := range gateways {
-		url := b.ready.Gateways[i].HTTP + path
-		s.wait.Go(func() {
-			pace := time.NewTicker(pause)
-			defer pace.Stop()
-			for {
-				select {
-				case <-s.stop:
-					return
-				case <-pace.C:
-				}
-				got, err := b.send("GET", url, credential, nil)
-				s.mu.Lock()
-				s.answers = append(s.answers, sighting{i, path, got, err})
-				s.mu.Unlock()
-			}
-		})
+func (b *bed) steadily(pause time.Duration, path, credential string) steady {
+	var askers []harness.Asker
+	for _, gateway := range b.ready.Gateways {
+		askers = append(askers, harness.Asker{URL: gateway.HTTP + path, Token: credential})
 	}
-	return s
-}
-
-// seen lists the answers so far.
-func (s *steady) seen() []sighting {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]sighting(nil), s.answers...)
+	return steady{harness.KeepAsking(b.client, pause, askers...)}
 }
 
 // end stops the traffic, which has to have been answered with 200 throughout,
 // and returns how long the slowest answer took.
-func (s *steady) end(t *testing.T, user string) (slowest time.Duration) {
+func (s steady) end(t *testing.T, user string) (slowest time.Duration) {
 	t.Helper()
-	close(s.stop)
-	s.wait.Wait()
-	bad := 0
-	for _, a := range s.answers {
-		if a.err != nil || a.reply.status != 200 || a.reply.user() != user {
+	bad, answers := 0, s.End()
+	for _, a := range answers {
+		if a.Err != nil || a.Reply.Status != 200 || userOf(a.Reply) != user {
 			if bad++; bad <= 3 {
-				t.Errorf("gateway %d %s: %s %v", a.gateway+1, a.path, a.reply, a.err)
+				t.Errorf("gateway %d: %s %v", a.Asker+1, a.Reply, a.Err)
 			}
 		}
-		slowest = max(slowest, a.reply.took)
+		slowest = max(slowest, a.Reply.Took)
 	}
-	if bad > 0 || len(s.answers) < 2*gateways {
-		t.Errorf("of %d steady requests %d were not served", len(s.answers), bad)
+	if bad > 0 || len(answers) < 2*gateways {
+		t.Errorf("of %d steady requests %d were not served", len(answers), bad)
 	}
+	t.Logf("%d requests, the slowest %v", len(answers), slowest)
 	return slowest
 }
 
 // outlast lets traffic run for so long: until the newest answers are that old.
-func (s *steady) outlast(t *testing.T, d time.Duration) {
+func (s steady) outlast(t *testing.T, d time.Duration) {
 	t.Helper()
 	begun := time.Now()
 	harness.Eventually(t, d+20*time.Second, "steady requests are answered", func() error {
 		last := map[int]time.Time{}
-		for _, a := range s.seen() {
-			last[a.gateway] = a.reply.sent
+		for _, a := range s.Seen() {
+			last[a.Asker] = a.Reply.Sent
 		}
 		for i := range gateways {
 			if last[i].Sub(begun) < d {

@@ -50,7 +50,7 @@ func (b *bed) killSubscribers() {
 func (b *bed) stays(compact string) {
 	b.t.Helper()
 	for i := range 5 * gateways {
-		if got := b.get(i%gateways, "/echo", compact); got.status != 401 {
+		if got := b.get(i%gateways, "/echo", compact); got.Status != 401 {
 			b.t.Errorf("gateway %d: %s", i%gateways+1, got)
 		}
 	}
@@ -66,14 +66,7 @@ func eventsSilent(b *bed) {
 	defer b.way.release()
 	b.revoke(0, early)
 	b.everywhere(unheard+slack, "/echo", early, 401)
-	harness.Eventually(t, 10*time.Second, "every gateway has noticed", func() error {
-		for instance, n := range b.eventsLost() {
-			if n <= lost[instance] {
-				return errors.New(instance + " has not")
-			}
-		}
-		return nil
-	})
+	b.awaitLoss(lost)
 	b.revoke(1, late) // while the stream is known to be lost
 	b.everywhere(lostFresh+slack, "/echo", late, 401)
 	b.way.release()
@@ -96,6 +89,19 @@ func (b *bed) eventsLost() map[string]int64 {
 		lost[gateway.Instance] = gateway.Counters.EventsLost
 	}
 	return lost
+}
+
+// awaitLoss waits until every gateway has lost the stream once more.
+func (b *bed) awaitLoss(before map[string]int64) {
+	b.t.Helper()
+	harness.Eventually(b.t, 10*time.Second, "every gateway has noticed", func() error {
+		for instance, n := range b.eventsLost() {
+			if n <= before[instance] {
+				return errors.New(instance + " has not")
+			}
+		}
+		return nil
+	})
 }
 
 // revokedOnTheWay is schedule (a) of design: event-stream at each gateway: authsvc says yes,
@@ -128,11 +134,11 @@ func revokedOnTheWay(b *bed) {
 			b.revoke(1, witness)
 			harness.Eventually(t, 5*time.Second, "the event is heard", func() error { return b.wants(i, "/echo", witness, 401) })
 			b.slow.release()
-			if got := <-answered; got.status != 200 && got.status != 401 {
+			if got := <-answered; got.Status != 200 && got.Status != 401 {
 				t.Errorf("the request on the way: %s", got)
 			}
 			for range 5 {
-				if got := b.get(i, "/slow", victim); got.status != 401 {
+				if got := b.get(i, "/slow", victim); got.Status != 401 {
 					t.Errorf("a yes that a revocation has overtaken was kept: %s", got)
 				}
 			}
@@ -152,7 +158,7 @@ func replicasDisagree(b *bed) {
 	b.backs[0].cut()
 	defer b.backs[0].mend()
 	harness.Eventually(t, 10*time.Second, "the replica notices", func() error {
-		if got := b.admin(0, "/v1/tokens", map[string]any{"user_id": "nobody"}); got.status != 503 || got.header.Get("Retry-After") == "" {
+		if got := b.admin(0, "/v1/tokens", map[string]any{"user_id": "nobody"}); got.Status != 503 || got.Header.Get("Retry-After") == "" {
 			return fmt.Errorf("%s", got)
 		}
 		return nil
@@ -161,7 +167,7 @@ func replicasDisagree(b *bed) {
 	b.revoke(1, during)
 	admitted := 0
 	for i := range 10 * gateways {
-		if b.get(i%gateways, "/echo", during).status == 200 {
+		if b.get(i%gateways, "/echo", during).Status == 200 {
 			admitted++
 		}
 	}

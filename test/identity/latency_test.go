@@ -1,15 +1,12 @@
 package identity
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/sluice-gateway/sluice/test/harness"
 )
 
 // latency is how long revocations took to be obeyed.
@@ -47,21 +44,13 @@ func (b *bed) withEvents(rounds int) latency {
 // withoutEvents holds the gateways' subscriptions up and revokes: at any moment
 // before they can have noticed, or once they have.
 func (b *bed) withoutEvents(name string, bound time.Duration, rounds int, noticed bool) latency {
-	t := b.t
 	l := latency{name: name, bound: bound}
 	for round := range rounds {
 		b.awaitStream()
 		lost := b.eventsLost()
 		b.way.hold(subscribers)
 		if noticed {
-			harness.Eventually(t, 10*time.Second, "every gateway has noticed", func() error {
-				for instance, n := range b.eventsLost() {
-					if n <= lost[instance] {
-						return errors.New(instance + " has not")
-					}
-				}
-				return nil
-			})
+			b.awaitLoss(lost)
 		} else {
 			time.Sleep(rand.N(time.Second)) // a moment of its own, no state to wait for
 		}
@@ -86,15 +75,15 @@ func (b *bed) refusedAfter(user string, round int) []time.Duration {
 			answers, slowest := 0, time.Duration(0)
 			for time.Since(begun) < unheard+2*slack {
 				got, err := b.send("GET", b.ready.Gateways[i].HTTP+"/echo", compact, nil)
-				if err == nil && got.status == 401 {
+				if err == nil && got.Status == 401 {
 					took[i] = time.Since(begun)
 					return
 				}
-				if err != nil || got.status != 200 {
+				if err != nil || got.Status != 200 {
 					t.Errorf("gateway %d: %s %v", i+1, got, err)
 					return
 				}
-				answers, slowest = answers+1, max(slowest, got.took)
+				answers, slowest = answers+1, max(slowest, got.Took)
 				time.Sleep(time.Millisecond) // the watchers' pace
 			}
 			t.Errorf("gateway %d never refused the token: %d answers, the slowest took %v", i+1, answers, slowest)
@@ -103,7 +92,7 @@ func (b *bed) refusedAfter(user string, round int) []time.Duration {
 	asked := time.Now()
 	if round%2 == 0 {
 		b.revoke(round%replicas, compact)
-	} else if got := b.admin(round%replicas, "/v1/users/"+user+"/revoke", nil); got.status >= 300 {
+	} else if got := b.admin(round%replicas, "/v1/users/"+user+"/revoke", nil); got.Status >= 300 {
 		t.Errorf("%s", got)
 	}
 	watchers.Wait()
