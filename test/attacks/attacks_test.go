@@ -91,7 +91,7 @@ var classes = []class{
 	{name: bypassClass, source: "design: closed-entry-points, OWASP API4:2023", sample: 120, least: 150, run: bypassing},
 	{name: refundedClass, source: "refunds_test.go names each; CWE-799", sample: 14, least: 90, run: refunding},
 	{name: "addresses by PROXY protocol", source: "design: client-address, RFC 4291 2.5.5, RFC 6177, CWE-348", least: 40, run: proxied, where: balanced},
-	{name: "what services take", source: "OWASP API1, API2, API3, API4, API7:2023, CWE-204, CWE-208, CWE-613, CWE-918, RFC 6750, RFC 7009, RFC 9700", sample: 60, least: 500, run: serving, where: once},
+	{name: "what services take", source: "OWASP API1, API2, API3, API4, API7:2023, CWE-204, CWE-613, CWE-918, RFC 6750, RFC 7009", sample: 60, least: 500, run: serving, where: once},
 	{name: "a writer of Redis with an account", source: "design: status-only, design: signing-keys, CWE-345", least: len(rewrites) + len(falseEntries) + 1, run: writingRedis, where: once},
 	{name: "exhaustion", source: "exhaustion_test.go names each", least: 1000, run: exhaustion, where: once},
 	{name: "what Traefik's fastProxy does otherwise", source: "fastproxy_test.go", least: len(differences), run: differing, where: compared},

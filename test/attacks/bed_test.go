@@ -2,7 +2,6 @@ package attacks
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -77,20 +76,8 @@ func open(t *testing.T, s setup) *bed {
 	if err := os.WriteFile(dynamic, []byte(b.shared), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// The first start may have to build Traefik.
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
-	b.stack, err = stack.Open(ctx, stack.Options{
-		Listen: "127.0.0.1:0", ListenTLS: "127.0.0.1:0", Redis: b.redis.Addr,
-		Wiring: wiring, Plugin: s.form, Gateways: s.gateways, Dynamic: dynamic, DataDir: t.TempDir(), Log: testLog{t}, FastProxy: s.fastProxy,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.stack.Close(); err != nil {
-			t.Error(err)
-		}
+	b.stack = harness.OpenStack(t, stack.Options{
+		Redis: b.redis.Addr, Wiring: wiring, Plugin: s.form, Gateways: s.gateways, Dynamic: dynamic, Log: testLog{harness.Log{T: t}}, FastProxy: s.fastProxy,
 	})
 	b.ready = b.stack.Ready()
 	b.door = door{hostOf(t, b.ready.HTTP), hostOf(t, b.ready.HTTPS)}
@@ -137,14 +124,13 @@ func hostOf(t *testing.T, base string) string {
 
 // testLog hands on what a gateway logs, but for what these requests are to cause:
 // broken bodies, and clients that hang up.
-type testLog struct{ t *testing.T }
+type testLog struct{ harness.Log }
 
 func (l testLog) Write(p []byte) (int, error) {
 	if bytes.Contains(p, []byte("oxy/buffer: error when reading")) || bytes.Contains(p, []byte("context canceled")) {
 		return len(p), nil
 	}
-	l.t.Log(strings.TrimRight(string(p), "\n"))
-	return len(p), nil
+	return l.Log.Write(p)
 }
 
 // issue makes a token by the admin listener.
@@ -166,26 +152,15 @@ func (b *bed) issue(user string, more ...any) string {
 
 func (b *bed) ask(method, url, token string, request, into any) {
 	b.t.Helper()
-	body, err := json.Marshal(request)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	r, err := http.NewRequest(method, url, bytes.NewReader(body))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", "application/json")
+	var options []harness.Option
 	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
+		options = append(options, harness.Bearer(token))
 	}
-	response, err := http.DefaultClient.Do(r)
+	got, err := harness.Ask(http.DefaultClient, method, url, request, options...)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	defer response.Body.Close()
-	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
-		b.t.Fatalf("%s %s: %s: %v", method, url, response.Status, err)
-	}
+	got.Into(b.t, into)
 }
 
 func caseField(id string) field { return field{caseHeader, id} }

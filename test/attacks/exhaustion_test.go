@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/sluice-gateway/sluice/test/harness"
 )
 
 // slack is how long a bystander may wait while an attack runs. It is generous:
@@ -118,19 +120,28 @@ func hugeTokens(b *bed) (cases int, err error) {
 	return cases, err
 }
 
+// deaf is a connection whose answers nobody looks at, and what tells its end.
+func (b *bed) deaf(f front) (c *client, gone chan struct{}, err error) {
+	c, gone = &client{address: b.door.address(f), front: f}, make(chan struct{})
+	if err := c.dial(); err != nil {
+		return c, gone, err
+	}
+	_ = c.connection.SetDeadline(time.Now().Add(patience))
+	connection := c.connection
+	go func() { defer close(gone); _, _ = io.Copy(io.Discard, connection) }()
+	return c, gone, nil
+}
+
 // continuations sends header fragments until the gateway hangs up: it must, long
 // before 16 MiB.
 func continuations(b *bed) (cases int, err error) {
 	const most = 1024 // frames of 16 KiB
 	for _, f := range http2s {
-		c := &client{address: b.door.address(f), front: f}
-		if err := c.dial(); err != nil {
-			return cases, err
+		c, gone, refused := b.deaf(f)
+		if refused != nil {
+			return cases, refused
 		}
 		cases++
-		_ = c.connection.SetDeadline(time.Now().Add(patience))
-		gone := make(chan struct{})
-		go func() { defer close(gone); _, _ = io.Copy(io.Discard, c.connection) }()
 		block := c.h2.block([]field{{":method", "GET"}, {":scheme", "https"}, {":authority", echoHost}, {":path", "/v1/products"}})
 		failed := c.h2.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block})
 		sent := 0
@@ -150,14 +161,11 @@ func rapidReset(b *bed) (cases int, err error) {
 	before := b.echo.served()
 	const resets = 2000
 	for _, f := range http2s {
-		c := &client{address: b.door.address(f), front: f}
-		if err := c.dial(); err != nil {
-			return cases, err
+		c, gone, refused := b.deaf(f)
+		if refused != nil {
+			return cases, refused
 		}
 		cases++
-		_ = c.connection.SetDeadline(time.Now().Add(patience))
-		gone := make(chan struct{})
-		go func() { defer close(gone); _, _ = io.Copy(io.Discard, c.connection) }()
 		for i := range uint32(resets) {
 			block := c.h2.block([]field{{":method", "GET"}, {":scheme", "https"}, {":authority", echoHost}, {":path", "/v1/products"}})
 			if c.h2.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block, EndStream: true, EndHeaders: true}) != nil ||
@@ -301,7 +309,7 @@ func (b *bed) bigBody(target string) error {
 	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
 	defer transport.CloseIdleConnections()
 	for range 2 {
-		request, err := http.NewRequest("POST", "https://"+b.door.https+target, io.LimitReader(endless{}, 2<<20))
+		request, err := http.NewRequest("POST", "https://"+b.door.https+target, io.LimitReader(harness.Endless{}, 2<<20))
 		if err != nil {
 			return err
 		}
@@ -319,16 +327,6 @@ func (b *bed) bigBody(target string) error {
 		}
 	}
 	return nil
-}
-
-// endless is a body of the letter a.
-type endless struct{}
-
-func (endless) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = 'a'
-	}
-	return len(p), nil
 }
 
 // badTokens: one address tries 600 tokens, each another; authsvc is asked about

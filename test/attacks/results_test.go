@@ -145,26 +145,14 @@ func writeResults(to io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(parts)) {
 		fmt.Fprintf(w, "| %s | %d | %d |\n", name, parts[name].tried, parts[name].gained)
 	}
-	fmt.Fprintf(w, "\n## Advisories\n\nEach is a regression test on the path of Sluice's requests.\n\n| attack | source |\n|---|---|\n")
-	for _, a := range advisories {
-		fmt.Fprintf(w, "| %s | %s |\n", a.name, a.source)
-	}
 	fmt.Fprintf(w, "\n## What Traefik's fastProxy does otherwise\n\nFound by this suite and shown in each of its runs, beside the standard proxy, which does none of it. Cases of other classes that rest\non it are tried on the standard proxy alone.\n\n")
 	for _, d := range differences {
 		fmt.Fprintf(w, "- %s\n", d.what)
-	}
-	fmt.Fprintf(w, "\n## Exhaustion\n\n| attack | source |\n|---|---|\n")
-	for _, e := range exhausting {
-		fmt.Fprintf(w, "| %s | %s |\n", e.name, e.source)
 	}
 	fmt.Fprintf(w, "\n## What a bad token costs authsvc\n\nMedian of 200 over one connection on loopback, the way there and back included; %v more than\nthe first line fails the suite.\n"+
 		"The limit bad-token lets 30 a minute and address come so far, however they fail.\n\n| credential | bytes | µs |\n|---|---|---|\n", mostCost)
 	for _, c := range results.costs {
 		fmt.Fprintf(w, "| %s | %d | %d |\n", c.name, c.bytes, c.median.Microseconds())
-	}
-	fmt.Fprintf(w, "\n## Found and fixed\n\nWhat this suite found since it was begun.\n\n| found | kept as | fixed by |\n|---|---|---|\n")
-	for _, f := range fixed {
-		fmt.Fprintf(w, "| %s | %s | %s |\n", f.found, f.class, f.change)
 	}
 	fmt.Fprintf(w, `
 ## The suite bites

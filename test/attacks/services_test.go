@@ -110,16 +110,12 @@ func serving(b *bed, c class) (o outcome) {
 	add(b.askAll(sample(registrations(b, mallory, victim), c.sample)))
 	add(b.askAll(sample(sessionsOfOthers(b, mallory, victim), c.sample)))
 	add(b.askAll(sample(ordersOfOthers(b, mallory, victim), c.sample)))
-	add(b.askAll(sample(catalogues(mallory), c.sample)))
 	add(b.askAll(sample(bodies(mallory), c.sample)))
 	for _, try := range []struct {
 		name string
 		try  func(*bed) error
 	}{
-		{"who has an account, by the time a login takes (CWE-208)", loginsTakeAsLong},
-		{"an order by somebody else's Idempotency-Key", keysOfOthers},
 		{"a session that was ended, in every spelling of the token (CWE-613)", endedSession},
-		{"a refresh token that was used before (RFC 9700 4.14)", usedRefreshToken},
 		{"tokens where no token is looked for (RFC 6750 2.2, 2.3)", tokensElsewhere},
 	} {
 		o.tried++
@@ -268,24 +264,6 @@ func ordersOfOthers(b *bed, mallory, victim person) (all []asking) {
 	return all
 }
 
-// catalogues: cursors are the client's to send back, and to make up.
-func catalogues(mallory person) (all []asking) {
-	encode := base64.RawURLEncoding.EncodeToString
-	for _, cursor := range []string{"a", "*", "..", "%00", encode([]byte("before:p-1")), encode([]byte("after")), encode([]byte("after:")) + "=", encode([]byte("after:")) + "%0a", base64.StdEncoding.EncodeToString([]byte("after:p-1001??>")), "' or 1=1", strings.Repeat("A", 9001), "0", "-1", "null", encode([]byte("\x00after:"))} {
-		all = append(all, asking{name: "cursor " + cursor, method: "GET", target: "/v1/products?cursor=" + strings.ReplaceAll(cursor, " ", "%20"), as: &mallory, want: refusedBody})
-	}
-	for _, cursor := range []string{"after:", "after:zzzz", "after:\x00", "after:" + strings.Repeat("z", 5000), "after:p-1001' or 1=1", "after:../../etc/passwd"} {
-		all = append(all, asking{name: "a made-up cursor", method: "GET", target: "/v1/products?cursor=" + encode([]byte(cursor)), as: &mallory, want: []int{http.StatusOK}, holds: `"items":`})
-	}
-	for _, size := range []string{"0", "-1", "101", "1e2", "0x10", "9223372036854775808", "a", "1%3b2", "1%00", "%31%30%31"} {
-		all = append(all, asking{name: "limit " + size, method: "GET", target: "/v1/products?limit=" + size, as: &mallory, want: refusedBody})
-	}
-	for _, id := range []string{"%0d%0aSet-Cookie:%20a=b", "%3Cscript%3E", "..%5c", "%00", "'%20or%201=1", "$(id)", "{{7777*7777}}", "%24%7b7777*7777%7d"} {
-		all = append(all, asking{name: "the product " + id, method: "GET", target: "/v1/products/" + id, as: &mallory, want: []int{http.StatusNotFound, http.StatusBadRequest}, never: []string{"<script>", "Set-Cookie:", "60481729"}})
-	}
-	return all
-}
-
 // bodies that cost more to read than to send (CWE-400, CWE-770), or that two
 // readers would take for two things.
 func bodies(mallory person) (all []asking) {
@@ -316,69 +294,6 @@ func manyMembers(n int) string {
 		fmt.Fprintf(&out, `,"m%d":1`, i)
 	}
 	return out.String()
-}
-
-// loginsTakeAsLong: the answer to an address that nobody has takes as long as to
-// a wrong password. Without the work it would be a hundredth.
-func loginsTakeAsLong(b *bed) error {
-	victim := b.member("timed")
-	c := &client{address: b.door.http, front: plain1}
-	defer c.close()
-	var known, unknown []time.Duration
-	for i := range 15 {
-		for _, try := range []struct {
-			mail string
-			took *[]time.Duration
-		}{{victim.mail, &known}, {fmt.Sprintf("nobody-%d@example.org", i), &unknown}} {
-			begun := time.Now()
-			got, err := c.send(message{method: "POST", target: "/v1/users/login", host: realHost, body: fmt.Sprintf(`{"email":%q,"password":"wrong password"}`, try.mail), fields: []field{{"Content-Type", "application/json"}}})
-			if err != nil || got.status != http.StatusUnauthorized {
-				return fmt.Errorf("%d, %v", got.status, err)
-			}
-			*try.took = append(*try.took, time.Since(begun))
-		}
-	}
-	slices.Sort(known)
-	slices.Sort(unknown)
-	if a, b := known[len(known)/2], unknown[len(unknown)/2]; a > 3*b || b > 3*a {
-		return fmt.Errorf("a wrong password takes %v, an unknown address %v", a, b)
-	}
-	return nil
-}
-
-// keysOfOthers: two users under one key have an order each, and one user who
-// repeats it has one.
-func keysOfOthers(b *bed) error {
-	mallory, victim := b.member("mallory"), b.member("victim")
-	c := &client{address: b.door.http, front: plain1}
-	defer c.close()
-	var catalogue struct{ Items []struct{ ID string } }
-	b.ask("GET", b.ready.HTTP+"/v1/products", mallory.AccessToken, nil, &catalogue)
-	place := func(p person) (id, owner string, err error) {
-		body := fmt.Sprintf(`{"items":[{"product_id":%q,"quantity":1}]}`, catalogue.Items[0].ID)
-		got, err := c.send(message{method: "POST", target: "/v1/orders", host: realHost, body: body, fields: []field{{"Content-Type", "application/json"}, {"Idempotency-Key", "one key"}, bearer(p.AccessToken)}})
-		if err != nil || got.status != http.StatusCreated {
-			return "", "", fmt.Errorf("%d, %v: %s", got.status, err, got.body)
-		}
-		var made struct {
-			ID   string `json:"id"`
-			User string `json:"user_id"`
-		}
-		err = json.Unmarshal(got.body, &made)
-		return made.ID, made.User, err
-	}
-	first, owner, err := place(victim)
-	if err != nil || owner != victim.ID {
-		return fmt.Errorf("the order belongs to %q, %v", owner, err)
-	}
-	stolen, owner, err := place(mallory)
-	if err != nil || stolen == first || owner != mallory.ID {
-		return fmt.Errorf("another's key: order %s of %s, the victim's is %s; %v", stolen, owner, first, err)
-	}
-	if again, _, err := place(victim); err != nil || again != first {
-		return fmt.Errorf("a repeated key: order %s instead of %s; %v", again, first, err)
-	}
-	return nil
 }
 
 // endedSession: `Bearer` has 64 spellings, each a credential of its own to the
@@ -438,47 +353,6 @@ func endedSession(b *bed) error {
 		return fmt.Errorf("the refresh token after the logout: %d, %v", got.status, err)
 	}
 	return nil
-}
-
-// usedRefreshToken: a thief who uses an old refresh token ends the session for
-// both, access tokens included; within the grace he gets what was handed out
-// once already, and once only.
-func usedRefreshToken(b *bed) error {
-	p := b.member("robbed")
-	c := &client{address: b.door.http, front: plain1}
-	defer c.close()
-	refresh := func(token string) (pair, int, error) {
-		got, err := c.send(message{method: "POST", target: "/v1/users/refresh", host: realHost, body: fmt.Sprintf(`{"refresh_token":%q}`, token), fields: []field{{"Content-Type", "application/json"}}})
-		var next pair
-		if err == nil && got.status == http.StatusOK {
-			err = json.Unmarshal(got.body, &next)
-		}
-		return next, got.status, err
-	}
-	second, status, err := refresh(p.RefreshToken)
-	if err != nil || status != http.StatusOK {
-		return fmt.Errorf("refresh: %d, %v", status, err)
-	}
-	repeated, status, err := refresh(p.RefreshToken)
-	if err != nil || status != http.StatusOK || repeated.RefreshToken != second.RefreshToken {
-		return fmt.Errorf("the repeat of a lost reply: %d, %v", status, err)
-	}
-	if _, status, err = refresh(p.RefreshToken); status != http.StatusUnauthorized {
-		return fmt.Errorf("a used refresh token, for the third time: %d, %v", status, err)
-	}
-	if _, status, err = refresh(second.RefreshToken); status != http.StatusUnauthorized {
-		return fmt.Errorf("the session after a theft was noticed: %d, %v", status, err)
-	}
-	deadline := time.Now().Add(2 * time.Second)
-	for {
-		got, err := c.send(message{method: "GET", target: "/v1/users/" + p.ID, host: realHost, fields: []field{bearer(second.AccessToken)}})
-		if got.status == http.StatusUnauthorized {
-			return nil
-		}
-		if err != nil || time.Now().After(deadline) {
-			return fmt.Errorf("its access token: %d, %v", got.status, err)
-		}
-	}
 }
 
 // tokensElsewhere: a good token counts in Authorization, under Bearer, and

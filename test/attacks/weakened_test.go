@@ -1,7 +1,6 @@
 package attacks
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,12 +12,10 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,7 +24,6 @@ import (
 	"github.com/sluice-gateway/sluice"
 	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
 	"github.com/sluice-gateway/sluice/test/harness"
-	"github.com/sluice-gateway/sluice/traefik/build"
 )
 
 // opening is one closing setting of design: closed-entry-points, how it is opened, and the
@@ -569,10 +565,6 @@ func listens(d door, ended <-chan error) bool {
 func (b *bed) start(static func(map[string]any), dynamic func(string) string, broken bool) (door, <-chan error) {
 	t := b.t
 	t.Helper()
-	binary, err := build.Build(context.Background(), build.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	content, err := os.ReadFile(filepath.Join(b.stack.Work(), "gateway-1", "traefik.yml"))
 	if err != nil {
 		t.Fatal(err)
@@ -607,33 +599,12 @@ func (b *bed) start(static func(map[string]any), dynamic func(string) string, br
 			t.Fatal(err)
 		}
 	}
-	words, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer words.Close()
-	gateway := exec.Command(binary, "--configFile=traefik.yml")
-	gateway.Dir, gateway.Stdout, gateway.Stderr = dir, words, words
-	gateway.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // never outlives the test
 	auth := b.ready.AuthSvc
 	if b.auth != nil {
 		auth = b.auth.url
 	}
-	gateway.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "SLUICE_PLUGIN=compiled", "SLUICE_MIN_INSTANCES=1", "SLUICE_REDIS=" + b.redis.Addr, "SLUICE_AUTHSVC=" + auth,
-		"SLUICE_USERS=" + b.echo.url, "SLUICE_PRODUCTS=" + b.echo.url, "SLUICE_ORDERS=" + b.echo.url}
-	if err := gateway.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- gateway.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		_ = gateway.Process.Kill() // it may have ended
-		<-ended
-		if t.Failed() {
-			said, _ := os.ReadFile(filepath.Join(dir, "log"))
-			t.Logf("the gateway's last words: %s", said[max(0, len(said)-1000):])
-		}
-	})
+	ended := harness.StartTraefik(t, dir, "PATH="+os.Getenv("PATH"), "HOME="+dir, "SLUICE_PLUGIN=compiled", "SLUICE_MIN_INSTANCES=1", "SLUICE_REDIS="+b.redis.Addr, "SLUICE_AUTHSVC="+auth,
+		"SLUICE_USERS="+b.echo.url, "SLUICE_PRODUCTS="+b.echo.url, "SLUICE_ORDERS="+b.echo.url)
 	return door{addresses["web"], addresses["websecure"]}, ended
 }
 
