@@ -18,7 +18,7 @@ func authsvcCommand(t *testing.T, environ []string, stdin string, args ...string
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	p := &operator.Program{
-		Environ: environ, In: strings.NewReader(stdin), Out: &stdout, Err: &stderr, Version: Version(), Serve: Serve,
+		Environ: environ, In: strings.NewReader(stdin), Out: &stdout, Err: &stderr, Serve: Serve,
 	}
 	status = p.Main(context.Background(), args)
 	return status, stdout.String(), stderr.String()
@@ -84,9 +84,6 @@ func TestOperatorCommands(t *testing.T) {
 	}
 	if out := command("", "healthcheck"); out != "status  ready\n" {
 		t.Errorf("healthcheck: %q", out)
-	}
-	if out := command("", "version"); !strings.HasPrefix(out, "authsvc ") {
-		t.Errorf("version: %q", out)
 	}
 }
 

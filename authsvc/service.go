@@ -57,6 +57,7 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/public"
 	"github.com/sluice-gateway/sluice/authsvc/session"
 	"github.com/sluice-gateway/sluice/authsvc/store"
+	"github.com/sluice-gateway/sluice/internal/version"
 )
 
 // Service is a whole authsvc. Set the fields, Open, Close; it is what the
@@ -111,7 +112,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.tracing, err = listener.OpenTracing(ctx, s.Config.Tracing, Version(), s.log); err != nil {
+	if s.tracing, err = listener.OpenTracing(ctx, s.Config.Tracing, version.Version(), s.log); err != nil {
 		return err
 	}
 	options, err := storeOptions(s.Config, s.log)
@@ -136,7 +137,7 @@ func (s *Service) Open(ctx context.Context) (err error) {
 		return err
 	}
 	s.tasks.Go(background, "publish keys", s.publishKeys)
-	s.log.Info("authsvc is up", "public", s.publicAddr.String(), "admin", s.adminAddr.String(), "version", Version())
+	s.log.Info("authsvc is up", "public", s.publicAddr.String(), "admin", s.adminAddr.String(), "version", version.Version())
 	return nil
 }
 

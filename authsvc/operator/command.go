@@ -20,6 +20,7 @@ import (
 	"github.com/traefik/paerser/cli"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/internal/version"
 )
 
 // command is one word of the command line: `token`, and below it `issue`.
@@ -61,7 +62,7 @@ func (p *Program) root() *command {
 			newCommand("secret", "print the Kubernetes Secret that own.keyDir is to be mounted from next: the keys rotated", "", newSecretOptions(), p.keysSecret),
 		),
 		newCommand("healthcheck", "exit 0 if a running authsvc can decide", "", newOptions(p), p.healthcheck),
-		newCommand("version", "print the version, as --version does", "", nil, p.version),
+		newCommand("version", "print version and commit, as --version does", "", nil, p.version),
 	)
 	root.version = p.version
 	return root
@@ -111,6 +112,6 @@ func (c *command) execute(ctx context.Context, args []string, out io.Writer) err
 }
 
 func (p *Program) version(context.Context, []string) error {
-	_, err := fmt.Fprintf(p.Out, "authsvc %s (%s %s/%s)\n", p.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintf(p.Out, "authsvc %s (commit %s, %s %s/%s)\n", version.Version(), version.Commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }

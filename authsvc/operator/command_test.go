@@ -43,11 +43,6 @@ func TestAdminListenerIsLocalByDefault(t *testing.T) {
 			t.Errorf("adminListen %q: %s, want %s", listen, got, server)
 		}
 	}
-	for _, args := range [][]string{{"--version"}, {"version"}} {
-		if status, out, errs := run(nil, args...); status != 0 || !strings.HasPrefix(out, "authsvc ") {
-			t.Errorf("%v: %d %s%s", args, status, out, errs)
-		}
-	}
 }
 
 // --help names every field of Config with its description, and no secret.

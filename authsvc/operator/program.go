@@ -21,7 +21,6 @@ type Program struct {
 	Environ  []string
 	In       io.Reader
 	Out, Err io.Writer
-	Version  string
 	// Serve runs the service until ctx ends.
 	Serve func(ctx context.Context, args, environ []string) error
 

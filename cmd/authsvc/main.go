@@ -15,7 +15,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	program := &operator.Program{
 		Environ: os.Environ(), In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		Version: authsvc.Version(), Serve: authsvc.Serve,
+		Serve: authsvc.Serve,
 	}
 	status := program.Main(ctx, os.Args[1:])
 	stop()

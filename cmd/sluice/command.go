@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +12,7 @@ import (
 	"github.com/sluice-gateway/sluice"
 	"github.com/sluice-gateway/sluice/cmd/sluice/check"
 	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
+	"github.com/sluice-gateway/sluice/internal/version"
 	"github.com/sluice-gateway/sluice/traefik/build"
 )
 
@@ -234,7 +234,7 @@ func copyBinary(from, to string) error {
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the versions of sluice, of its Traefik and of its plugin's source",
+		Short: "Print version and commit, and the versions of its Traefik and of its plugin's source",
 		Args:  cobra.NoArgs,
 		Run: func(command *cobra.Command, _ []string) {
 			fmt.Fprint(command.OutOrStdout(), versions())
@@ -244,9 +244,5 @@ func versionCommand() *cobra.Command {
 
 // versions is what `sluice version` and `sluice --version` print.
 func versions() string {
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	return fmt.Sprintf("sluice   %s\ntraefik  %s\nplugin   %s\n", version, build.Version, build.Source())
+	return fmt.Sprintf("sluice   %s\ncommit   %s\ntraefik  %s\nplugin   %s\n", version.Version(), version.Commit(), build.Version, build.Source())
 }
