@@ -45,9 +45,9 @@ func PluginSource() map[string][]byte {
 	return source
 }
 
-// LocalPlugin is the folder of the plugin for a Traefik that runs in workDir.
-func LocalPlugin(workDir string) string {
-	return filepath.Join(workDir, "plugins-local", "src", filepath.FromSlash(Module))
+// LocalPlugin is the folder of a plugin for a Traefik that runs in workDir.
+func LocalPlugin(workDir, module string) string {
+	return filepath.Join(workDir, "plugins-local", "src", filepath.FromSlash(module))
 }
 
 // WritePlugin lays PluginSource out under dir, as Traefik's plugins-local

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sluice-gateway/sluice"
 	"github.com/sluice-gateway/sluice/cmd/sluice/check"
 	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
 	"github.com/sluice-gateway/sluice/internal/version"
@@ -184,16 +183,15 @@ func traefikCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	var output, workDir, webUI string
+	var output string
+	var options build.Options
 	construct := &cobra.Command{
 		Use:   "build",
 		Short: "Build Traefik " + build.Version + " with the plugin compiled in, and print its path",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			binary, err := build.Build(command.Context(), build.Options{Progress: command.ErrOrStderr(), WebUI: webUI})
-			if err == nil && workDir != "" {
-				err = sluice.WritePlugin(sluice.LocalPlugin(workDir))
-			}
+			options.Progress = command.ErrOrStderr()
+			binary, err := build.Build(command.Context(), options)
 			if err == nil && output != "" {
 				binary, err = output, copyBinary(binary, output)
 			}
@@ -204,8 +202,10 @@ func traefikCommand() *cobra.Command {
 		},
 	}
 	construct.Flags().Var(text(&output, ""), "output", "`file` to copy the binary to")
-	construct.Flags().Var(text(&workDir, ""), "workDir", "`folder` that Traefik will run in: it gets plugins-local with the plugin's manifest, which Traefik reads there, and its source")
-	construct.Flags().Var(text(&webUI, ""), "webui", "`folder` with the dashboard's pages, webui/static of the source that Traefik publishes with a release; without it the dashboard is left out")
+	construct.Flags().Var(text(&options.WorkDir, ""), "workDir", "`folder` that Traefik will run in: it gets plugins-local with the plugins' manifests, which Traefik reads there, and our plugin's source")
+	construct.Flags().StringArrayVar(&options.With, "with", nil, "another Traefik plugin to compile in, `MODULE@VERSION`; may be repeated")
+	construct.Flags().Var(text(&options.Platform, ""), "platform", "`OS/ARCHITECTURE` to build for, such as linux/arm64 (default: this machine's)")
+	construct.Flags().Var(text(&options.WebUI, ""), "webui", "`folder` with the dashboard's pages, webui/static of the source that Traefik publishes with a release; without it the dashboard is left out")
 	command.AddCommand(construct)
 	return command
 }

@@ -5,14 +5,20 @@
 // main module instead. In order, it
 //
 //  1. names the binary after a hash of the plugin's source and of this recipe,
-//     and returns at once if the cache holds that name;
+//     and returns at once if that name lies beside the running program, where a
+//     release has it, or in the cache;
 //  2. takes the cache's lock, so that parallel builds wait for the first;
 //  3. lays out a module: recipe/traefik.mod and .sum, package ext that registers
 //     the plugin with Traefik's interpreter, the plugin's source under a go.mod
 //     without requirements, and a copy of lego without its DNS providers;
 //  4. counts the packages, and runs `go build` on Traefik's own unchanged
 //     cmd/traefik;
-//  5. asks the result for its version and moves it to its name.
+//  5. asks the result for its version, if this machine can run it, and moves it
+//     to its name.
+//
+// Other plugins that Options.With names are looked at before step 2 and compiled
+// by themselves before step 4, so that what is no plugin is told in seconds
+// (with.go).
 //
 // Which form of the plugin a gateway runs can be told from outside: when its
 // first middleware is made, the compiled one, and nothing else, writes "sluice:
@@ -29,6 +35,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +43,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -67,7 +75,13 @@ type Options struct {
 	Progress io.Writer // one line at the start and one every few seconds; nil: silence
 	Go       string    // the go command; empty: the one on PATH
 	WebUI    string    // folder with the dashboard's pages, webui/static of a release's source; empty: none
+	With     []string  // other plugins to compile in, MODULE@VERSION
+	Platform string    // for which it is built, such as linux/arm64; empty: this machine's
+	WorkDir  string    // folder that Traefik will run in: it gets the plugins' manifests; empty: none
 }
+
+// host is the platform of this machine.
+const host = runtime.GOOS + "/" + runtime.GOARCH
 
 // elsewhere is what to do about a cache that cannot be.
 const elsewhere = "name a folder that can be written in the variable SLUICE_CACHE"
@@ -97,11 +111,41 @@ func Build(ctx context.Context, options Options) (string, error) {
 		}
 		options.Cache = dir
 	}
+	options.Platform = cmp.Or(options.Platform, host)
+	if system, architecture, _ := strings.Cut(options.Platform, "/"); system == "" || architecture == "" || strings.Contains(architecture, "/") {
+		return "", fmt.Errorf("--platform=%s: write OS/ARCHITECTURE, such as linux/arm64", options.Platform)
+	}
 	pages, err := readPages(options.WebUI)
 	if err != nil {
 		return "", err
 	}
-	binary := filepath.Join(options.Cache, "traefik-"+Version+"-"+hashOf(pages)[:16])
+	plugins, err := findPlugins(ctx, options)
+	if err != nil {
+		return "", err
+	}
+	binary, err := find(ctx, options, pages, plugins)
+	if err == nil && options.WorkDir != "" {
+		err = writeManifests(options.WorkDir, plugins)
+	}
+	if err != nil {
+		return "", err
+	}
+	return binary, nil
+}
+
+// find returns the path of the binary, once it is there.
+func find(ctx context.Context, options Options, pages map[string][]byte, plugins []otherPlugin) (string, error) {
+	name := "traefik-" + Version + "-" + hashOf(pages, plugins)[:16]
+	if options.Platform == host {
+		if path, err := os.Executable(); err == nil {
+			if path, err = filepath.EvalSymlinks(path); err == nil && isExecutable(filepath.Join(filepath.Dir(path), name)) {
+				return filepath.Join(filepath.Dir(path), name), nil
+			}
+		}
+	} else {
+		name += "-" + strings.ReplaceAll(options.Platform, "/", "-")
+	}
+	binary := filepath.Join(options.Cache, name)
 	if isExecutable(binary) {
 		touch(binary)
 		return binary, nil
@@ -122,10 +166,12 @@ func Build(ctx context.Context, options Options) (string, error) {
 		return "", err
 	}
 	module := filepath.Join(options.Cache, "module")
-	if err := layOut(ctx, goCommand, module, pages); err != nil {
+	if err := layOut(ctx, goCommand, module, pages, plugins); err != nil {
 		return "", err
 	}
-	if err := compile(ctx, goCommand, module, binary, len(pages) > 0, options.Progress); err != nil {
+	job := compilation{goCommand: goCommand, module: module, binary: binary, platform: options.Platform,
+		dashboard: len(pages) > 0, plugins: len(plugins) > 0, progress: options.Progress}
+	if err := job.run(ctx); err != nil {
 		return "", err
 	}
 	return binary, prune(options.Cache, keep, unused)
@@ -138,28 +184,53 @@ func Module(ctx context.Context, options Options, dir string) error {
 	if err != nil {
 		return err
 	}
-	return layOut(ctx, goCommand, dir, nil)
+	return layOut(ctx, goCommand, dir, nil, nil)
 }
 
-// compile builds under a temporary name, so that the final one only ever
-// belongs to a binary that has told its version.
-func compile(ctx context.Context, goCommand, module, binary string, dashboard bool, progress io.Writer) error {
-	temporary := binary + ".new"
+// compilation is one run of the compiler over a module that is laid out.
+type compilation struct {
+	goCommand, module, binary, platform string
+	dashboard, plugins                  bool
+	progress                            io.Writer
+}
+
+// command prepares the go command in the module, for the platform. With other
+// plugins the module's requirements are completed by what those require.
+func (c compilation) command(ctx context.Context, verb string, args ...string) *exec.Cmd {
+	mod := "-mod=readonly"
+	if c.plugins {
+		mod = "-mod=mod"
+	}
+	system, architecture, _ := strings.Cut(c.platform, "/")
+	cmd := command(ctx, c.goCommand, c.module, append([]string{verb, mod}, args...)...)
+	cmd.Env = append(cmd.Env, "GOOS="+system, "GOARCH="+architecture)
+	return cmd
+}
+
+// run builds under a temporary name, so that the final one only ever belongs to
+// a binary that has told its version, or that another machine has to ask.
+func (c compilation) run(ctx context.Context) error {
+	temporary := c.binary + ".new"
 	defer os.Remove(temporary)
 	begun := time.Now()
-	fmt.Fprintf(progress, "Building Traefik %s with the plugin compiled in; the first time takes minutes.\n", Version)
-	if !dashboard {
-		fmt.Fprintln(progress, "Its dashboard is left out: Traefik's Go module lacks the pages (`sluice traefik build --webui=FOLDER` builds them in).")
+	if c.plugins {
+		if out, err := c.command(ctx, "build", withPackage).CombinedOutput(); err != nil {
+			return cmp.Or(ctx.Err(), fmt.Errorf("compile the other plugins: %w\n%s", err, bytes.TrimSpace(out)))
+		}
+	}
+	fmt.Fprintf(c.progress, "Building Traefik %s with the plugin compiled in; the first time takes minutes.\n", Version)
+	if !c.dashboard {
+		fmt.Fprintln(c.progress, "Its dashboard is left out: Traefik's Go module lacks the pages (`sluice traefik build --webui=FOLDER` builds them in).")
 	}
 
-	meter := newMeter(progress, begun)
-	list := command(ctx, goCommand, module, "list", "-deps", "-mod=readonly", target) // downloads the modules, too
+	meter := newMeter(c.progress, begun)
+	list := c.command(ctx, "list", "-deps", target) // downloads the modules, too
 	list.Stderr = meter
 	packages, err := list.Output()
 	if err == nil {
 		meter.expect(bytes.Count(packages, []byte("\n")))
-		build := command(ctx, goCommand, module, "build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly",
-			"-ldflags", linkerFlags(dashboard, begun), "-o", temporary, target)
+		build := c.command(ctx, "build", "-v", "-trimpath", "-buildvcs=false",
+			"-ldflags", linkerFlags(c.dashboard, begun), "-o", temporary, target)
 		build.Stderr = meter
 		err = build.Run()
 	}
@@ -170,17 +241,19 @@ func compile(ctx context.Context, goCommand, module, binary string, dashboard bo
 	if err != nil {
 		return fmt.Errorf("build Traefik: %w\n%s", err, meter.complaints())
 	}
-	version, err := VersionOf(ctx, temporary)
-	if err != nil {
-		return err
+	if c.platform == host {
+		version, err := VersionOf(ctx, temporary)
+		if err != nil {
+			return err
+		}
+		if version != Version {
+			return fmt.Errorf("the Traefik just built calls itself %q instead of %s", version, Version)
+		}
 	}
-	if version != Version {
-		return fmt.Errorf("the Traefik just built calls itself %q instead of %s", version, Version)
-	}
-	if err := os.Rename(temporary, binary); err != nil {
+	if err := os.Rename(temporary, c.binary); err != nil {
 		return fmt.Errorf("install the Traefik just built: %w", err)
 	}
-	fmt.Fprintf(progress, "Built %s in %s.\n", binary, time.Since(begun).Round(time.Second))
+	fmt.Fprintf(c.progress, "Built %s in %s.\n", c.binary, time.Since(begun).Round(time.Second))
 	return nil
 }
 

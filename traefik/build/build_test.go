@@ -17,9 +17,14 @@ import (
 // around the real build, which takes minutes, is tested in milliseconds. The
 // real one is used by the end-to-end tests.
 const fakeGo = `#!/bin/sh
-echo "$@" >> "$CALLS"
+echo "$@" "for $GOOS/$GOARCH" >> "$CALLS"
 case "$1" in
-mod)  echo '{"Dir":"'$LEGO'","Sum":"'$LEGO_SUM'"}' ;;
+mod)
+	case "$4" in
+	*lego*) echo '{"Dir":"'$LEGO'","Sum":"'$LEGO_SUM'"}' ;;
+	*@v1.0.0) echo '{"Dir":"'$PLUGINS/${4%@*}'","Sum":"h1:of"}' ;;
+	*) echo '{"Error":"'$4': invalid version: unknown revision"}'; exit 1 ;;
+	esac ;;
 list)
 	echo "go: downloading example.com/a v1.0.0" >&2
 	if [ -n "$NO_MODULE" ]; then echo "go: example.com/a@v1.0.0: no such host" >&2; exit 1; fi
@@ -28,6 +33,7 @@ build)
 	echo "go: downloading example.com/a v1.0.0" >&2
 	echo "example.com/a" >&2
 	if [ -n "$FAIL" ]; then echo "# example.com/a" >&2; echo "a.go:1:1: syntax error" >&2; exit 1; fi
+	case "$*" in *" -o "*) ;; *) exit 0 ;; esac
 	while [ "$1" != "-o" ]; do shift; done
 	printf '#!/bin/sh\necho "Version:      %s"\n' "$TRAEFIK_VERSION" > "$2"
 	chmod +x "$2" ;;
@@ -53,7 +59,7 @@ func workshop(t *testing.T) (options Options, calls func() string) {
 		t.Fatal(err)
 	}
 	log := filepath.Join(dir, "calls")
-	for name, value := range map[string]string{"CALLS": log, "LEGO": lego, "LEGO_SUM": legoSum, "TRAEFIK_VERSION": Version, "FAIL": "", "NO_MODULE": ""} {
+	for name, value := range map[string]string{"CALLS": log, "LEGO": lego, "LEGO_SUM": legoSum, "TRAEFIK_VERSION": Version, "FAIL": "", "NO_MODULE": "", "PLUGINS": filepath.Join(dir, "plugins")} {
 		t.Setenv(name, value)
 	}
 	return Options{Cache: filepath.Join(dir, "cache"), Go: filepath.Join(dir, "go")}, func() string {

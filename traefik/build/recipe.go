@@ -55,16 +55,23 @@ func Source() string {
 	return hex.EncodeToString(hash.Sum(nil))
 }
 
-// hashOf is Source with the dashboard's pages, if there are any.
-func hashOf(pages map[string][]byte) string {
+// hashOf is Source with the dashboard's pages and other plugins, if there are any.
+func hashOf(pages map[string][]byte, plugins []otherPlugin) string {
+	if len(pages)+len(plugins) == 0 {
+		return Source()
+	}
 	hash := sha256.New()
 	io.WriteString(hash, Source()) // a hash never fails to write
 	for _, name := range slices.Sorted(maps.Keys(pages)) {
 		fmt.Fprintf(hash, "%q %d\n", name, len(pages[name]))
 		hash.Write(pages[name])
 	}
-	if len(pages) == 0 {
-		return Source()
+	if len(plugins) > 0 {
+		hash.Write(recipeFile("with.go.txt"))
+		hash.Write(recipeFile("ext_with.go.txt"))
+	}
+	for _, p := range plugins {
+		fmt.Fprintf(hash, "%s@%s %s\n", p.Module, p.Version, p.sum)
 	}
 	return hex.EncodeToString(hash.Sum(nil))
 }
@@ -101,7 +108,7 @@ func recipeFile(name string) []byte {
 
 // layOut writes the build module into dir, replacing what an earlier recipe
 // left there.
-func layOut(ctx context.Context, goCommand, dir string, pages map[string][]byte) error {
+func layOut(ctx context.Context, goCommand, dir string, pages map[string][]byte, plugins []otherPlugin) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("lay out the build module: %w", err)
 	}
@@ -116,13 +123,18 @@ func layOut(ctx context.Context, goCommand, dir string, pages map[string][]byte)
 			return fmt.Errorf("lay out the build module: %w", err)
 		}
 	}
-	for name, content := range map[string][]byte{
-		"go.mod":        recipeFile("traefik.mod"),
+	files := map[string][]byte{
+		"go.mod":        requiring(recipeFile("traefik.mod"), plugins),
 		"go.sum":        recipeFile("traefik.sum"),
 		"ext/ext.go":    recipeFile("ext.go.txt"),
 		"ext/go.mod":    fmt.Appendf(nil, minimalMod, "github.com/traefik/traefik/dynamic/ext"),
 		"sluice/go.mod": fmt.Appendf(nil, minimalMod, sluice.Module),
-	} {
+	}
+	if len(plugins) > 0 {
+		files["ext/with.go"] = recipeFile("ext_with.go.txt")
+		files["ext/with/with.go"] = withSource(plugins)
+	}
+	for name, content := range files {
 		if err := write(filepath.Join(dir, name), content); err != nil {
 			return fmt.Errorf("lay out the build module: %w", err)
 		}
@@ -133,13 +145,9 @@ func layOut(ctx context.Context, goCommand, dir string, pages map[string][]byte)
 // copyLego copies lego from the module cache, less what legoUnused names, and
 // puts the empty provider list in its place.
 func copyLego(ctx context.Context, goCommand, dir string) error {
-	download := command(ctx, goCommand, filepath.Dir(dir), "mod", "download", "-json", lego)
-	var complaints strings.Builder
-	download.Stderr = &complaints
-	out, err := download.Output()
-	var module struct{ Dir, Sum, Error string }
-	if jsonErr := json.Unmarshal(out, &module); jsonErr != nil || err != nil {
-		return fmt.Errorf("download %s: %w: %s%s", lego, errors.Join(err, jsonErr), module.Error, complaints.String())
+	module, err := download(ctx, goCommand, filepath.Dir(dir), lego)
+	if err != nil {
+		return fmt.Errorf("download %s: %w", lego, err)
 	}
 	if module.Sum != legoSum {
 		return fmt.Errorf("download %s: its hash is %s, not %s", lego, module.Sum, legoSum)
@@ -166,6 +174,25 @@ func copyLego(ctx context.Context, goCommand, dir string) error {
 		return fmt.Errorf("copy %s: %w", lego, err)
 	}
 	return nil
+}
+
+// downloaded is what the go command says of a module.
+type downloaded struct{ Dir, Sum, Error string }
+
+// download has the go command fetch module@version, unless its cache holds it.
+func download(ctx context.Context, goCommand, dir, module string) (d downloaded, err error) {
+	cmd := command(ctx, goCommand, dir, "mod", "download", "-json", module)
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
+	jsonErr := json.Unmarshal(out, &d)
+	switch {
+	case d.Error != "":
+		return d, errors.New(d.Error) // exit status 1 adds nothing to it
+	case err != nil || jsonErr != nil:
+		return d, fmt.Errorf("%w: %s", errors.Join(err, jsonErr), complaints.String())
+	}
+	return d, nil
 }
 
 func write(name string, content []byte) error {

@@ -55,7 +55,7 @@ func (s *Stack) openGateways(ctx context.Context) error {
 			at.balancer = []string{"127.0.0.1/32"}
 		}
 		dir := filepath.Join(s.work, name)
-		if err := sluice.WritePlugin(sluice.LocalPlugin(dir)); err != nil {
+		if err := sluice.WritePlugin(sluice.LocalPlugin(dir, sluice.Module)); err != nil {
 			return err
 		}
 		gateway, err := s.startTraefik(name, shipped, at, s.childEnv())
