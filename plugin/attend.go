@@ -172,7 +172,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 				}
 				answers = v.answers
 				if !v.granted {
-					v.spending.Places = p.places
+					v.spending.Handles = p.handles
 					v.spending.Now = now
 					v.spending.Answers = answers
 					if s == nil {

@@ -78,7 +78,7 @@ type call struct {
 
 func newDecisions(auth *authSettings, client *authClient, stream *eventStream) *decisions {
 	d := &decisions{auth: auth, client: client, stream: stream, named: map[string][]*decision{}, calls: map[memoryKey]*call{}, memory: newMemory()}
-	d.listener = &listener{revoked: func(name string) { d.revoke(name) }, changed: func() { d.doubt() }}
+	d.listener = &listener{revoked: func(name string) { d.revoke(name) }, changed: func() { d.resync() }}
 	stream.listen(d.listener)
 	return d
 }
@@ -88,10 +88,10 @@ func (d *decisions) close() {
 	d.client.close()
 }
 
-// doubt takes over the stream's state: the last of several at once the newest.
-func (d *decisions) doubt() {
+// resync takes over the stream's state: the last of several at once the newest.
+func (d *decisions) resync() {
 	d.mu.Lock()
-	d.memory.doubt(d.stream.state.Load())
+	d.memory.forget(d.stream.state.Load())
 	d.mu.Unlock()
 }
 

@@ -45,7 +45,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 		holds          []hold
 		undecided      bool
 		passes         bool
-		place          *limit.Place
+		handle         *limit.Handle
 		stay, stays    bool
 		m              *memory
 		i, j           int
@@ -71,7 +71,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 			} else if judged {
 				rules = g.rules
 			} else if kept == nil && g.auth != nil && (len(credentials) > 0 || !g.auth.optional) {
-				rules = g.doubtLimits
+				rules = g.unknownLimits
 			}
 			who = visitor{}
 			no = nil
@@ -207,7 +207,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 			asked = answers
 		}
 		if known {
-			if limit.Moved(p.places, answers) {
+			if limit.Moved(p.handles, answers) {
 				g.memory.drop(p)
 			}
 		} else {
@@ -219,8 +219,8 @@ func inquire(v *visit, next chan *visit, s *seat) {
 			}
 			stay = true
 			for i = len(p.asks) - 1; i >= 0; i-- {
-				place, stays = limit.NewPlace(&p.asks[i], &answers[i], p.places)
-				p.places = place
+				handle, stays = limit.NewHandle(&p.asks[i], &answers[i], p.handles)
+				p.handles = handle
 				stay = stay && stays
 			}
 			// The next such requests are served by the pass, if memory has room for each of

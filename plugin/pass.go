@@ -23,11 +23,11 @@ type pass struct {
 	names  []string // of the headers that tell the service of the user
 	values [][]string
 
-	rules   []*limitRule // the limits that apply, in configured order
-	asks    []limit.Ask  // what is asked of each
-	places  *limit.Place // where: in memory
-	policy  []string     // RateLimit-Policy, as a header's values
-	awaited bool         // the answer decides whether some permit counts
+	rules   []*limitRule  // the limits that apply, in configured order
+	asks    []limit.Ask   // what is asked of each
+	handles *limit.Handle // where: in memory
+	policy  []string      // RateLimit-Policy, as a header's values
+	awaited bool          // the answer decides whether some permit counts
 
 	passed *atomic.Int64 // counts those who get through by it
 }
@@ -76,9 +76,9 @@ func (m *memory) forgetPassesLocked() {
 	m.age++
 }
 
-// doubt forgets all passes, since the stream of revocations has come to another
+// forget drops all passes, since the stream of revocations has come to another
 // state.
-func (m *memory) doubt(state int64) {
+func (m *memory) forget(state int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.state = state

@@ -52,14 +52,14 @@ type gate struct {
 	trustUserHeader bool
 	decisions       *decisions
 
-	backend      *backend
-	engine       *limit.Engine
-	policy       limit.Policy
-	rules        []*limitRule // in configured order, those that are asked whoever comes
-	clientLimits []*limitRule // of them those that need no identity, and are asked before it
-	doubtLimits  []*limitRule // clientLimits, and those that count the gate's judgement alone
-	exemptIPs    []netip.Prefix
-	exemptUsers  map[string]bool
+	backend       *backend
+	engine        *limit.Engine
+	policy        limit.Policy
+	rules         []*limitRule // in configured order, those that are asked whoever comes
+	clientLimits  []*limitRule // of them those that need no identity, and are asked before it
+	unknownLimits []*limitRule // clientLimits, and those that count the gate's judgement alone
+	exemptIPs     []netip.Prefix
+	exemptUsers   map[string]bool
 
 	dryRun        bool
 	legacyHeaders bool
@@ -123,13 +123,13 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		rule.usedUp = usedUp(rule)
 		rule.quoted = `"` + rule.name + `";r=`
 		if rule.countFrom == gatesAnswers {
-			g.doubtLimits = append(g.doubtLimits, rule)
+			g.unknownLimits = append(g.unknownLimits, rule)
 			continue
 		}
 		g.rules = append(g.rules, rule)
 		if !rule.identified {
 			g.clientLimits = append(g.clientLimits, rule)
-			g.doubtLimits = append(g.doubtLimits, rule)
+			g.unknownLimits = append(g.unknownLimits, rule)
 		}
 	}
 	g.prepare(config)

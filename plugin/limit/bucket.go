@@ -16,7 +16,7 @@ const leaseLife = int64(1e9)
 type lease struct {
 	left  int64 // permits; only falls below what Redis granted (I1), guarded by the bucket's mu
 	limit int64 // the limit it was granted under; another one has to ask (design: limit-of-a-lease)
-	alone bool  // set aside of this instance's own share, without Redis (fallback.go)
+	local bool  // set aside of this instance's own share, without Redis (fallback.go)
 
 	// until is the monotonic instant at which the permits die: the end of
 	// the window they were granted in, at most leaseLife away. Both are
@@ -134,7 +134,7 @@ func setLease(b *bucket, h *lease) {
 // instant is the first one's, by the log rule.
 func returnTo(b *bucket, h *lease, permits, instant int64) {
 	switch {
-	case !h.alone:
+	case !h.local:
 		b.ledger.owe(h.generation, h.index, permits, instant)
 	case h.generation == b.ledger.seen.Generation:
 		b.ledger.forget(h.index, permits, 0)

@@ -21,9 +21,9 @@ func tellTime(c *core, micros, sent, now int64) bool {
 	if c.known && !near(offset, c.offset) && !near(offset, last) {
 		return false
 	}
-	if doubt := now - sent; !c.known || doubt <= c.timeout || doubt <= c.doubt {
+	if off := now - sent; !c.known || off <= c.timeout || off <= c.clockError {
 		c.known = true
-		c.doubt = doubt
+		c.clockError = off
 		c.offset = offset
 	}
 	return true

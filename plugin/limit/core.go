@@ -23,18 +23,18 @@ type core struct {
 	healthy  func() bool
 	log      func(level, message string)
 	presence *presence
-	exact    *standing
-	visible  *standing
+	exact    *status
+	visible  *status
 	holds    *holds
 	degraded *atomic.Int64
 	keys     *atomic.Int64 // in all tables
 
 	// offset is Redis's clock minus this process's monotonic one, in
 	// microseconds, as of the last reply: the fallback's windows are Redis's.
-	offset int64
-	told   int64 // the same as of the last reply, believed or not
-	doubt  int64 // how far off it may be, ns: how long that reply was under way
-	known  bool  // Redis has told it
+	offset     int64
+	told       int64 // the same as of the last reply, believed or not
+	clockError int64 // how far off it may be, ns: how long that reply was under way
+	known      bool  // Redis has told it
 
 	instances int64       // live gateways, for the size of leases
 	counted   bool        // Redis has counted a request of ours

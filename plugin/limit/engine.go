@@ -38,8 +38,8 @@ type Engine struct {
 	Degraded atomic.Int64 // answers given without Redis
 	keys     atomic.Int64 // in all tables
 
-	exact   *standing // the limits
-	visible *standing // this gateway, by the others
+	exact   *status // the limits
+	visible *status // this gateway, by the others
 
 	door   sync.RWMutex // to the core's inbox
 	closed bool
@@ -75,8 +75,8 @@ func NewEngine(o Options) *Engine {
 		dropped: map[string]int64{},
 	}
 	e.presence = newPresence(o.Prefix, o.Instance)
-	e.exact = newStanding(&o, "Redis does not count the limits", "Redis counts again: the limits are exact again", e.alone)
-	e.visible = newStanding(&o, "Redis does not take this gateway's heartbeat", "Redis takes this gateway's heartbeats again", e.unseen)
+	e.exact = newStatus(&o, "Redis does not count the limits", "Redis counts again: the limits are exact again", e.withoutRedis)
+	e.visible = newStatus(&o, "Redis does not take this gateway's heartbeat", "Redis takes this gateway's heartbeats again", e.unseen)
 	e.core = &core{
 		timeout:   int64(o.Timeout),
 		longest:   later(int64(o.Timeout), int64(o.MaxWait)),
@@ -187,18 +187,18 @@ func Take(e *Engine, p *Policy, asks []Ask, answers []Answer, now int64) bool {
 	}
 	e.door.RUnlock()
 	if closed {
-		return takeAlone(e, j)
+		return takeLocally(e, j)
 	}
 	granted := <-j.done
 	return granted
 }
 
-// takeAlone decides for a request that has outlived its configuration.
-func takeAlone(e *Engine, j *job) bool {
+// takeLocally decides for a request that has outlived its configuration.
+func takeLocally(e *Engine, j *job) bool {
 	<-e.ended
 	e.door.Lock()
 	defer e.door.Unlock()
-	return decideAlone(e.core, j)
+	return decideLocally(e.core, j)
 }
 
 // Limiter returns the state of a limit, made at first use. maxKeys bounds the

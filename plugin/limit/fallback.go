@@ -20,7 +20,7 @@ const awayRetry = time.Second
 // instance knew (design: fallback-share).
 func fallBack(c *core, j *job, i int, now int64) {
 	p, o := j.policy, &j.answers[i].Outcome
-	countAlone(c, o)
+	countDegraded(c, o)
 	if p.OnFailure == Deny {
 		o.Verdict, o.RetryAfter = Unavailable, awayRetry
 		return
@@ -29,32 +29,32 @@ func fallBack(c *core, j *job, i int, now int64) {
 	if p.OnFailure == Local {
 		share = c.presence.share(share, p.MinInstances)
 	}
-	spendAlone(c, j, i, share, p.OnFailure == Allow, now)
+	spendLocally(c, j, i, share, p.OnFailure == Allow, now)
 }
 
 // byLastNumbers decides by what Redis said last, under this instance's
 // share: on a fresh key those numbers are zero everywhere, and under the whole
 // limit every instance would admit all of it (design: fallback-share).
 func byLastNumbers(c *core, j *job, i int, now int64) {
-	countAlone(c, &j.answers[i].Outcome)
-	spendAlone(c, j, i, c.presence.share(j.asks[i].Limit, j.policy.MinInstances), false, now)
+	countDegraded(c, &j.answers[i].Outcome)
+	spendLocally(c, j, i, c.presence.share(j.asks[i].Limit, j.policy.MinInstances), false, now)
 }
 
-// countAlone notes a decision made without Redis.
-func countAlone(c *core, o *Outcome) {
+// countDegraded notes a decision made without Redis.
+func countDegraded(c *core, o *Outcome) {
 	c.degraded.Add(1)
 	o.Degraded = true
 }
 
-// spendAlone applies the rule to this instance's part of the usage.
-func spendAlone(c *core, j *job, i int, share int64, regardless bool, now int64) {
+// spendLocally applies the rule to this instance's part of the usage.
+func spendLocally(c *core, j *job, i int, share int64, regardless bool, now int64) {
 	limit, cost := j.asks[i].Limit, j.asks[i].Cost
 	b, o := j.answers[i].bucket, &j.answers[i].Outcome
 	if b.passing { // all requests of such a key have to meet at one
 		b = shareRoom(b)
 		j.answers[i].bucket = b
 	}
-	if h := b.lease; h != nil && h.alone {
+	if h := b.lease; h != nil && h.local {
 		b.mu.Lock()
 		spent := spendLocked(b, limit, cost, o, now)
 		b.mu.Unlock()
@@ -68,7 +68,7 @@ func spendAlone(c *core, j *job, i int, share int64, regardless bool, now int64)
 	b.ledger.advance(clock / w)
 	index := b.ledger.seen.Index
 	clock = later(clock, index*w)
-	used := window.Alone(b.ledger.seen, &b.ledger.owed, &b.ledger.alone, limit, share, w, clock)
+	used := window.Local(b.ledger.seen, &b.ledger.owed, &b.ledger.local, limit, share, w, clock)
 	room := window.Room(used, w, share, clock)
 	exact := window.Exact(limit, w)
 	ends := (index + 1) * w
@@ -88,7 +88,7 @@ func spendAlone(c *core, j *job, i int, share int64, regardless bool, now int64)
 	b.limit = limit
 	o.instant = 0
 	if exact {
-		o.instant = window.After(b.ledger.alone.SpentAt, clock)
+		o.instant = window.After(b.ledger.local.SpentAt, clock)
 	}
 	b.ledger.spend(cost, o.instant)
 	o.Verdict = Granted
@@ -119,7 +119,7 @@ func setAside(c *core, b *bucket, limit, cost, room int64, reset time.Duration, 
 	}
 	b.ledger.spend(extra, 0)
 	h := &lease{
-		left: extra, limit: limit, alone: true, ends: now + int64(reset), until: now + int64(reset),
+		left: extra, limit: limit, local: true, ends: now + int64(reset), until: now + int64(reset),
 		generation: b.ledger.seen.Generation, index: b.ledger.seen.Index, room: room - extra,
 	}
 	if latest := now + leaseLife; h.until > latest {

@@ -143,8 +143,8 @@ func answerFromMemory(c *core, j *job, i int, now int64) bool {
 	spent := spendLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now)
 	known := spent || deniedLocked(b, ask.Limit, ask.Cost, &answer.Outcome, now) == Denied
 	b.mu.Unlock()
-	if spent && answer.lease.alone {
-		countAlone(c, &answer.Outcome)
+	if spent && answer.lease.local {
+		countDegraded(c, &answer.Outcome)
 	}
 	return known
 }
@@ -193,9 +193,9 @@ func decideWithout(c *core, w *waiter, now int64) {
 	release(c, w)
 }
 
-// decideAlone decides a job without the core's goroutine, which has ended, and
+// decideLocally decides a job without the core's goroutine, which has ended, and
 // without Redis.
-func decideAlone(c *core, j *job) bool {
+func decideLocally(c *core, j *job) bool {
 	granted := true
 	for i := range j.asks {
 		ask, answer := &j.asks[i], &j.answers[i]

@@ -12,10 +12,10 @@ type ledger struct {
 	seen window.Counts
 	owed window.Settlement // by the windows of seen.Index; leaves with the next call
 
-	// alone is what this instance admitted without Redis in the windows of
+	// local is what this instance admitted without Redis in the windows of
 	// seen.Index, reported or not: while Redis comes and goes it counts in
 	// full against the share, else each report would free most of it again.
-	alone  window.Settlement
+	local  window.Settlement
 	heard  bool // Redis has answered about the key
 	untold bool // a report's call failed, and nobody knows whether it ran: tell seen again
 
@@ -37,7 +37,7 @@ func (l *ledger) settled() bool { return l.owed.Empty() && !l.untold }
 func (l *ledger) advance(index int64) {
 	if ahead := index - l.seen.Index; ahead > 0 {
 		l.owed = l.owed.Shift(ahead)
-		l.alone = l.alone.Shift(ahead)
+		l.local = l.local.Shift(ahead)
 		l.seen = l.seen.At(index)
 	}
 }
@@ -61,10 +61,10 @@ func (l *ledger) undo(d debt, span int64) {
 	l.owing = true
 }
 
-// doubt notes that nobody knows whether a debt's call ran. Reported once more it
+// uncertain notes that nobody knows whether a debt's call ran. Reported once more it
 // might count twice; seen, which holds it, can be told as often as need be, since
 // Redis takes the larger number.
-func (l *ledger) doubt(d debt) {
+func (l *ledger) uncertain(d debt) {
 	if d.owed.Spent+d.owed.PreviousSpent > 0 || len(d.owed.SpentAt) > 0 {
 		l.owing = true
 		l.untold = true
@@ -88,7 +88,7 @@ func learn(l *ledger, told *window.Counts, d *debt) {
 	switch ahead := told.Index - l.seen.Index; {
 	case told.Generation != l.seen.Generation || ahead < -1:
 		l.owed = window.Settlement{}
-		l.alone = window.Settlement{}
+		l.local = window.Settlement{}
 		l.seen = *told
 	case ahead == -1: // a late reply: the fallback has moved on to the next window
 		l.seen = told.At(l.seen.Index)
@@ -96,7 +96,7 @@ func learn(l *ledger, told *window.Counts, d *debt) {
 		l.advance(told.Index)
 		l.seen = *told
 	}
-	l.owing = !l.owed.Empty() || !l.alone.Empty()
+	l.owing = !l.owed.Empty() || !l.local.Empty()
 }
 
 // owe notes permits that go back to the window they were granted in, if it still
@@ -125,11 +125,11 @@ func (l *ledger) spend(permits, instant int64) {
 	l.owing = true
 	if instant != 0 {
 		l.owed.SpentAt = window.With(l.owed.SpentAt, instant, permits)
-		l.alone.SpentAt = window.With(l.alone.SpentAt, instant, permits)
+		l.local.SpentAt = window.With(l.local.SpentAt, instant, permits)
 		return
 	}
 	l.owed.Spent += permits
-	l.alone.Spent += permits
+	l.local.Spent += permits
 }
 
 // forget undoes what was admitted without Redis in the window with the given
@@ -138,7 +138,7 @@ func (l *ledger) spend(permits, instant int64) {
 func (l *ledger) forget(index, permits, instant int64) (returned bool) {
 	if instant != 0 {
 		var known bool
-		if l.alone.SpentAt, known = window.Without(l.alone.SpentAt, instant, permits); !known {
+		if l.local.SpentAt, known = window.Without(l.local.SpentAt, instant, permits); !known {
 			return false // a reset has made it void
 		}
 		if l.owed.SpentAt, known = window.Without(l.owed.SpentAt, instant, permits); known {
@@ -149,20 +149,20 @@ func (l *ledger) forget(index, permits, instant int64) (returned bool) {
 	}
 	switch l.seen.Index - index {
 	case 0:
-		if l.alone.Spent < permits {
+		if l.local.Spent < permits {
 			return false // a reset has made it void
 		}
-		l.alone.Spent -= permits
+		l.local.Spent -= permits
 		if l.owed.Spent >= permits {
 			l.owed.Spent -= permits
 			return false
 		}
 		l.owed.Returned += permits
 	case 1:
-		if l.alone.PreviousSpent < permits {
+		if l.local.PreviousSpent < permits {
 			return false
 		}
-		l.alone.PreviousSpent -= permits
+		l.local.PreviousSpent -= permits
 		if l.owed.PreviousSpent >= permits {
 			l.owed.PreviousSpent -= permits
 			return false

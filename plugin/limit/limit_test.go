@@ -840,29 +840,29 @@ func TestI6UntoldBucketsStay(t *testing.T) {
 	})
 }
 
-// A Place outlives its bucket's stay in the table. A key that is asked at one
+// A Handle outlives its bucket's stay in the table. A key that is asked at one
 // counts as used, and one that has made room answers nothing more.
-func TestI6Places(t *testing.T) {
+func TestI6Handles(t *testing.T) {
 	simulate(t, 5, 1, func(w *world, gates []*instance) {
 		e := gates[0].engine
 		const capacity = 20
 		limiter := e.Limiter("l", time.Hour, capacity)
-		take := func(key string, cost int64) *Place { // takes the one permit: the next is denied
+		take := func(key string, cost int64) *Handle { // takes the one permit: the next is denied
 			ask, answers := Ask{Limiter: limiter, Key: key, Limit: 1, Cost: cost}, make([]Answer, 1)
 			Take(e, &gates[0].policy, []Ask{ask}, answers, e.Now())
-			p, _ := NewPlace(&ask, &answers[0], nil)
+			p, _ := NewHandle(&ask, &answers[0], nil)
 			return p
 		}
 		known := func(key string) bool {
 			settled(e)
 			return limiter.table.buckets[key] != nil
 		}
-		places := map[string]*Place{}
+		handles := map[string]*Handle{}
 		for n := range capacity {
-			places[fmt.Sprint(n)] = take(fmt.Sprint(n), 1)
+			handles[fmt.Sprint(n)] = take(fmt.Sprint(n), 1)
 		}
 		denied := func(key string) bool {
-			verdict := spend(places[key], e.Now(), make([]Answer, 1))
+			verdict := spend(handles[key], e.Now(), make([]Answer, 1))
 			return verdict == Denied
 		}
 		for n := 0; known("1"); n++ {

@@ -12,10 +12,10 @@ func adopt(b *bucket) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := b.lease
-	if h == nil || !h.alone {
+	if h == nil || !h.local {
 		return
 	}
-	if b.ledger.alone.Empty() {
+	if b.ledger.local.Empty() {
 		h.left = 0
 	}
 	h.generation = b.ledger.seen.Generation
@@ -79,7 +79,7 @@ func crash(c *core, b *bucket, f *flight, err error, now int64) {
 	if redis.NotExecuted(err) {
 		b.ledger.undo(f.debt, b.limiter.window) // nothing ran, so everything is owed still
 	} else {
-		b.ledger.doubt(f.debt)
+		b.ledger.uncertain(f.debt)
 	}
 	b.again = now + retryReports
 	for _, w := range f.waiters {

@@ -149,7 +149,7 @@ func TestTheRuleIsBelieved(t *testing.T) {
 				l.advance(now / w)
 				instant := int64(0)
 				if window.Exact(limit, w) {
-					instant = window.After(l.alone.SpentAt, now)
+					instant = window.After(l.local.SpentAt, now)
 				}
 				l.spend(1, instant)
 			}
@@ -178,7 +178,7 @@ func TestTheRuleIsBelieved(t *testing.T) {
 			case 0:
 				l.undo(d, w)
 			case 1:
-				l.doubt(d)
+				l.uncertain(d)
 			default:
 				learn(l, &grant.Counts, &d)
 				if grant.Need > 0 && rapid.Bool().Draw(t, "goes back") {

@@ -266,12 +266,12 @@ func (w *world) executeLocked(call *redis.Call) string {
 
 // instance is one gateway.
 type instance struct {
-	world  *world
-	link   *link
-	engine *Engine
-	policy Policy
-	gone   atomic.Bool
-	places sync.Map // what is asked -> *Place, as the plugin keeps them
+	world   *world
+	link    *link
+	engine  *Engine
+	policy  Policy
+	gone    atomic.Bool
+	handles sync.Map // what is asked -> *Handle, as the plugin keeps them
 }
 
 func (w *world) join(name string, policy Policy) *instance {
@@ -306,9 +306,9 @@ func (i *instance) leave() {
 // not tell: as the plugin does.
 func (i *instance) take(asks []Ask) (bool, []Answer) {
 	kind := fmt.Sprint(asks)
-	var first *Place
-	if found, ok := i.places.Load(kind); ok {
-		first = found.(*Place)
+	var first *Handle
+	if found, ok := i.handles.Load(kind); ok {
+		first = found.(*Handle)
 	}
 	answers := make([]Answer, len(asks))
 	verdict := spend(first, i.engine.Now(), answers)
@@ -317,14 +317,14 @@ func (i *instance) take(asks []Ask) (bool, []Answer) {
 		if first == nil {
 			lasting := true
 			for n := len(asks) - 1; n >= 0; n-- {
-				p, keep := NewPlace(&asks[n], &answers[n], first)
+				p, keep := NewHandle(&asks[n], &answers[n], first)
 				first, lasting = p, lasting && keep
 			}
 			if lasting {
-				i.places.Store(kind, first)
+				i.handles.Store(kind, first)
 			}
 		} else if Moved(first, answers) {
-			i.places.Delete(kind)
+			i.handles.Delete(kind)
 		}
 		verdict = spend(first, 0, answers)
 	} else {
@@ -338,8 +338,8 @@ func (i *instance) take(asks []Ask) (bool, []Answer) {
 	return verdict == Granted, answers
 }
 
-func spend(first *Place, now int64, answers []Answer) Verdict {
-	s := &Spending{Places: first, Now: now, Answers: answers}
+func spend(first *Handle, now int64, answers []Answer) Verdict {
+	s := &Spending{Handles: first, Now: now, Answers: answers}
 	Spend(s, nil)
 	return s.Verdict
 }

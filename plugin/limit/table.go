@@ -112,6 +112,6 @@ func leave(c *core, b *bucket, healthy bool, now int64) bool {
 		c.debtors.Remove(b.debtor)
 		b.debtor = nil
 	}
-	b.denial.until = 0 // a Place may hold it for longer: it answers nothing any more
+	b.denial.until = 0 // a Handle may hold it for longer: it answers nothing any more
 	return true
 }

@@ -76,7 +76,7 @@ type Client struct {
 	config  Config
 	ctx     context.Context
 	cancel  context.CancelFunc
-	journal *journal
+	monitor *monitor
 	routes  atomic.Value  // *routes
 	look    chan struct{} // asks the topology's goroutine to look again
 	healthy atomic.Bool
@@ -107,7 +107,7 @@ func newClient(config Config) *Client {
 	if config.Epoch.IsZero() {
 		config.Epoch = time.Now()
 	}
-	c := &Client{config: config, journal: newJournal(config.Log), look: make(chan struct{}, 1)}
+	c := &Client{config: config, monitor: newMonitor(config.Log), look: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.routes.Store(&routes{})
 	return c
@@ -130,7 +130,7 @@ func Send(c *Client, call *Call) bool {
 		}
 	}
 	if !sent {
-		c.journal.away.Add(1)
+		c.monitor.away.Add(1)
 		call.Err = errRefused
 		call.At = int64(time.Since(c.config.Epoch))
 	}
@@ -178,7 +178,7 @@ func (c *Client) refreshHealth() {
 	}
 	turned := healthy && !c.healthy.Load()
 	if !healthy && c.healthy.Load() && c.ctx.Err() == nil {
-		c.journal.opens.Add(1)
+		c.monitor.opens.Add(1)
 	}
 	c.healthy.Store(healthy)
 	c.aimLocked()
@@ -195,7 +195,7 @@ func (c *Client) refreshHealth() {
 
 // Stats returns the counters.
 func (c *Client) Stats() Stats {
-	s := c.journal.stats()
+	s := c.monitor.stats()
 	c.mu.Lock()
 	s.Calls = c.calls
 	c.mu.Unlock()
@@ -218,7 +218,7 @@ func (c *Client) Close() {
 func (c *Client) guard(who string, f func()) {
 	defer func() {
 		if r := recover(); r != nil {
-			panicked(who, r, c.journal.report)
+			panicked(who, r, c.monitor.report)
 		}
 	}()
 	f()

@@ -62,8 +62,8 @@ func (n *node) connection() {
 	l, err := n.open()
 	if err != nil {
 		if n.ctx.Err() == nil {
-			n.client.journal.failed(err)
-			n.client.journal.log("error", Kind(err), "cannot connect: "+err.Error())
+			n.client.monitor.failed(err)
+			n.client.monitor.log("error", Kind(err), "cannot connect: "+err.Error())
 			n.client.lookAgain()
 		}
 		return
@@ -73,7 +73,7 @@ func (n *node) connection() {
 	defer stop()
 	leave := context.AfterFunc(n.ctx, p.retire)
 	defer leave()
-	n.client.journal.connected(l.address, n.everUp)
+	n.client.monitor.connected(l.address, n.everUp)
 	n.everUp = true
 	defer p.fail(ErrClosed) // should anything below panic
 
@@ -87,8 +87,8 @@ func (n *node) connection() {
 		n.backoff.reset()
 	}
 	if n.ctx.Err() == nil && !errors.Is(p.err, errRetired) {
-		n.client.journal.failed(p.err)
-		n.client.journal.log("warn", Kind(p.err), "lost "+l.address+": "+p.err.Error())
+		n.client.monitor.failed(p.err)
+		n.client.monitor.log("warn", Kind(p.err), "lost "+l.address+": "+p.err.Error())
 	}
 	n.client.lookAgain()
 }
@@ -155,8 +155,8 @@ func (n *node) probed(call *Call, err error) {
 // overdue hears from the reader that calls have waited too long.
 func (n *node) overdue(p *pipeline, calls int) {
 	p.unproven = true
-	n.client.journal.count(ErrTimeout, calls)
-	n.client.journal.log("warn", "timeout", fmt.Sprintf("no reply within %v", n.client.config.Timeout))
+	n.client.monitor.count(ErrTimeout, calls)
+	n.client.monitor.log("warn", "timeout", fmt.Sprintf("no reply within %v", n.client.config.Timeout))
 	n.breaker.bad(silent, calls, "")
 }
 
@@ -193,7 +193,7 @@ func (n *node) refused(p *pipeline, call *Call, text string, now int64) {
 		p.retire() // demoted; where the master is now, the next connection finds out
 	}
 	if away && (f.word == "moved" || f.word == "ask") {
-		n.client.journal.log("error", f.word, p.address+" is part of a Redis Cluster: set redis.cluster to true")
+		n.client.monitor.log("error", f.word, p.address+" is part of a Redis Cluster: set redis.cluster to true")
 	}
 	if f.word == "readonly" || f.word == "clusterdown" || f.word == "moved" {
 		n.client.lookAgain()
@@ -207,7 +207,7 @@ func (n *node) failed(call *Call, err error, now int64) {
 		n.probed(call, err)
 	}
 	if call.own == users && !(call.late && errors.Is(err, ErrTimeout)) { // overdue has counted that one
-		n.client.journal.failed(err)
+		n.client.monitor.failed(err)
 	}
 	endCall(call, "", err, now)
 }

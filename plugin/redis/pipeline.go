@@ -257,7 +257,7 @@ func (p *pipeline) give(call *Call, err error) {
 	p.node.failed(call, err, p.now())
 }
 
-func (p *pipeline) report(level, message string) { p.node.client.journal.report(level, message) }
+func (p *pipeline) report(level, message string) { p.node.client.monitor.report(level, message) }
 
 // panicked reports a panic and makes an error of it: in a plugin, a goroutine
 // that panics takes Traefik with it.

@@ -86,8 +86,8 @@ func (s *subscription) failed(err error) {
 		return
 	}
 	s.attempt++
-	s.client.journal.failed(err)
-	s.client.journal.log("error", "subscription "+Kind(err), "cannot listen to "+s.channel+": "+err.Error())
+	s.client.monitor.failed(err)
+	s.client.monitor.log("error", "subscription "+Kind(err), "cannot listen to "+s.channel+": "+err.Error())
 }
 
 // address is that of the node the calls of this channel's slot go to, so that

@@ -74,8 +74,8 @@ func (c *Client) follow(period time.Duration, look func(context.Context) error) 
 		rest := period
 		c.guard("topology", func() {
 			if err := look(c.ctx); err != nil && c.ctx.Err() == nil {
-				c.journal.failed(err)
-				c.journal.log("error", "topology", err.Error())
+				c.monitor.failed(err)
+				c.monitor.log("error", "topology", err.Error())
 			}
 		})
 		if !c.healthy.Load() && rest > time.Second {
@@ -181,7 +181,7 @@ func (c *Client) checkMaster(ctx context.Context) error {
 	}
 	// Sentinels learn of a failover one after the other, and one that is cut off
 	// never does. While they disagree the majority decides: it comes first.
-	c.journal.log("info", "failover", "the master is now "+masters[0])
+	c.monitor.log("info", "failover", "the master is now "+masters[0])
 	p.retire()
 	return nil
 }

@@ -178,21 +178,21 @@ func Answers(g *Grant, ask *Ask) bool {
 	return last <= g.Now+ask.Window+MaxExact && g.Need == reserveLog(instants[:before], ask)
 }
 
-// Alone is what one instance counts while Redis is away: its share of what everybody
-// had spent when Redis was heard last, rounded up, and all that it has spent alone
+// Local is what one instance counts while Redis is away: its share of what everybody
+// had spent when Redis was heard last, rounded up, and all that it has spent by itself
 // since. Over all instances that is never less than the usage. What Redis granted
 // and nobody spent is not usage, though it could not be told so. seen goes with the
-// window that runs now, at now; alone is what the instance has spent, of which owed
+// window that runs now, at now; local is what the instance has spent, of which owed
 // has not been told yet.
-func Alone(seen Counts, owed, alone *Settlement, limit, share, window, now int64) Counts {
-	told := Unfold(Fold(seen, owed, window), alone, window) // what the others spent, and this one with Redis
+func Local(seen Counts, owed, local *Settlement, limit, share, window, now int64) Counts {
+	told := Unfold(Fold(seen, owed, window), local, window) // what the others spent, and this one with Redis
 	if !Exact(limit, window) {
-		spent, previous := byWindow(alone.SpentAt, seen.Index, window)
+		spent, previous := byWindow(local.SpentAt, seen.Index, window)
 		returned, previousReturned := byWindow(owed.ReturnedAt, seen.Index, window)
 		return Counts{
 			Index:           seen.Index,
-			Granted:         part(told.Current()-owed.Returned-returned, share, limit) + alone.Spent + spent,
-			PreviousGranted: part(told.Previous()-owed.PreviousReturned-previousReturned, share, limit) + alone.PreviousSpent + previous,
+			Granted:         part(told.Current()-owed.Returned-returned, share, limit) + local.Spent + spent,
+			PreviousGranted: part(told.Previous()-owed.PreviousReturned-previousReturned, share, limit) + local.PreviousSpent + previous,
 		}
 	}
 	instants, _ := instantsOf(&told, window, now)
@@ -207,12 +207,12 @@ func Alone(seen Counts, owed, alone *Settlement, limit, share, window, now int64
 			ours = append(ours, instants[int64(len(instants))-n])
 		}
 	}
-	for _, at := range alone.SpentAt {
+	for _, at := range local.SpentAt {
 		if at > now-window {
 			ours = insert(ours, at)
 		}
 	}
-	for n := smallest(alone.Spent+alone.PreviousSpent, MaxExact); n > 0; n-- {
+	for n := smallest(local.Spent+local.PreviousSpent, MaxExact); n > 0; n-- {
 		ours = insert(ours, now)
 	}
 	return Counts{Index: seen.Index, History: 1, Instants: ours}

@@ -246,7 +246,7 @@ func TestTiersKeepWhatWasCounted(t *testing.T) {
 
 // The parts of all instances are never less than what all had spent, and as little
 // more as rounding demands, at every instant until the last permit has come free.
-func TestAloneByInstants(t *testing.T) {
+func TestLocalByInstants(t *testing.T) {
 	for n := range *schedules {
 		r := rand.New(rand.NewPCG(uint64(n), 3))
 		const w = int64(60e6)
@@ -264,7 +264,7 @@ func TestAloneByInstants(t *testing.T) {
 				if rank < limit%instances {
 					share++
 				}
-				c := Alone(seen, &Settlement{}, &Settlement{}, limit, share, w, now)
+				c := Local(seen, &Settlement{}, &Settlement{}, limit, share, w, now)
 				part := Used(c, w, share, now)
 				if part > share {
 					t.Fatalf("%d of %d are %d of a share of %d", used, limit, part, share)

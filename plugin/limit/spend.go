@@ -2,32 +2,32 @@ package limit
 
 import "time"
 
-// Place is where requests of one kind spend at a limit: the key's bucket, found
+// Handle is where requests of one kind spend at a limit: the key's bucket, found
 // once, and what they ask of it. A request at several limits spends at a chain
 // of places.
 //
-// A bucket that has left its table answers nothing (leave), so a Place
+// A bucket that has left its table answers nothing (leave), so a Handle
 // may be kept for as long as its owner likes.
-type Place struct {
+type Handle struct {
 	bucket  *bucket
 	permits int64
 	cost    int64
-	next    *Place
+	next    *Handle
 }
 
-// NewPlace puts a place for requests such as one that has been answered before a
+// NewHandle puts a place for requests such as one that has been answered before a
 // chain of others, and tells whether it is worth keeping: a key that finds no room in
 // the table has a bucket for one request.
-func NewPlace(ask *Ask, answer *Answer, next *Place) (p *Place, keep bool) {
+func NewHandle(ask *Ask, answer *Answer, next *Handle) (p *Handle, keep bool) {
 	b := answer.bucket
-	p = &Place{bucket: b, permits: ask.Limit, cost: ask.Cost, next: next}
+	p = &Handle{bucket: b, permits: ask.Limit, cost: ask.Cost, next: next}
 	return p, b != nil && !b.passing && !b.shared
 }
 
 // Spending is a request that spends. Answers has one for each place; what is decided
 // already is only read.
 type Spending struct {
-	Places  *Place
+	Handles *Handle
 	Now     int64 // monotonic ns
 	Answers []Answer
 	Verdict Verdict   // the worst; of no place it is Undecided
@@ -44,7 +44,7 @@ type Spending struct {
 // (BenchmarkHotPath in test/forms).
 func Spend(s *Spending, by *Spender) {
 	var (
-		p       *Place
+		p       *Handle
 		a       *Answer
 		b       *bucket
 		h       *lease
@@ -55,11 +55,11 @@ func Spend(s *Spending, by *Spender) {
 	for {
 		now = s.Now
 		verdict = Granted
-		if s.Places == nil {
+		if s.Handles == nil {
 			verdict = Undecided
 		}
 		i = 0
-		for p = s.Places; p != nil; p = p.next {
+		for p = s.Handles; p != nil; p = p.next {
 			a = &s.Answers[i]
 			i++
 			if a.Verdict == Undecided {
@@ -77,8 +77,8 @@ func Spend(s *Spending, by *Spender) {
 					a.Reset = time.Duration(h.ends - now)
 					a.lease = h
 					a.cost = p.cost
-					if h.alone {
-						spentAlone(b, a)
+					if h.local {
+						spentLocally(b, a)
 					}
 				} else {
 					denyAt(p, now, a)
@@ -130,7 +130,7 @@ func spendOn(s *Spender) {
 
 // denyAt is the remembered denial at a place whose lease has nothing to give, if
 // memory tells. It unlocks the bucket.
-func denyAt(p *Place, now int64, a *Answer) {
+func denyAt(p *Handle, now int64, a *Answer) {
 	b := p.bucket
 	if p.cost > p.permits { // only a limitHeader can say so; a configured one is refused at load
 		a.Verdict = Denied
@@ -140,8 +140,8 @@ func denyAt(p *Place, now int64, a *Answer) {
 	b.mu.Unlock()
 }
 
-// spentAlone counts a permit that was set aside without Redis.
-func spentAlone(b *bucket, a *Answer) {
+// spentLocally counts a permit that was set aside without Redis.
+func spentLocally(b *bucket, a *Answer) {
 	b.limiter.engine.Degraded.Add(1)
 	a.Degraded = true
 }
@@ -161,7 +161,7 @@ func worse(verdict, one Verdict) Verdict {
 
 // Moved tells whether a place's bucket has made room for others, so that the
 // answer came from another one.
-func Moved(first *Place, answers []Answer) bool {
+func Moved(first *Handle, answers []Answer) bool {
 	i := 0
 	for p := first; p != nil; p = p.next {
 		if b := answers[i].bucket; b != nil && b != p.bucket {

@@ -17,11 +17,11 @@ type Stats struct {
 	BreakerOpened int64 // how often the client ceased to be healthy
 }
 
-// A journal counts what happens and lets the operator know: of each kind at
+// A monitor counts what happens and lets the operator know: of each kind at
 // once, then at most one line a minute for as long as nothing gets better. A
 // connection that was made is better; of what comes after it at most one line a
 // second is written.
-type journal struct {
+type monitor struct {
 	write func(level, message string) // nil: nobody listens
 	away  atomic.Int64                // counted apart: during an outage every call is one
 	opens atomic.Int64
@@ -44,66 +44,66 @@ type line struct {
 	skipped int
 }
 
-func newJournal(write func(level, message string)) *journal {
-	return &journal{write: write, errors: map[string]int64{}, lines: map[string]*line{}}
+func newMonitor(write func(level, message string)) *monitor {
+	return &monitor{write: write, errors: map[string]int64{}, lines: map[string]*line{}}
 }
 
 // failed counts one error.
-func (j *journal) failed(err error) { j.count(err, 1) }
+func (m *monitor) failed(err error) { m.count(err, 1) }
 
-func (j *journal) count(err error, n int) {
+func (m *monitor) count(err error, n int) {
 	kind := Kind(err)
-	j.mu.Lock()
-	j.errors[kind] += int64(n)
-	j.mu.Unlock()
+	m.mu.Lock()
+	m.errors[kind] += int64(n)
+	m.mu.Unlock()
 }
 
-func (j *journal) connected(address string, again bool) {
-	j.mu.Lock()
+func (m *monitor) connected(address string, again bool) {
+	m.mu.Lock()
 	if again {
-		j.reconnects++
+		m.reconnects++
 	}
-	j.better = time.Now()
-	j.mu.Unlock()
-	j.log("info", "connected", "connected to "+address)
+	m.better = time.Now()
+	m.mu.Unlock()
+	m.log("info", "connected", "connected to "+address)
 }
 
 // log writes a line unless one of its kind is news still.
-func (j *journal) log(level, kind, message string) {
-	if j.write == nil {
+func (m *monitor) log(level, kind, message string) {
+	if m.write == nil {
 		return
 	}
 	now := time.Now()
-	j.mu.Lock()
-	l := j.lines[level+kind]
+	m.mu.Lock()
+	l := m.lines[level+kind]
 	if l == nil {
 		l = &line{}
-		j.lines[level+kind] = l
+		m.lines[level+kind] = l
 	}
-	if age := now.Sub(l.at); age < shortestRest || age < restateAfter && l.at.After(j.better) {
+	if age := now.Sub(l.at); age < shortestRest || age < restateAfter && l.at.After(m.better) {
 		l.skipped++
-		j.mu.Unlock()
+		m.mu.Unlock()
 		return
 	}
 	if l.skipped > 0 {
 		message = fmt.Sprintf("%s (and %d more of the kind)", message, l.skipped)
 	}
 	l.at, l.skipped = now, 0
-	j.mu.Unlock()
-	j.write(level, message)
+	m.mu.Unlock()
+	m.write(level, message)
 }
 
 // report is log for a panic.
-func (j *journal) report(level, message string) { j.log(level, "panic", message) }
+func (m *monitor) report(level, message string) { m.log(level, "panic", message) }
 
-func (j *journal) stats() Stats {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	s := Stats{Errors: map[string]int64{}, Reconnects: j.reconnects, BreakerOpened: j.opens.Load()}
-	for kind, n := range j.errors {
+func (m *monitor) stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := Stats{Errors: map[string]int64{}, Reconnects: m.reconnects, BreakerOpened: m.opens.Load()}
+	for kind, n := range m.errors {
 		s.Errors[kind] = n
 	}
-	if away := j.away.Load(); away > 0 {
+	if away := m.away.Load(); away > 0 {
 		s.Errors["away"] += away
 	}
 	return s

@@ -8,13 +8,13 @@ import (
 	"github.com/sluice-gateway/sluice/plugin/redis"
 )
 
-// A standing is what the operator is told of something that needs Redis: that
+// A status is what the operator is told of something that needs Redis: that
 // it is well, or since when it is not, why, and what that means.
 //
 // A Redis that answers with errors looks alive to everybody else: it takes
 // connections and answers PING. So each kind of trouble is written as an error
 // at once, then once a minute while it lasts, and its end is written too.
-type standing struct {
+type status struct {
 	what    string        // cannot be done
 	where   string        // which Redis it is
 	meaning func() string // what it means for the requests
@@ -42,12 +42,12 @@ type Trouble struct {
 	Reply string `json:"reply"`
 }
 
-func newStanding(o *Options, what, again string, meaning func() string) *standing {
-	return &standing{what: what, where: o.Where, again: again, meaning: meaning, log: o.Log, written: map[string]int64{}}
+func newStatus(o *Options, what, again string, meaning func() string) *status {
+	return &status{what: what, where: o.Where, again: again, meaning: meaning, log: o.Log, written: map[string]int64{}}
 }
 
 // failed notes a failure. It may write, so no lock of the engine is held.
-func (s *standing) failed(err error, now int64) {
+func (s *status) failed(err error, now int64) {
 	if line := s.note(redis.Kind(err), err.Error(), now); line != "" {
 		s.log("error", line)
 	}
@@ -57,7 +57,7 @@ func (s *standing) failed(err error, now int64) {
 var unconnected = Trouble{Kind: "away", Reply: "no usable connection to Redis"}
 
 // persists notes that what was wrong still is; if nothing was, why.
-func (s *standing) persists(why *Trouble, now int64) {
+func (s *status) persists(why *Trouble, now int64) {
 	if known := s.trouble(); known != nil {
 		why = known
 	}
@@ -67,7 +67,7 @@ func (s *standing) persists(why *Trouble, now int64) {
 }
 
 // note is what to write of a failure; empty if that was written within a minute.
-func (s *standing) note(kind, words string, now int64) string {
+func (s *status) note(kind, words string, now int64) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kind, s.words = kind, words
@@ -89,7 +89,7 @@ func (s *standing) note(kind, words string, now int64) string {
 
 // served notes that what failed has been done by a call sent at the given
 // instant: where nothing has failed for a while before it, all is well again.
-func (s *standing) served(sent int64) {
+func (s *status) served(sent int64) {
 	s.mu.Lock()
 	over := !s.since.IsZero() && sent-s.last >= calm
 	told, since := s.told, s.since
@@ -103,7 +103,7 @@ func (s *standing) served(sent int64) {
 }
 
 // trouble is what is wrong now; nil when nothing is.
-func (s *standing) trouble() *Trouble {
+func (s *status) trouble() *Trouble {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.since.IsZero() {
@@ -118,8 +118,8 @@ func instant(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // exact.
 func (e *Engine) Trouble() *Trouble { return e.exact.trouble() }
 
-// alone says what becomes of requests while Redis counts none.
-func (e *Engine) alone() string {
+// withoutRedis says what becomes of requests while Redis counts none.
+func (e *Engine) withoutRedis() string {
 	local, allow, deny, any := false, false, false, false
 	least := int64(1)
 	e.limiters.Range(func(_, limiter interface{}) bool {
