@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
@@ -93,7 +94,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 			v.asked = false
 			v.granted = false
 			v.watched = r.ContentLength != 0 || g.quiet.Load() < watchedFirst
-			id = out[requestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
+			id = out[config.RequestIDHeader] // put there by another of our middlewares on the way (classic wiring): no client can have
 			if id == nil {
 				if g.vouched {
 					id = vouchedID(g, r)
@@ -102,8 +103,8 @@ func attend(v *visit, next chan *visit, s *seat) {
 					id = made
 				}
 			}
-			h[requestIDHeader] = id
-			out[requestIDHeader] = id
+			h[config.RequestIDHeader] = id
+			out[config.RequestIDHeader] = id
 			for _, name = range g.stripped {
 				delete(h, name)
 			}
@@ -132,7 +133,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 				}
 				for _, name = range g.inputs {
 					subject += "\r"
-					if name == hostField {
+					if name == config.HostField {
 						subject += r.Host
 					}
 					for _, value = range h[name] {
@@ -154,7 +155,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 		} else {
 			p = v.pass
 			out = v.out
-			id = out[requestIDHeader]
+			id = out[config.RequestIDHeader]
 			now = int64(time.Since(startedAt)) // the auth service may have taken a second (design: order-of-steps)
 		}
 		no = v.no

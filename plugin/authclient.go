@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
@@ -44,31 +45,31 @@ type authAddress struct {
 	trouble *trouble
 }
 
-func newAuthClient(s *authSettings, userHeader string, log func(level, message string)) *authClient {
-	dialer := &net.Dialer{Timeout: s.timeout, KeepAlive: 15 * time.Second}
+func newAuthClient(s *config.AuthSettings, userHeader string, log func(level, message string)) *authClient {
+	dialer := &net.Dialer{Timeout: s.Timeout, KeepAlive: 15 * time.Second}
 	c := &authClient{
 		userHeader: userHeader,
-		timeout:    s.timeout,
-		several:    len(s.addresses) > 1,
+		timeout:    s.Timeout,
+		several:    len(s.Addresses) > 1,
 		closed:     make(chan struct{}),
 		transport: &http.Transport{
 			// Not dialer.DialContext: Yaegi takes that for a method expression.
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				return dialer.DialContext(ctx, network, address)
 			},
-			TLSClientConfig:     s.tls,
-			TLSHandshakeTimeout: s.timeout,
-			MaxIdleConns:        authConnections * len(s.addresses),
+			TLSClientConfig:     s.TLS,
+			TLSHandshakeTimeout: s.Timeout,
+			MaxIdleConns:        authConnections * len(s.Addresses),
 			MaxIdleConnsPerHost: authConnections,
 			MaxConnsPerHost:     authConnections,
 			IdleConnTimeout:     90 * time.Second,
 			DisableCompression:  true,
-			ForceAttemptHTTP2:   s.tls != nil,
+			ForceAttemptHTTP2:   s.TLS != nil,
 
 			MaxResponseHeaderBytes: 64 << 10,
 		},
 	}
-	for _, address := range s.addresses {
+	for _, address := range s.Addresses {
 		if request, err := http.NewRequest(http.MethodGet, address, nil); err == nil { // settings.go has checked it
 			c.addresses = append(c.addresses, &authAddress{url: request.URL.String(), request: request, trouble: &trouble{log: log}})
 		}
@@ -87,7 +88,7 @@ func (c *authClient) close() {
 // greet asks an address as soon as it is configured, without a credential, so
 // that the log tells of a wrong one before a user does. It does so until there
 // is an answer; from then on requests find out what it is worth.
-func (c *authClient) greet(s *authSettings, address *authAddress) {
+func (c *authClient) greet(s *config.AuthSettings, address *authAddress) {
 	alone := *c
 	// Whether requests pass it over is decided by what they meet themselves.
 	alone.addresses = []*authAddress{{url: address.url, request: address.request, trouble: address.trouble}}
@@ -123,11 +124,11 @@ func (c *authClient) wrong(answer *authAnswer, err error) *complaint {
 		switch {
 		case kind == "timeout":
 			no.text = "does not answer within " + c.timeout.String()
-			no.remedy = "see that the auth service runs and that the network leads there, or raise auth.timeout"
+			no.remedy = "see that the auth service runs and that the network leads there, or raise auth.Timeout"
 		case strings.Contains(text, "first record does not look like a TLS handshake"):
-			no.remedy = "write http:// in auth.addresses, or name the port that speaks TLS"
+			no.remedy = "write http:// in auth.Addresses, or name the port that speaks TLS"
 		case strings.Contains(text, "malformed HTTP response"):
-			no.remedy = "write https:// in auth.addresses if the port speaks TLS"
+			no.remedy = "write https:// in auth.Addresses if the port speaks TLS"
 		case strings.Contains(text, "x509:"):
 			no.remedy = "name the authority of its certificate in auth.tls.ca"
 		}
@@ -139,7 +140,7 @@ func (c *authClient) wrong(answer *authAnswer, err error) *complaint {
 	case answer.status >= 500:
 		no.remedy = "its own log tells why"
 	case answer.status >= 400 && strings.Contains(strings.ToLower(string(answer.body)), "https"):
-		no.remedy = "write https:// in auth.addresses: the port speaks TLS"
+		no.remedy = "write https:// in auth.Addresses: the port speaks TLS"
 	case answer.status >= 300 && answer.status < 400:
 		no.remedy, no.withCredential = "name the address that it leads to, "+strconv.Quote(answer.header.Get("Location"))+": redirects are not followed", true
 	case answer.status >= 200 && answer.status < 300:
@@ -156,11 +157,11 @@ func (c *authClient) tell(address *authAddress, no *complaint) string {
 	if c.several {
 		meanwhile = "the other addresses are asked, and tokens that none judges are answered 503"
 	}
-	return "auth.addresses: " + address.url + " " + no.text + "; meanwhile " + meanwhile + "; " + no.remedy
+	return "auth.Addresses: " + address.url + " " + no.text + "; meanwhile " + meanwhile + "; " + no.remedy
 }
 
 func (c *authClient) again(address *authAddress) string {
-	return "auth.addresses: " + address.url + " answers again"
+	return "auth.Addresses: " + address.url + " answers again"
 }
 
 // note tells the log what is wrong with an address, or that nothing is any more. What
@@ -189,7 +190,7 @@ type authAnswer struct {
 var (
 	userAgent = []string{"sluice"}
 	schemes   = map[bool][]string{false: {"http"}, true: {"https"}} // by whether TLS was spoken
-	handedOn  = []string{requestIDHeader, "Traceparent", "Tracestate"}
+	handedOn  = []string{config.RequestIDHeader, "Traceparent", "Tracestate"}
 )
 
 // refusal hands on what the service refused with. Statuses other than 401 and
@@ -202,7 +203,7 @@ func (a *authAnswer) refusal(r *http.Request) *refusal {
 			challenge:   a.header["Www-Authenticate"],
 			body:        a.body,
 			contentType: strings.Join(a.header["Content-Type"], ""),
-			asked:       r.Header.Get(requestIDHeader),
+			asked:       r.Header.Get(config.RequestIDHeader),
 		}
 	case a.status >= 200 && a.status < 300:
 		return unavailable("The authentication service did not say who you are.", 0)

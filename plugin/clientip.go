@@ -4,23 +4,14 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-)
 
-// addressStrategy says which address a client is known by (design: client-address). Traefik
-// has applied the PROXY protocol to RemoteAddr already, and hands on only what
-// trusted peers wrote into X-Forwarded-For; still the header counts here only
-// when RemoteAddr itself is one of trustedProxies.
-type addressStrategy struct {
-	depth    int            // 0: the peer; n: n-th from the right of X-Forwarded-For
-	excluded []netip.Prefix // with depth 0: the first from the right that is none of these
-	subnet   int            // bits of an IPv6 address that make one client
-	trusted  []netip.Prefix // trustedProxies
-}
+	"github.com/sluice-gateway/sluice/plugin/config"
+)
 
 // clientOf is the address that limits go by: an IPv4-mapped address as IPv4, an
 // IPv6 address cut to its subnet, without zone. A household that rotates
 // through its /64 stays one client.
-func clientOf(s *addressStrategy, r *http.Request) string {
+func clientOf(s *config.AddressSettings, r *http.Request) string {
 	address := addressOf(s, r)
 	if address.Is6() {
 		address = networkOf(s, address)
@@ -28,31 +19,31 @@ func clientOf(s *addressStrategy, r *http.Request) string {
 	return address.String()
 }
 
-func networkOf(s *addressStrategy, address netip.Addr) netip.Addr {
-	network, err := address.Prefix(s.subnet)
+func networkOf(s *config.AddressSettings, address netip.Addr) netip.Addr {
+	network, err := address.Prefix(s.Subnet)
 	if err != nil {
 		return address
 	}
 	return network.Addr()
 }
 
-func addressOf(s *addressStrategy, r *http.Request) netip.Addr {
+func addressOf(s *config.AddressSettings, r *http.Request) netip.Addr {
 	peer := parseAddress(r.RemoteAddr)
-	if s.depth > 0 || len(s.excluded) > 0 {
+	if s.Depth > 0 || len(s.Excluded) > 0 {
 		return forwardedFor(s, r, peer)
 	}
 	return peer
 }
 
 // forwardedFor is the address that X-Forwarded-For tells, if the peer may say so.
-func forwardedFor(s *addressStrategy, r *http.Request, peer netip.Addr) netip.Addr {
-	if !within(s.trusted, peer) {
+func forwardedFor(s *config.AddressSettings, r *http.Request, peer netip.Addr) netip.Addr {
+	if !within(s.Trusted, peer) {
 		return peer
 	}
 	chain := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	if s.depth > 0 {
-		if s.depth <= len(chain) {
-			if address := parseAddress(chain[len(chain)-s.depth]); address.IsValid() {
+	if s.Depth > 0 {
+		if s.Depth <= len(chain) {
+			if address := parseAddress(chain[len(chain)-s.Depth]); address.IsValid() {
 				return address
 			}
 		}
@@ -63,7 +54,7 @@ func forwardedFor(s *addressStrategy, r *http.Request, peer netip.Addr) netip.Ad
 		if !address.IsValid() {
 			break // beyond a word that is no address nothing can be trusted
 		}
-		if !within(s.excluded, address) {
+		if !within(s.Excluded, address) {
 			return address
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/config"
 )
 
 // decisions keeps the auth service's answers for as long as they allow, as a
@@ -23,7 +25,7 @@ import (
 // Only 2xx is kept. Concurrent misses of one credential make one call.
 type decisions struct {
 	identity string // among all there have been
-	auth     *authSettings
+	auth     *config.AuthSettings
 	client   *authClient
 	stream   *eventStream
 	listener *listener // to it
@@ -48,7 +50,7 @@ type decision struct {
 	key     memoryKey // of the credential
 	user    string
 	limited string      // the user as a limit's key
-	headers http.Header // for the service: auth.responseHeaders
+	headers http.Header // for the service: auth.ResponseHeaders
 	names   []string    // the same, as a pass has them
 	values  [][]string
 	events  []string // what events.go may call it
@@ -76,7 +78,7 @@ type call struct {
 	shared   bool // depends on nothing but the credential, so it holds for all who wait
 }
 
-func newDecisions(auth *authSettings, client *authClient, stream *eventStream) *decisions {
+func newDecisions(auth *config.AuthSettings, client *authClient, stream *eventStream) *decisions {
 	d := &decisions{auth: auth, client: client, stream: stream, named: map[string][]*decision{}, calls: map[memoryKey]*call{}, memory: newMemory()}
 	d.listener = &listener{revoked: func(name string) { d.revoke(name) }, changed: func() { d.resync() }}
 	stream.listen(d.listener)

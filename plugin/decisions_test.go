@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/config"
 )
 
 // One client decides how many answers are kept of him: `Bearer` has 64
@@ -17,7 +19,7 @@ func TestForgettingManyAnswersOfOneUser(t *testing.T) {
 	const many = 50_000
 	kept := func(capacity int, user func(i int) string) *decisions {
 		auth := &answering{}
-		d := newDecisions(&authSettings{cacheSize: capacity}, auth.client(), newEventStream(clock, "events"))
+		d := newDecisions(&config.AuthSettings{CacheSize: capacity}, auth.client(), newEventStream(clock, "events"))
 		for i := range many {
 			auth.header = http.Header{"X-User-Id": {user(i)}, "X-Token-Id": {strconv.Itoa(i)}, "X-Session-Id": {user(i)}}
 			known(d, strconv.Itoa(i))
@@ -64,7 +66,7 @@ func TestClosedDecisionsAreForgotten(t *testing.T) {
 	stream := newEventStream(func() int64 { return 0 }, "events")
 	open := func() *decisions {
 		auth := &answering{header: http.Header{"X-User-Id": {"ann"}}}
-		d := newDecisions(&authSettings{cacheSize: 1}, auth.client(), stream)
+		d := newDecisions(&config.AuthSettings{CacheSize: 1}, auth.client(), stream)
 		known(d, "a token")
 		return d
 	}
@@ -111,7 +113,7 @@ func known(d *decisions, token string) {
 // want to ask after that.
 func TestNobodyAsksTwice(t *testing.T) {
 	auth := &answering{header: http.Header{"X-User-Id": {"ann"}}}
-	d := newDecisions(&authSettings{cacheSize: 1}, auth.client(), newEventStream(clock, "events"))
+	d := newDecisions(&config.AuthSettings{CacheSize: 1}, auth.client(), newEventStream(clock, "events"))
 	d.memory.state = d.stream.state.Load()
 	known(d, "a token")
 	known(d, "a token")

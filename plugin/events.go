@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/redis"
 	"github.com/sluice-gateway/sluice/plugin/wait"
 )
@@ -250,7 +251,7 @@ func (s *eventStream) revokedSince(position int64, names []string) bool {
 		return true // older than the memory: assume the worst
 	}
 	for _, r := range s.recent[position-s.first:] {
-		if contains(names, r.name) {
+		if config.Contains(names, r.name) {
 			return true
 		}
 	}

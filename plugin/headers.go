@@ -8,7 +8,7 @@ import (
 // Headers by direction. "in" is what a client sends, "on" what the service
 // receives, "out" what the client gets back.
 //
-//	Authorization       in; not on, unless auth.keepAuthorization
+//	Authorization       in; not on, unless auth.KeepAuthorization
 //	X-User-ID, -Plan,   on: only as the auth step of this request wrote them,
 //	-Scopes, tier and   whatever came in; with trustUserHeader as forwardAuth
 //	limit headers       wrote them just before us
@@ -18,46 +18,7 @@ import (
 //	RateLimit,          out, on every limited response
 //	RateLimit-Policy
 //	Retry-After         out, with 429 and 503
-const (
-	tokenIDHeader   = "X-Token-Id"
-	sessionIDHeader = "X-Session-Id"
-)
-
-// identityHeaders are what authsvc tells of a user unless configured otherwise.
-var identityHeaders = []string{"X-User-Id", "X-User-Plan", "X-User-Scopes"}
-
-// strippedHeaders are those that no client may set: they are removed from
-// every request before anything reads them (design: stripped-headers). A middleware without
-// auth, as on a public route, removes the usual ones: the service behind it
-// believes them all the same.
-func strippedHeaders(s *settings) []string {
-	names := []string{tokenIDHeader, sessionIDHeader}
-	if s.trustUserHeader {
-		return names
-	}
-	names = append(names, s.userHeader)
-	if s.auth != nil {
-		names = append(names, s.auth.responseHeaders...)
-	} else {
-		names = append(names, identityHeaders...)
-	}
-	for _, rule := range s.limits {
-		if rule.tierHeader != "" {
-			names = append(names, rule.tierHeader)
-		}
-		if rule.limitHeader != "" {
-			names = append(names, rule.limitHeader)
-		}
-	}
-	var once []string
-	for _, name := range names {
-		if !contains(once, name) {
-			once = append(once, name)
-		}
-	}
-	return once
-}
-
+//
 // cutConnection leaves of Connection what hopByHop keeps.
 //
 // A protocol that is not written in ASCII is none, and a request to switch to it

@@ -24,7 +24,7 @@ func identify(g *gate, r *http.Request, credentials []string, kept *decision, s 
 		return visitor{}, twoCredentials
 	case g.auth == nil:
 		return vouchedUser(g, r.Header)
-	case len(credentials) == 0 && g.auth.optional:
+	case len(credentials) == 0 && g.auth.Optional:
 		return visitor{}, nil
 	case len(credentials) == 0:
 		return visitor{}, noCredential

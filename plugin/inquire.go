@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
@@ -70,7 +71,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 				rules = nil
 			} else if judged {
 				rules = g.rules
-			} else if kept == nil && g.auth != nil && (len(credentials) > 0 || !g.auth.optional) {
+			} else if kept == nil && g.auth != nil && (len(credentials) > 0 || !g.auth.Optional) {
 				rules = g.unknownLimits
 			}
 			who = visitor{}
@@ -89,17 +90,17 @@ func inquire(v *visit, next chan *visit, s *seat) {
 				}
 				for _, rule = range rules {
 					key = ""
-					if rule.key == keyUser {
+					if rule.Key == config.KeyUser {
 						key = who.limited
-					} else if rule.key == keyGlobal {
+					} else if rule.Key == config.KeyGlobal {
 						key = limit.GlobalKey
-					} else if rule.key == keyHeader {
+					} else if rule.Key == config.KeyHeader {
 						fields = r.Header
 						if rule.told {
 							fields = said
 						}
-						value = headerValue(fields[rule.keyHeader])
-						if rule.keyHeader == hostField {
+						value = headerValue(fields[rule.KeyHeader])
+						if rule.KeyHeader == config.HostField {
 							value = hostOf(r)
 						}
 						if value != "" {
@@ -107,10 +108,10 @@ func inquire(v *visit, next chan *visit, s *seat) {
 						}
 					}
 					if key == "" {
-						if rule.key != keyIP && rule.onMissing == missingSkip {
+						if rule.Key != config.KeyIP && rule.OnMissing == config.MissingSkip {
 							continue
 						}
-						if rule.key != keyIP && rule.onMissing == missingDeny {
+						if rule.Key != config.KeyIP && rule.OnMissing == config.MissingDeny {
 							if g.dryRun {
 								continue
 							}
@@ -122,11 +123,11 @@ func inquire(v *visit, next chan *visit, s *seat) {
 						}
 						key = address
 					}
-					permits = rule.limit
+					permits = rule.Limit
 					item = rule.policy
 					if rule.varies {
 						permits = permitted(rule, said)
-						if permits != rule.limit {
+						if permits != rule.Limit {
 							item = rule.describe(permits)
 						}
 					}
@@ -138,7 +139,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 						policy += ", " + item
 					}
 					p.rules = append(p.rules, rule)
-					p.asks = append(p.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: permits, Cost: rule.cost})
+					p.asks = append(p.asks, limit.Ask{Limiter: rule.limiter, Key: key, Limit: permits, Cost: rule.Cost})
 					p.awaited = p.awaited || rule.awaited
 				}
 				if no != nil {
@@ -311,7 +312,7 @@ func equal(a, b []*limitRule) bool {
 func forgive(holds []hold) []hold {
 	var others []hold
 	for _, h := range holds {
-		if h.rule.countFrom == gatesAnswers {
+		if h.rule.CountFrom == config.GatesAnswers {
 			h.held.Settle(false)
 		} else {
 			others = append(others, h)

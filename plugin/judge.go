@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
@@ -166,7 +167,7 @@ func judge(q *question, next chan *question, s *bench) {
 					mine.no = answer.refusal(r)
 				} else {
 					kept = &decision{key: key, user: answer.user, limited: limit.Key(limit.UserKey, answer.user), headers: http.Header{}, sent: sent, since: since}
-					for _, name = range d.auth.responseHeaders {
+					for _, name = range d.auth.ResponseHeaders {
 						values = answer.header[name]
 						if values != nil {
 							kept.headers[name] = values
@@ -175,11 +176,11 @@ func judge(q *question, next chan *question, s *bench) {
 						}
 					}
 					kept.events = append(kept.events, userName(kept.user))
-					values = answer.header[tokenIDHeader]
+					values = answer.header[config.TokenIDHeader]
 					if len(values) > 0 && values[0] != "" {
 						kept.events = append(kept.events, tokenName(values[0]))
 					}
-					values = answer.header[sessionIDHeader]
+					values = answer.header[config.SessionIDHeader]
 					if len(values) > 0 && values[0] != "" {
 						kept.events = append(kept.events, sessionName(values[0]))
 					}
@@ -203,7 +204,7 @@ func judge(q *question, next chan *question, s *bench) {
 			// An event may have overtaken the answer: revoked after it was given and before it
 			// got here (design: event-stream).
 			if kept != nil && mine.shared && l.fresh > 0 && (stream.revocations.Load() == position || !stream.revokedSince(position, kept.events)) {
-				if len(d.ring) < d.auth.cacheSize {
+				if len(d.ring) < d.auth.CacheSize {
 					d.ring = append(d.ring, kept)
 				} else {
 					d.forgetLocked(d.ring[d.hand])

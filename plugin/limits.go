@@ -10,51 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
-// What a limit's key may be.
-const (
-	keyUser   = "user"
-	keyIP     = "ip"
-	keyHeader = "header:"
-	keyGlobal = "global"
-)
-
-// What to do with a request that has no such key.
-const (
-	missingIP   = "ip"
-	missingDeny = "deny"
-	missingSkip = "skip"
-)
-
-// Whose answer count and refund speak of, where that is not anybody's: the gate's,
-// when it judges the credential, or the service's. What counts the gate's answers
-// alone is asked only where the gate has to judge, and comes back at once where it
-// finds the credential good.
-const (
-	anyAnswers      = ""
-	gatesAnswers    = "gate"
-	servicesAnswers = "service"
-)
-
-// limitRule is one configured limit.
+// limitRule is one configured limit, and what goes with it.
 type limitRule struct {
-	name        string
-	key         string // one of the four above
-	keyHeader   string // of keyHeader
-	limit       int64
-	window      time.Duration
-	cost        int64
-	tierHeader  string
-	tiers       map[string]int64
-	ranked      []string // the tiers' names: who has several is of the first
-	limitHeader string
-	onMissing   string
-	count       *statusSet // nil: every answer counts
-	refund      *statusSet // nil: no answer gives the permit back
-	countFrom   string     // whose answer that is, one of the three above
+	config.LimitSettings
 
 	limiter    *limit.Limiter
 	state      string // names the limiter among all there have been
@@ -84,34 +47,27 @@ func (rule *limitRule) counts(o outcome) bool {
 	if o.fault {
 		return true
 	}
-	if rule.count != nil && !rule.count.has(o.status) {
+	if rule.Count != nil && !rule.Count.Has(o.status) {
 		return false
 	}
-	return rule.refund == nil || o.own || !rule.refund.has(o.status)
-}
-
-// needsIdentity tells whether a limit's key or number comes from what the auth
-// step says.
-func needsIdentity(rule *limitRule, auth *authSettings) bool {
-	return rule.key == keyUser || rule.tierHeader != "" || rule.limitHeader != "" ||
-		rule.key == keyHeader && auth != nil && contains(auth.responseHeaders, rule.keyHeader)
+	return rule.Refund == nil || o.own || !rule.Refund.Has(o.status)
 }
 
 // permitted is the limit that holds for this request: the one an identity
 // header carries, that of the user's tier, or the plain one. Both headers have
 // just been written by the auth step, else headers.go has removed them.
 func permitted(rule *limitRule, h http.Header) int64 {
-	if rule.limitHeader != "" {
-		if n, ok := ownLimit(rule, h[rule.limitHeader]); ok {
+	if rule.LimitHeader != "" {
+		if n, ok := ownLimit(rule, h[rule.LimitHeader]); ok {
 			return n
 		}
 	}
-	if rule.tierHeader != "" {
-		if n, ok := tierLimit(rule, h[rule.tierHeader]); ok {
+	if rule.TierHeader != "" {
+		if n, ok := tierLimit(rule, h[rule.TierHeader]); ok {
 			return n
 		}
 	}
-	return rule.limit
+	return rule.Limit
 }
 
 // unlimited in a limit header is the most that a limit can be.
@@ -132,7 +88,7 @@ func ownLimit(rule *limitRule, values []string) (int64, bool) {
 	}
 	n, err := strconv.ParseFloat(text, 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) || strings.Trim(text, "0123456789+-.eE") != "" || n < 0 || n != math.Trunc(n) {
-		rule.oddities.unread.say(rule, text, "which is neither a whole number of requests nor "+strconv.Quote(unlimited)+": its limit of "+strconv.FormatInt(rule.limit, 10)+", or its tier's, holds instead")
+		rule.oddities.unread.say(rule, text, "which is neither a whole number of requests nor "+strconv.Quote(unlimited)+": its limit of "+strconv.FormatInt(rule.Limit, 10)+", or its tier's, holds instead")
 		return 0, false
 	}
 	if n > float64(most) {
@@ -167,21 +123,21 @@ func (o *oddity) say(rule *limitRule, value, meaning string) {
 	if n := o.skipped.Swap(0); n > 0 {
 		meaning += " (and " + strconv.FormatInt(n, 10) + " more such requests since the last line)"
 	}
-	logLine("warn", "the limit "+rule.name+" reads "+strconv.Quote(value)+" from "+rule.limitHeader+", "+meaning)
+	logLine("warn", "the limit "+rule.Name+" reads "+strconv.Quote(value)+" from "+rule.LimitHeader+", "+meaning)
 }
 
 // tierLimit is the limit of the tier that the header names. Of several, as roles
 // are, the first counts.
 func tierLimit(rule *limitRule, values []string) (int64, bool) {
 	if len(values) == 1 {
-		if n, ok := rule.tiers[values[0]]; ok {
+		if n, ok := rule.Tiers[values[0]]; ok {
 			return n, true
 		}
 	}
 	roles := strings.FieldsFunc(strings.Join(values, ","), func(c rune) bool { return c == ' ' || c == '\t' || c == ',' })
-	for _, tier := range rule.ranked {
-		if contains(roles, tier) {
-			return rule.tiers[tier], true
+	for _, tier := range rule.Ranked {
+		if config.Contains(roles, tier) {
+			return rule.Tiers[tier], true
 		}
 	}
 	return 0, false
@@ -192,10 +148,6 @@ type hold struct {
 	rule *limitRule
 	held *limit.Hold
 }
-
-// hostField is the name of the one field that may be a key and that Go keeps
-// outside of the headers, together with HTTP/2's :authority.
-const hostField = "Host"
 
 // hostOf is the host that a limit counts by. It is one, whatever its spelling, with
 // port, in capitals or with a dot at its end: Traefik routes all of them alike, and
@@ -267,7 +219,7 @@ func takeHolds(g *gate, p *pass, answers []limit.Answer, holds []hold) []hold {
 // settleByGate lets the gate's own refusal decide.
 func settleByGate(holds []hold, status int) {
 	for _, h := range holds {
-		h.held.Settle(h.rule.countFrom != servicesAnswers && h.rule.counts(outcome{status: status}))
+		h.held.Settle(h.rule.CountFrom != config.ServicesAnswers && h.rule.counts(outcome{status: status}))
 	}
 }
 
@@ -334,7 +286,7 @@ func announceLegacy(h http.Header, p *pass, answers []limit.Answer) {
 
 // describe is the limit's item of RateLimit-Policy: `"per-user";q=100;w=60`.
 func (rule *limitRule) describe(limit int64) string {
-	return strconv.Quote(rule.name) + ";q=" + strconv.FormatInt(limit, 10) + ";w=" + strconv.FormatInt(seconds(rule.window), 10)
+	return strconv.Quote(rule.Name) + ";q=" + strconv.FormatInt(limit, 10) + ";w=" + strconv.FormatInt(seconds(rule.Window), 10)
 }
 
 // seconds rounds up.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
@@ -112,7 +113,7 @@ func (m *memory) drop(p *pass) {
 
 // prepare finds out by what the requests of the gate differ, and which passes are
 // its own: those of all routers that have its configuration are found out once.
-func (g *gate) prepare(config *Config) {
+func (g *gate) prepare(written *Config) {
 	g.allowed = &g.uncalled
 	if g.backend != nil {
 		g.allowed = &g.backend.allowed
@@ -132,27 +133,27 @@ func (g *gate) prepare(config *Config) {
 	default:
 		g.memory = newMemory()
 	}
-	anonymous := g.auth == nil || g.auth.optional
+	anonymous := g.auth == nil || g.auth.Optional
 	g.byAddress = len(g.exemptIPs) > 0
 	if g.trustUserHeader {
 		g.inputs = append(g.inputs, g.userHeader)
 	}
 	for _, rule := range g.rules {
 		over += "\n" + rule.state
-		if rule.key == keyIP || rule.onMissing == missingIP && (rule.key == keyHeader || rule.key == keyUser && anonymous) {
+		if rule.Key == config.KeyIP || rule.OnMissing == config.MissingIP && (rule.Key == config.KeyHeader || rule.Key == config.KeyUser && anonymous) {
 			g.byAddress = true
 		}
-		if rule.key == keyHeader && !rule.told {
-			g.inputs = append(g.inputs, rule.keyHeader)
+		if rule.Key == config.KeyHeader && !rule.told {
+			g.inputs = append(g.inputs, rule.KeyHeader)
 		}
 		if g.trustUserHeader {
-			g.inputs = append(g.inputs, rule.tierHeader, rule.limitHeader)
+			g.inputs = append(g.inputs, rule.TierHeader, rule.LimitHeader)
 		}
 	}
-	if g.byAddress && (g.address.depth > 0 || len(g.address.excluded) > 0) {
+	if g.byAddress && (g.address.Depth > 0 || len(g.address.Excluded) > 0) {
 		g.inputs = append(g.inputs, "X-Forwarded-For")
 	}
-	text, _ := json.Marshal(config) // strings alone
+	text, _ := json.Marshal(written) // strings alone
 	sum := sha256.Sum256([]byte(over + "\n" + string(text)))
 	g.kind = hex.EncodeToString(sum[:]) + "\n"
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sluice-gateway/sluice/internal/redistest"
+	"github.com/sluice-gateway/sluice/plugin/config"
 )
 
 // What a gate keeps of a credential stands for as long as the decision it came
@@ -28,9 +29,9 @@ func TestPasses(t *testing.T) {
 	}))
 	defer auth.Close()
 	open := func(t *testing.T, yaml string) (g *gate, send func(user, remote string) *httptest.ResponseRecorder) {
-		config := decode(t, []byte(strings.ReplaceAll(yaml, "AUTH", auth.URL)))
-		config.Redis = []Redis{{Addresses: []string{redis.Addr}, KeyPrefix: strings.ReplaceAll(t.Name(), "/", "-")}}
-		handler, err := New(t.Context(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}), config, "passes")
+		c := decode(t, []byte(strings.ReplaceAll(yaml, "AUTH", auth.URL)))
+		c.Redis = []config.Redis{{Addresses: []string{redis.Addr}, KeyPrefix: strings.ReplaceAll(t.Name(), "/", "-")}}
+		handler, err := New(t.Context(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}), c, "passes")
 		if err != nil {
 			t.Fatal(err)
 		}

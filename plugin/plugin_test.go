@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
@@ -25,9 +26,9 @@ func FuzzClientAddress(f *testing.F) {
 		if depth < 0 || depth > 100 {
 			return
 		}
-		s := addressStrategy{depth: depth, subnet: 64, trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+		s := config.AddressSettings{Depth: depth, Subnet: 64, Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 		if depth == 0 {
-			s.excluded = s.trusted
+			s.Excluded = s.Trusted
 		}
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header["X-Forwarded-For"] = []string{forwarded}
@@ -49,7 +50,6 @@ func FuzzClientAddress(f *testing.F) {
 
 // However a network or an address is written, it holds the clients it names.
 func TestNetworks(t *testing.T) {
-	p := &reader{}
 	for written, inside := range map[string]string{
 		"10.0.0.0/8":            "10.1.2.3",
 		"10.1.2.3/8":            "10.200.0.1",
@@ -61,13 +61,14 @@ func TestNetworks(t *testing.T) {
 		"0.0.0.0/0":             "198.51.100.1",
 		"203.0.113.8, 10.0.0.1": "10.0.0.1",
 	} {
-		networks := p.networks("exempt.ips", []string{written})
+		s, problems := (&Config{Exempt: []config.Exempt{{IPs: []string{written}}}}).Read()
+		networks := s.ExemptIPs
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
 		if !within(networks, parseAddress(inside)) || within(networks[:1], parseAddress("fe80::1")) {
 			t.Errorf("%s is read as %v", written, networks)
 		}
-	}
-	if len(p.problems) > 0 {
-		t.Error(p.problems)
 	}
 }
 
@@ -102,15 +103,15 @@ func FuzzConfig(f *testing.F) {
 		if json.Unmarshal([]byte(text), &raw) != nil {
 			return
 		}
-		config, err := decodeMap(raw)
+		c, err := decodeMap(raw)
 		if err != nil {
 			return
 		}
-		config.Auth = nil // files are not the fuzzer's to name
-		for i := range config.Redis {
-			config.Redis[i].PasswordFile, config.Redis[i].TLS = "", nil
+		c.Auth = nil // files are not the fuzzer's to name
+		for i := range c.Redis {
+			c.Redis[i].PasswordFile, c.Redis[i].TLS = "", nil
 		}
-		s, problems := config.read()
+		s, problems := c.Read()
 		for _, problem := range problems {
 			if !strings.Contains(problem, ": ") {
 				t.Fatalf("a problem without a path: %q", problem)
@@ -119,8 +120,8 @@ func FuzzConfig(f *testing.F) {
 		if len(problems) > 0 {
 			return
 		}
-		for _, rule := range s.limits {
-			if rule.limit < 1 || rule.cost < 1 || rule.cost > rule.limit || rule.window < time.Second || rule.limit > window.MaxLimit {
+		for _, rule := range s.Limits {
+			if rule.Limit < 1 || rule.Cost < 1 || rule.Cost > rule.Limit || rule.Window < time.Second || rule.Limit > window.MaxLimit {
 				t.Fatalf("accepted %+v", rule)
 			}
 		}
@@ -290,7 +291,7 @@ func TestPublicRouteStripsIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := httptest.NewRequest("GET", "/", nil)
-	for _, name := range append([]string{"X-Token-ID", "X-Session-ID"}, identityHeaders...) {
+	for _, name := range append([]string{"X-Token-ID", "X-Session-ID"}, config.IdentityHeaders...) {
 		r.Header.Set(name, "forged")
 	}
 	gate.ServeHTTP(httptest.NewRecorder(), r)

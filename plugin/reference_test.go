@@ -9,6 +9,8 @@ import (
 
 	"github.com/mitchellh/mapstructure"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sluice-gateway/sluice/plugin/config"
 )
 
 // decode reads YAML onto a Config as Traefik does.
@@ -18,23 +20,23 @@ func decode(t testing.TB, text []byte) *Config {
 	if err := yaml.Unmarshal(text, &raw); err != nil {
 		t.Fatal(err)
 	}
-	config, err := decodeMap(raw)
+	c, err := decodeMap(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return config
+	return c
 }
 
 // decodeMap is the same from the map that a provider of Traefik's hands over.
 func decodeMap(raw map[string]interface{}) (*Config, error) {
-	config := CreateConfig()
+	c := CreateConfig()
 	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		DecodeHook: mapstructure.StringToSliceHookFunc(","), WeaklyTypedInput: true, Result: config,
+		DecodeHook: mapstructure.StringToSliceHookFunc(","), WeaklyTypedInput: true, Result: c,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return config, decoder.Decode(raw)
+	return c, decoder.Decode(raw)
 }
 
 // The reference in docs/configuration.md names every key, and the default it
@@ -59,20 +61,20 @@ limits: [{name: per-user, key: user, limit: 100, window: 60s}]
 			t.Fatal(strings.Join(problems, "\n"))
 		}
 	}
-	written, _ := full.read()
-	defaults, _ := minimal.read()
+	written, _ := full.Read()
+	defaults, _ := minimal.Read()
 	// Passwords are functions and so cannot be compared; what they give can.
-	for _, s := range []*settings{written, defaults} {
-		if password, err := s.redis.client.Password(); password != "" || err != nil {
+	for _, s := range []*config.Settings{written, defaults} {
+		if password, err := s.Redis.Client.Password(); password != "" || err != nil {
 			t.Fatal(password, err)
 		}
-		s.redis.client.Password = nil
-		s.redis.identity, s.auth.identity = "", "" // as written, so false and absent differ
+		s.Redis.Client.Password = nil
+		s.Redis.Identity, s.Auth.Identity = "", "" // as written, so false and absent differ
 	}
-	if written.auth.tls == nil { // an empty section still means TLS's own defaults
+	if written.Auth.TLS == nil { // an empty section still means TLS's own defaults
 		t.Log("auth.tls is empty")
 	}
-	written.auth.tls, defaults.auth.tls = nil, nil
+	written.Auth.TLS, defaults.Auth.TLS = nil, nil
 	if !reflect.DeepEqual(written, defaults) {
 		t.Errorf("the reference's defaults are not those of leaving keys out:\n%+v\n%+v", written, defaults)
 	}

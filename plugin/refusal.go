@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/config"
 )
 
 // refusal is an answer the plugin gives instead of the service. This file
@@ -52,19 +54,19 @@ var (
 const bearerChallenge = `Bearer realm="sluice"`
 
 func missingKey(rule *limitRule) *refusal {
-	if rule.key == keyUser {
+	if rule.Key == config.KeyUser {
 		return noCredential
 	}
-	return refuse(http.StatusBadRequest, "The request lacks the header "+rule.keyHeader+".")
+	return refuse(http.StatusBadRequest, "The request lacks the header "+rule.KeyHeader+".")
 }
 
 // usedUp is of whom a limit denies; tooLarge of a request whose cost is above it.
 func usedUp(rule *limitRule) *refusal {
-	return &refusal{status: http.StatusTooManyRequests, head: problemHead(http.StatusTooManyRequests, "The limit "+strconv.Quote(rule.name)+" is used up.", rule.name), wait: time.Second}
+	return &refusal{status: http.StatusTooManyRequests, head: problemHead(http.StatusTooManyRequests, "The limit "+strconv.Quote(rule.Name)+" is used up.", rule.Name), wait: time.Second}
 }
 
 func tooLarge(rule *limitRule) *refusal {
-	return &refusal{status: http.StatusTooManyRequests, head: problemHead(http.StatusTooManyRequests, "A request of this cost exceeds the limit "+strconv.Quote(rule.name)+".", rule.name)}
+	return &refusal{status: http.StatusTooManyRequests, head: problemHead(http.StatusTooManyRequests, "A request of this cost exceeds the limit "+strconv.Quote(rule.Name)+".", rule.Name)}
 }
 
 func unavailable(detail string, wait time.Duration) *refusal {
@@ -120,7 +122,7 @@ func handOn(no *refusal, out http.Header, id string) []byte {
 // write answers with the refusal a request that nobody attends to, or no more.
 func (no *refusal) write(w http.ResponseWriter, r *http.Request, id []string) {
 	out := w.Header()
-	out[requestIDHeader] = id
+	out[config.RequestIDHeader] = id
 	v := &visit{w: w, r: r, out: out, no: no, again: true}
 	attend(v, nil, nil)
 	give(w, v.status, v.body)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/internal/redistest"
+	"github.com/sluice-gateway/sluice/plugin/config"
 )
 
 // TestMain lets what nobody uses close soon, rather than after a minute.
@@ -46,12 +47,12 @@ func TestReloadsLeakNothing(t *testing.T) {
 
 			var current atomic.Value // *gate
 			open := func(n int) context.CancelFunc {
-				config := CreateConfig()
-				config.Redis = []Redis{{Addresses: []string{server.Addr}, Timeout: "1s"}}
-				config.Limits = []Limit{{Name: "all", Key: keyGlobal, Limit: "50", Window: "240h"}}
-				c.edit(config, n)
+				edited := CreateConfig()
+				edited.Redis = []config.Redis{{Addresses: []string{server.Addr}, Timeout: "1s"}}
+				edited.Limits = []config.Limit{{Name: "all", Key: config.KeyGlobal, Limit: "50", Window: "240h"}}
+				c.edit(edited, n)
 				ctx, cancel := context.WithCancel(context.Background())
-				handler, err := New(ctx, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), config, "gate")
+				handler, err := New(ctx, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), edited, "gate")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -128,12 +129,12 @@ func TestCountersOutliveTheirConfiguration(t *testing.T) {
 	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
 	defer auth.Close()
 	beat := func(limitName, address string) (*backend, context.CancelFunc) {
-		config := CreateConfig()
-		config.Redis = []Redis{{Addresses: []string{server.Addr}}}
-		config.Auth = []Auth{{Addresses: []string{address}}}
-		config.Limits = []Limit{{Name: limitName, Key: keyGlobal, Limit: "1", Window: "240h"}}
+		opened := CreateConfig()
+		opened.Redis = []config.Redis{{Addresses: []string{server.Addr}}}
+		opened.Auth = []config.Auth{{Addresses: []string{address}}}
+		opened.Limits = []config.Limit{{Name: limitName, Key: config.KeyGlobal, Limit: "1", Window: "240h"}}
 		ctx, cancel := context.WithCancel(context.Background())
-		handler, err := New(ctx, http.NotFoundHandler(), config, "gate")
+		handler, err := New(ctx, http.NotFoundHandler(), opened, "gate")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,11 +171,11 @@ func TestSectionsOfOnePrefixShareTheHeartbeat(t *testing.T) {
 	server := redistest.Start(t)
 	prefix := "shared-" + strings.ReplaceAll(server.Addr, ":", "-") // what a prefix has counted outlives the test
 	open := func(timeout string) (http.Handler, context.CancelFunc) {
-		config := CreateConfig()
-		config.Redis = []Redis{{Addresses: []string{server.Addr}, Timeout: timeout, KeyPrefix: prefix}}
-		config.Limits = []Limit{{Name: "all", Key: "header:X-Key", Limit: "1", Window: "240h"}}
+		opened := CreateConfig()
+		opened.Redis = []config.Redis{{Addresses: []string{server.Addr}, Timeout: timeout, KeyPrefix: prefix}}
+		opened.Limits = []config.Limit{{Name: "all", Key: "header:X-Key", Limit: "1", Window: "240h"}}
 		ctx, cancel := context.WithCancel(context.Background())
-		handler, err := New(ctx, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), config, "gate")
+		handler, err := New(ctx, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), opened, "gate")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -204,7 +204,7 @@ func (b *backend) counters() counters {
 func (a *account) use(rule *limitRule) (end func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	id := rule.name + "\n" + rule.window.String()
+	id := rule.Name + "\n" + rule.Window.String()
 	a.users[id]++
 	return func() {
 		a.mu.Lock()
@@ -213,8 +213,8 @@ func (a *account) use(rule *limitRule) (end func()) {
 			return
 		}
 		delete(a.users, id)
-		if a.limits[rule.name].WindowMS == int64(rule.window/time.Millisecond) {
-			delete(a.limits, rule.name)
+		if a.limits[rule.Name].WindowMS == int64(rule.Window/time.Millisecond) {
+			delete(a.limits, rule.Name)
 		}
 	}
 }
@@ -223,9 +223,9 @@ func (a *account) use(rule *limitRule) (end func()) {
 func (a *account) define(rule *limitRule, subnet int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.limits[rule.name] = definition{
-		Name: rule.name, Key: rule.key + rule.keyHeader, WindowMS: int64(rule.window / time.Millisecond),
-		Limit: rule.limit, Cost: rule.cost, TierHeader: rule.tierHeader, Tiers: rule.tiers, Ranked: rule.ranked,
-		LimitHeader: rule.limitHeader, IPv6Subnet: subnet,
+	a.limits[rule.Name] = definition{
+		Name: rule.Name, Key: rule.Key + rule.KeyHeader, WindowMS: int64(rule.Window / time.Millisecond),
+		Limit: rule.Limit, Cost: rule.Cost, TierHeader: rule.TierHeader, Tiers: rule.Tiers, Ranked: rule.Ranked,
+		LimitHeader: rule.LimitHeader, IPv6Subnet: subnet,
 	}
 }

@@ -7,18 +7,17 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-)
 
-// requestIDHeader names a request on its way in and on its way out.
-const requestIDHeader = "X-Request-Id"
+	"github.com/sluice-gateway/sluice/plugin/config"
+)
 
 var canonicalUUID = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
 // vouchedID is the identifier that a trusted proxy sent, if it is a canonical
 // UUID: it goes into every log line (design: request-id). Without one it is a new one.
 func vouchedID(g *gate, r *http.Request) []string {
-	sent := r.Header[requestIDHeader]
-	if len(sent) == 1 && canonicalUUID.MatchString(sent[0]) && within(g.address.trusted, parseAddress(r.RemoteAddr)) {
+	sent := r.Header[config.RequestIDHeader]
+	if len(sent) == 1 && canonicalUUID.MatchString(sent[0]) && within(g.address.Trusted, parseAddress(r.RemoteAddr)) {
 		return sent
 	}
 	return newUUID()

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+
+	"github.com/sluice-gateway/sluice/plugin/config"
 )
 
 // What the gateway says of a request it says once. Traefik's proxy adds a
@@ -30,7 +32,7 @@ const (
 // calls the service itself, and looks at what it did: in the interpreted form any
 // wrapper costs the response its Flush as well (design: answer-wrapper).
 func watch(g *gate, w http.ResponseWriter, r *http.Request, out http.Header, holds []hold) {
-	watched := &answer{ResponseWriter: w, gate: g, request: r, holds: holds, id: out[requestIDHeader], policy: out["Ratelimit-Policy"], state: out["Ratelimit"]}
+	watched := &answer{ResponseWriter: w, gate: g, request: r, holds: holds, id: out[config.RequestIDHeader], policy: out["Ratelimit-Policy"], state: out["Ratelimit"]}
 	if g.legacyHeaders {
 		watched.legacy = legacyOf(out)
 	}
@@ -146,7 +148,7 @@ func (w *answer) insist(h http.Header) {
 	if len(w.holds) == 0 {
 		w.gate.hear(h)
 	}
-	h[requestIDHeader] = w.id
+	h[config.RequestIDHeader] = w.id
 	if w.state != nil {
 		insistOn(h, "Ratelimit", w.state)
 	}
@@ -164,7 +166,7 @@ func (w *answer) insist(h http.Header) {
 // or no more.
 func (g *gate) hear(h http.Header) {
 	switch {
-	case len(h[requestIDHeader]) != 1 || len(h["Ratelimit"]) > 1 || len(h["Ratelimit-Policy"]) > 1 || len(h[legacyNames[0]]) > 1:
+	case len(h[config.RequestIDHeader]) != 1 || len(h["Ratelimit"]) > 1 || len(h["Ratelimit-Policy"]) > 1 || len(h[legacyNames[0]]) > 1:
 		g.quiet.Store(talksOver)
 	case g.quiet.Load() < watchedFirst:
 		g.quiet.Add(1)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 	"github.com/sluice-gateway/sluice/plugin/redis"
 )
@@ -162,8 +163,8 @@ type backend struct {
 	forgotten counters     // of caches that are closed
 }
 
-func holdBackend(ctx context.Context, s *redisSettings) *backend {
-	return backends.hold(ctx, s.identity, func() (interface{}, func()) {
+func holdBackend(ctx context.Context, s *config.RedisSettings) *backend {
+	return backends.hold(ctx, s.Identity, func() (interface{}, func()) {
 		b := openBackend(s)
 		leave := b.account.enter(b)
 		return b, func() {
@@ -173,17 +174,17 @@ func holdBackend(ctx context.Context, s *redisSettings) *backend {
 	}).(*backend)
 }
 
-func openBackend(s *redisSettings) *backend {
-	b := &backend{identity: unique(s.identity), account: accountOf(s.keyPrefix), stream: newEventStream(clock, s.keyPrefix+":events"), memory: newMemory()}
-	b.log = backends.whileHeld(s.identity, logLine)
-	config := s.client
-	config.Log = b.log
-	config.Epoch = startedAt
-	b.client = redis.New(config)
+func openBackend(s *config.RedisSettings) *backend {
+	b := &backend{identity: unique(s.Identity), account: accountOf(s.KeyPrefix), stream: newEventStream(clock, s.KeyPrefix+":events"), memory: newMemory()}
+	b.log = backends.whileHeld(s.Identity, logLine)
+	to := s.Client
+	to.Log = b.log
+	to.Epoch = startedAt
+	b.client = redis.New(to)
 	calls := make(chan *redis.Call, mostCalls)
 	go redis.Serve(b.client, calls)
 	b.engine = limit.NewEngine(limit.Options{
-		Calls: calls, Healthy: func() bool { return b.client.Healthy() }, Timeout: s.timeout, MaxWait: s.client.MaxWait, Instance: process, Prefix: s.keyPrefix, Where: s.where(),
+		Calls: calls, Healthy: func() bool { return b.client.Healthy() }, Timeout: s.Timeout, MaxWait: s.Client.MaxWait, Instance: process, Prefix: s.KeyPrefix, Where: s.Where(),
 		Report: b.account.report, Clock: clock, Log: b.log,
 	})
 	b.engine.Start()
@@ -203,11 +204,11 @@ func (b *backend) close() {
 
 // holdDecisions is the cache of one auth section. Its events come from the
 // backend, which therefore is part of what it is known by.
-func holdDecisions(ctx context.Context, s *settings, b *backend) *decisions {
-	id := b.identity + "\n" + s.auth.identity
+func holdDecisions(ctx context.Context, s *config.Settings, b *backend) *decisions {
+	id := b.identity + "\n" + s.Auth.Identity
 	return deciders.hold(ctx, id, func() (interface{}, func()) {
-		client := newAuthClient(s.auth, s.userHeader, deciders.whileHeld(id, logLine))
-		d := newDecisions(s.auth, client, b.stream)
+		client := newAuthClient(s.Auth, s.UserHeader, deciders.whileHeld(id, logLine))
+		d := newDecisions(s.Auth, client, b.stream)
 		d.identity = unique(b.identity)
 		b.stream.follow(b.client, b.log)
 		b.mu.Lock()
@@ -229,10 +230,10 @@ type limitState struct {
 
 // holdLimiter gives a limit its state.
 func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subnet int, policy limit.Policy) {
-	state := limiters.hold(ctx, b.identity+"\n"+rule.name+"\n"+rule.window.String(), func() (interface{}, func()) {
-		l := b.engine.Limiter(rule.name, rule.window, maxKeys)
+	state := limiters.hold(ctx, b.identity+"\n"+rule.Name+"\n"+rule.Window.String(), func() (interface{}, func()) {
+		l := b.engine.Limiter(rule.Name, rule.Window, maxKeys)
 		end := b.account.use(rule)
-		return &limitState{identity: unique(rule.name), limiter: l}, func() {
+		return &limitState{identity: unique(rule.Name), limiter: l}, func() {
 			b.engine.Drop(l)
 			end()
 		}

@@ -37,6 +37,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
@@ -46,8 +47,8 @@ type gate struct {
 	next http.Handler
 
 	stripped        []string
-	address         addressStrategy
-	auth            *authSettings
+	address         config.AddressSettings
+	auth            *config.AuthSettings
 	userHeader      string
 	trustUserHeader bool
 	decisions       *decisions
@@ -79,50 +80,62 @@ type gate struct {
 	uncalled atomic.Int64  // requests that nobody limits nor judges
 }
 
+// Config is the middleware's configuration as Traefik decodes it.
+type Config = config.Config
+
+// CreateConfig is what Traefik decodes a middleware's configuration onto. Every
+// default is filled in when it is read, not here: a default inside `auth` or an item
+// of `limits` could not live here, since mapstructure allocates those afresh
+// (design: defaults), and one place for all of them is easier to trust.
+func CreateConfig() *Config {
+	return &Config{}
+}
+
 // New builds the middleware. It never needs the network, and fails for no
 // configuration.
-func New(ctx context.Context, next http.Handler, config *Config, name string) (http.Handler, error) {
+func New(ctx context.Context, next http.Handler, written *Config, name string) (http.Handler, error) {
 	makingUUIDs.Do(func() { go makeUUIDs(uuids) })
 	if resident {
 		attending.Do(takeSeats)
 	}
-	s, problems := config.read()
+	s, problems := written.Read()
 	if len(problems) > 0 {
 		mistakes.tell(ctx, name, problems)
 		return misconfigured{}, nil
 	}
 	g := &gate{
 		next:            next,
-		stripped:        strippedHeaders(s),
-		address:         s.address,
-		auth:            s.auth,
-		userHeader:      s.userHeader,
-		trustUserHeader: s.trustUserHeader,
-		policy:          s.policy,
-		exemptIPs:       s.exemptIPs,
-		exemptUsers:     s.exemptUsers,
-		dryRun:          s.dryRun,
-		vouched:         len(s.address.trusted) > 0,
-		legacyHeaders:   s.legacyHeaders,
-		disarms:         s.auth != nil && !s.auth.keepAuthorization,
+		stripped:        s.Stripped(),
+		address:         s.Address,
+		auth:            s.Auth,
+		userHeader:      s.UserHeader,
+		trustUserHeader: s.TrustUserHeader,
+		policy:          s.Policy,
+		exemptIPs:       s.ExemptIPs,
+		exemptUsers:     s.ExemptUsers,
+		dryRun:          s.DryRun,
+		vouched:         len(s.Address.Trusted) > 0,
+		legacyHeaders:   s.LegacyHeaders,
+		disarms:         s.Auth != nil && !s.Auth.KeepAuthorization,
 	}
-	if len(s.limits) > 0 || s.auth != nil {
-		g.backend = holdBackend(ctx, &s.redis)
+	if len(s.Limits) > 0 || s.Auth != nil {
+		g.backend = holdBackend(ctx, &s.Redis)
 		g.engine = g.backend.engine
 	}
-	if s.auth != nil {
+	if s.Auth != nil {
 		g.decisions = holdDecisions(ctx, s, g.backend)
 	}
-	for _, rule := range s.limits {
-		rule.awaited = rule.count != nil || rule.refund != nil
-		rule.varies = rule.tierHeader != "" || rule.limitHeader != ""
-		rule.told = rule.key == keyHeader && s.auth != nil && contains(s.auth.responseHeaders, rule.keyHeader)
-		rule.identified = rule.told || needsIdentity(rule, s.auth)
-		holdLimiter(ctx, g.backend, rule, s.maxKeys, s.address.subnet, s.policy)
-		rule.policy = rule.describe(rule.limit)
+	for _, l := range s.Limits {
+		rule := &limitRule{LimitSettings: *l}
+		rule.awaited = rule.Count != nil || rule.Refund != nil
+		rule.varies = rule.TierHeader != "" || rule.LimitHeader != ""
+		rule.told = rule.Key == config.KeyHeader && s.Auth != nil && config.Contains(s.Auth.ResponseHeaders, rule.KeyHeader)
+		rule.identified = rule.told || config.NeedsIdentity(l, s.Auth)
+		holdLimiter(ctx, g.backend, rule, s.MaxKeys, s.Address.Subnet, s.Policy)
+		rule.policy = rule.describe(rule.Limit)
 		rule.usedUp = usedUp(rule)
-		rule.quoted = `"` + rule.name + `";r=`
-		if rule.countFrom == gatesAnswers {
+		rule.quoted = `"` + rule.Name + `";r=`
+		if rule.CountFrom == config.GatesAnswers {
 			g.unknownLimits = append(g.unknownLimits, rule)
 			continue
 		}
@@ -132,7 +145,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 			g.unknownLimits = append(g.unknownLimits, rule)
 		}
 	}
-	g.prepare(config)
+	g.prepare(written)
 	return g, nil
 }
 
@@ -167,7 +180,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.next.ServeHTTP(w, r)
-	if len(out[requestIDHeader]) != 1 || len(out["Ratelimit"]) > 1 || len(out["Ratelimit-Policy"]) > 1 {
+	if len(out[config.RequestIDHeader]) != 1 || len(out["Ratelimit"]) > 1 || len(out["Ratelimit-Policy"]) > 1 {
 		g.quiet.Store(talksOver)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
-	"github.com/sluice-gateway/sluice/plugin"
+	gateway "github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
@@ -106,7 +106,7 @@ func (r *Report) gatewayServers() (servers []*server, addresses []authAddress) {
 	return servers, addresses
 }
 
-func gatewayServer(c plugin.Redis) (*server, error) {
+func gatewayServer(c gateway.Redis) (*server, error) {
 	password := c.Password
 	if c.PasswordFile != "" {
 		content, err := os.ReadFile(c.PasswordFile)
@@ -150,7 +150,7 @@ func (r *Report) authsvcServers() (servers []*server) {
 			}
 			password = strings.TrimSpace(string(content))
 		}
-		secure, err := clientTLS([]plugin.TLS{{
+		secure, err := clientTLS([]gateway.TLS{{
 			Enabled: strconv.FormatBool(c.TLS.Enabled), CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key,
 			ServerName: c.TLS.ServerName, InsecureSkipVerify: strconv.FormatBool(c.TLS.InsecureSkipVerify),
 		}}, false)
@@ -545,7 +545,7 @@ func (r *Report) tryAuth(ctx context.Context, a authAddress, say func(string)) {
 }
 
 // clientTLS is the client's side of a section tls, nil where nobody asked for it.
-func clientTLS(written []plugin.TLS, byScheme bool) (*tls.Config, error) {
+func clientTLS(written []gateway.TLS, byScheme bool) (*tls.Config, error) {
 	if len(written) == 0 {
 		return nil, nil
 	}

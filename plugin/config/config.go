@@ -1,4 +1,4 @@
-package plugin
+package config
 
 // Config is the middleware's configuration as Traefik decodes it: mapstructure
 // with weak types, comma-separated strings to slices and no duration hook.
@@ -112,12 +112,4 @@ type Exempt struct {
 	Users []string `json:"users,omitempty"` // each entry is one, commas and all
 
 	Unknown map[string]interface{} `mapstructure:",remain" json:"-"`
-}
-
-// CreateConfig is what Traefik decodes a middleware's configuration onto.
-// Every default is filled in by New, not here: a default inside `auth` or an
-// item of `limits` could not live here, since mapstructure allocates those
-// afresh (design: defaults), and one place for all of them is easier to trust.
-func CreateConfig() *Config {
-	return &Config{}
 }

@@ -1,4 +1,4 @@
-package plugin
+package config
 
 import (
 	"crypto/tls"
@@ -23,46 +23,75 @@ import (
 
 // settings is a Config whose every value has been read, checked and given its
 // default.
-type settings struct {
-	redis           redisSettings
-	auth            *authSettings
-	userHeader      string
-	trustUserHeader bool
-	address         addressStrategy
-	limits          []*limitRule
-	exemptIPs       []netip.Prefix
-	exemptUsers     map[string]bool
-	policy          limit.Policy
-	dryRun          bool
-	legacyHeaders   bool
-	maxKeys         int
+type Settings struct {
+	Redis           RedisSettings
+	Auth            *AuthSettings
+	UserHeader      string
+	TrustUserHeader bool
+	Address         AddressSettings
+	Limits          []*LimitSettings
+	ExemptIPs       []netip.Prefix
+	ExemptUsers     map[string]bool
+	Policy          limit.Policy
+	DryRun          bool
+	LegacyHeaders   bool
+	MaxKeys         int
 }
 
-type redisSettings struct {
-	client    redis.Config
-	keyPrefix string
-	timeout   time.Duration
-	identity  string // equal for equal configuration: shared.go's key
+type RedisSettings struct {
+	Client    redis.Config
+	KeyPrefix string
+	Timeout   time.Duration
+	Identity  string // equal for equal configuration: shared.go's key
 }
 
-// where names the Redis for the log, since a gateway may use several.
-func (s *redisSettings) where() string {
-	text := strings.Join(s.client.Addresses, ", ")
-	if s.client.Username != "" {
-		text += " as user " + s.client.Username
+// Where names the Redis for the log, since a gateway may use several.
+func (s *RedisSettings) Where() string {
+	text := strings.Join(s.Client.Addresses, ", ")
+	if s.Client.Username != "" {
+		text += " as user " + s.Client.Username
 	}
-	return text + ", keyPrefix " + s.keyPrefix
+	return text + ", keyPrefix " + s.KeyPrefix
 }
 
-type authSettings struct {
-	addresses         []string
-	timeout           time.Duration
-	optional          bool
-	responseHeaders   []string
-	keepAuthorization bool
-	cacheSize         int
-	tls               *tls.Config
-	identity          string
+type AuthSettings struct {
+	Addresses         []string
+	Timeout           time.Duration
+	Optional          bool
+	ResponseHeaders   []string
+	KeepAuthorization bool
+	CacheSize         int
+	TLS               *tls.Config
+	Identity          string
+}
+
+// AddressSettings says which address a client is known by (design: client-address). Traefik
+// has applied the PROXY protocol to RemoteAddr already, and hands on only what
+// trusted peers wrote into X-Forwarded-For; still the header counts here only
+// when RemoteAddr itself is one of trustedProxies.
+type AddressSettings struct {
+	Depth    int            // 0: the peer; n: n-th from the right of X-Forwarded-For
+	Excluded []netip.Prefix // with depth 0: the first from the right that is none of these
+	Subnet   int            // bits of an IPv6 address that make one client
+	Trusted  []netip.Prefix // trustedProxies
+}
+
+// LimitSettings is one limit.
+type LimitSettings struct {
+	Name        string
+	Key         string // one of the four above
+	KeyHeader   string // of KeyHeader
+	Limit       int64
+	Window      time.Duration
+	Cost        int64
+	TierHeader  string
+	Tiers       map[string]int64
+	Ranked      []string // the tiers' names: who has several is of the first
+	LimitHeader string
+	OnMissing   string
+	Count       *StatusSet // nil: every answer counts
+	Refund      *StatusSet // nil: no answer gives the permit back
+	CountFrom   string     // whose answer that is, one of the three above
 }
 
 // Longest and shortest spans accepted.
@@ -78,47 +107,47 @@ var limitName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 // Problems are all mistakes of the configuration at once, each with its path,
 // the value and what is accepted; empty when there is none.
 func (c *Config) Problems() []string {
-	_, problems := c.read()
+	_, problems := c.Read()
 	return problems
 }
 
 // reader collects the problems met on the way.
 type reader struct{ problems []string }
 
-func (c *Config) read() (*settings, []string) {
+func (c *Config) Read() (*Settings, []string) {
 	p := &reader{}
-	s := &settings{
-		userHeader:      p.header("userHeader", c.UserHeader, "X-User-ID"),
-		trustUserHeader: p.boolean("trustUserHeader", c.TrustUserHeader),
-		dryRun:          p.boolean("dryRun", c.DryRun),
-		legacyHeaders:   p.boolean("legacyHeaders", c.LegacyHeaders),
-		maxKeys:         int(p.integer("maxKeys", c.MaxKeys, 100000, 1, 100000000)),
-		exemptUsers:     map[string]bool{},
+	s := &Settings{
+		UserHeader:      p.header("userHeader", c.UserHeader, "X-User-ID"),
+		TrustUserHeader: p.boolean("trustUserHeader", c.TrustUserHeader),
+		DryRun:          p.boolean("dryRun", c.DryRun),
+		LegacyHeaders:   p.boolean("legacyHeaders", c.LegacyHeaders),
+		MaxKeys:         int(p.integer("maxKeys", c.MaxKeys, 100000, 1, 100000000)),
+		ExemptUsers:     map[string]bool{},
 	}
 	p.unknown("", c.Unknown, "redis, auth, userHeader, trustUserHeader, ipStrategy, limits, exempt, trustedProxies, minInstances, onRedisFailure, dryRun, legacyHeaders, maxKeys")
 	if p.section("exempt", len(c.Exempt)) {
 		p.unknown("exempt.", c.Exempt[0].Unknown, "ips, users")
-		s.exemptIPs = p.networks("exempt.ips", c.Exempt[0].IPs)
+		s.ExemptIPs = p.networks("exempt.ips", c.Exempt[0].IPs)
 		for _, user := range c.Exempt[0].Users { // each entry is one, since an id may hold commas
 			if user = strings.TrimSpace(user); user != "" {
-				s.exemptUsers[user] = true
+				s.ExemptUsers[user] = true
 			}
 		}
 	}
-	s.policy.MinInstances = p.integer("minInstances", c.MinInstances, 1, 1, 10000)
+	s.Policy.MinInstances = p.integer("minInstances", c.MinInstances, 1, 1, 10000)
 	switch p.choice("onRedisFailure", c.OnRedisFailure, "local", "allow", "deny") {
 	case "allow":
-		s.policy.OnFailure = limit.Allow
+		s.Policy.OnFailure = limit.Allow
 	case "deny":
-		s.policy.OnFailure = limit.Deny
+		s.Policy.OnFailure = limit.Deny
 	}
-	s.address = p.addressStrategy(c)
-	s.auth = p.auth(c.Auth, s.userHeader)
-	if s.auth != nil && s.trustUserHeader {
+	s.Address = p.addressStrategy(c)
+	s.Auth = p.auth(c.Auth, s.UserHeader)
+	if s.Auth != nil && s.TrustUserHeader {
 		p.add("trustUserHeader", "true", "with auth the plugin decides itself who the user is; set it only behind forwardAuth, without auth")
 	}
-	s.limits = p.limits(c, s)
-	s.redis = p.redis(c.Redis, len(s.limits) > 0 || s.auth != nil)
+	s.Limits = p.limits(c, s)
+	s.Redis = p.redis(c.Redis, len(s.Limits) > 0 || s.Auth != nil)
 	return s, p.problems
 }
 
@@ -245,7 +274,7 @@ func (p *reader) header(path, value, byDefault string) string {
 
 // apart tells which fields Go keeps outside of a request's headers.
 func apart(name string) bool {
-	return name == hostField || name == "Transfer-Encoding" || name == "Trailer"
+	return name == HostField || name == "Transfer-Encoding" || name == "Trailer"
 }
 
 // token tells whether s is a token of RFC 9110, section 5.6.2.
@@ -292,31 +321,31 @@ func (p *reader) networks(path string, values []string) []netip.Prefix {
 	return networks
 }
 
-func (p *reader) addressStrategy(c *Config) addressStrategy {
+func (p *reader) addressStrategy(c *Config) AddressSettings {
 	written := IPStrategy{}
 	if p.section("ipStrategy", len(c.IPStrategy)) {
 		written = c.IPStrategy[0]
 	}
 	p.unknown("ipStrategy.", written.Unknown, "depth, excludedIPs, ipv6Subnet")
-	s := addressStrategy{
-		depth:    int(p.integer("ipStrategy.depth", written.Depth, 0, 0, 100)),
-		excluded: p.networks("ipStrategy.excludedIPs", written.ExcludedIPs),
-		subnet:   int(p.integer("ipStrategy.ipv6Subnet", written.IPv6Subnet, 64, 1, 128)),
-		trusted:  p.networks("trustedProxies", c.TrustedProxies),
+	s := AddressSettings{
+		Depth:    int(p.integer("ipStrategy.depth", written.Depth, 0, 0, 100)),
+		Excluded: p.networks("ipStrategy.excludedIPs", written.ExcludedIPs),
+		Subnet:   int(p.integer("ipStrategy.ipv6Subnet", written.IPv6Subnet, 64, 1, 128)),
+		Trusted:  p.networks("trustedProxies", c.TrustedProxies),
 	}
 	const alone = "reads X-Forwarded-For, which counts from trustedProxies alone, and there are none: all clients behind a proxy would be one. Write into trustedProxies the networks of the proxies that connect to this gateway, such as 10.0.0.0/8, and the same into the entry point's forwardedHeaders.trustedIPs, or Traefik removes the header"
-	if nobody := len(split(c.TrustedProxies)) == 0; nobody && s.depth > 0 {
+	if nobody := len(split(c.TrustedProxies)) == 0; nobody && s.Depth > 0 {
 		p.add("ipStrategy.depth", written.Depth, alone)
-	} else if nobody && len(s.excluded) > 0 {
+	} else if nobody && len(s.Excluded) > 0 {
 		p.add("ipStrategy.excludedIPs", strings.Join(written.ExcludedIPs, ", "), alone)
 	}
-	if s.depth > 0 && len(s.excluded) > 0 {
+	if s.Depth > 0 && len(s.Excluded) > 0 {
 		p.add("ipStrategy.excludedIPs", strings.Join(written.ExcludedIPs, ", "), "is not looked at with a depth: write one of the two")
 	}
 	return s
 }
 
-func (p *reader) redis(written []Redis, needed bool) redisSettings {
+func (p *reader) redis(written []Redis, needed bool) RedisSettings {
 	c := Redis{}
 	if p.section("redis", len(written)) {
 		c = written[0]
@@ -341,14 +370,14 @@ func (p *reader) redis(written []Redis, needed bool) redisSettings {
 	if cluster && db != 0 {
 		p.add("redis.db", c.DB, "a Redis Cluster has only database 0")
 	}
-	s := redisSettings{keyPrefix: c.KeyPrefix, timeout: p.duration("redis.timeout", c.Timeout, 100*time.Millisecond, time.Millisecond, longestTimeout)}
-	if s.keyPrefix == "" {
-		s.keyPrefix = "sluice"
+	s := RedisSettings{KeyPrefix: c.KeyPrefix, Timeout: p.duration("redis.timeout", c.Timeout, 100*time.Millisecond, time.Millisecond, longestTimeout)}
+	if s.KeyPrefix == "" {
+		s.KeyPrefix = "sluice"
 	}
-	if strings.ContainsAny(s.keyPrefix, "{} \t\r\n*?[]\\") || len(s.keyPrefix) > 64 {
+	if strings.ContainsAny(s.KeyPrefix, "{} \t\r\n*?[]\\") || len(s.KeyPrefix) > 64 {
 		p.add("redis.keyPrefix", c.KeyPrefix, "write at most 64 bytes without blanks, braces or glob characters")
 	}
-	s.client = redis.Config{
+	s.Client = redis.Config{
 		Addresses:        addresses,
 		Username:         c.Username,
 		Password:         p.password(&c),
@@ -358,13 +387,13 @@ func (p *reader) redis(written []Redis, needed bool) redisSettings {
 		SentinelPassword: c.SentinelPassword,
 		Cluster:          cluster,
 		TLS:              p.tls("redis.tls", c.TLS, false),
-		Timeout:          s.timeout,
-		MaxWait:          p.duration("redis.maxWait", c.MaxWait, longer(busyWait, s.timeout), s.timeout, longestTimeout),
+		Timeout:          s.Timeout,
+		MaxWait:          p.duration("redis.maxWait", c.MaxWait, longer(busyWait, s.Timeout), s.Timeout, longestTimeout),
 		DialTimeout:      p.duration("redis.dialTimeout", c.DialTimeout, time.Second, time.Millisecond, longestTimeout),
 		ClientName:       "sluice-gateway",
 	}
-	s.identity = fmt.Sprint(addresses, c.Username, c.Password, c.PasswordFile, db, c.MasterName, c.SentinelUsername, c.SentinelPassword,
-		cluster, c.TLS, s.client.Timeout, s.client.MaxWait, s.client.DialTimeout, s.keyPrefix)
+	s.Identity = fmt.Sprint(addresses, c.Username, c.Password, c.PasswordFile, db, c.MasterName, c.SentinelUsername, c.SentinelPassword,
+		cluster, c.TLS, s.Client.Timeout, s.Client.MaxWait, s.Client.DialTimeout, s.KeyPrefix)
 	return s
 }
 
@@ -424,7 +453,7 @@ func (p *reader) tls(path string, written []TLS, byScheme bool) *tls.Config {
 	return config
 }
 
-func (p *reader) auth(written []Auth, userHeader string) *authSettings {
+func (p *reader) auth(written []Auth, userHeader string) *AuthSettings {
 	if written == nil {
 		return nil
 	}
@@ -433,18 +462,18 @@ func (p *reader) auth(written []Auth, userHeader string) *authSettings {
 		c = written[0]
 	}
 	p.unknown("auth.", c.Unknown, "addresses, timeout, optional, responseHeaders, keepAuthorization, cacheSize, tls")
-	s := &authSettings{
-		addresses:         splitURLs(c.Addresses),
-		timeout:           p.duration("auth.timeout", c.Timeout, time.Second, time.Millisecond, time.Minute),
-		optional:          p.boolean("auth.optional", c.Optional),
-		keepAuthorization: p.boolean("auth.keepAuthorization", c.KeepAuthorization),
-		cacheSize:         int(p.integer("auth.cacheSize", c.CacheSize, 100000, 1, 100000000)),
-		tls:               p.tls("auth.tls", c.TLS, true),
+	s := &AuthSettings{
+		Addresses:         splitURLs(c.Addresses),
+		Timeout:           p.duration("auth.timeout", c.Timeout, time.Second, time.Millisecond, time.Minute),
+		Optional:          p.boolean("auth.optional", c.Optional),
+		KeepAuthorization: p.boolean("auth.keepAuthorization", c.KeepAuthorization),
+		CacheSize:         int(p.integer("auth.cacheSize", c.CacheSize, 100000, 1, 100000000)),
+		TLS:               p.tls("auth.tls", c.TLS, true),
 	}
-	if len(s.addresses) == 0 {
+	if len(s.Addresses) == 0 {
 		p.missing("auth.addresses", "write at least one URL, such as http://authsvc:9000/auth")
 	}
-	for _, address := range s.addresses {
+	for _, address := range s.Addresses {
 		u, err := url.Parse(address)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
 			p.add("auth.addresses", address, "write a URL such as http://authsvc:9000/auth, without user or fragment")
@@ -452,19 +481,19 @@ func (p *reader) auth(written []Auth, userHeader string) *authSettings {
 	}
 	names := split(c.ResponseHeaders)
 	if len(names) == 0 {
-		names = identityHeaders
+		names = IdentityHeaders
 	}
 	for _, name := range names {
 		header := p.header("auth.responseHeaders", name, "")
-		if header == "Authorization" || header == requestIDHeader {
+		if header == "Authorization" || header == RequestIDHeader {
 			p.add("auth.responseHeaders", name, "is this middleware's own: what auth may set is first removed from every request")
 		}
-		s.responseHeaders = append(s.responseHeaders, header)
+		s.ResponseHeaders = append(s.ResponseHeaders, header)
 	}
-	if !contains(s.responseHeaders, userHeader) {
-		p.add("auth.responseHeaders", strings.Join(s.responseHeaders, ", "), "must hold userHeader ("+userHeader+"), or nobody would ever have a name")
+	if !Contains(s.ResponseHeaders, userHeader) {
+		p.add("auth.responseHeaders", strings.Join(s.ResponseHeaders, ", "), "must hold userHeader ("+userHeader+"), or nobody would ever have a name")
 	}
-	s.identity = fmt.Sprint(s.addresses, s.timeout, s.responseHeaders, userHeader, s.cacheSize, c.TLS)
+	s.Identity = fmt.Sprint(s.Addresses, s.Timeout, s.ResponseHeaders, userHeader, s.CacheSize, c.TLS)
 	return s
 }
 
@@ -481,7 +510,7 @@ func splitURLs(values []string) []string {
 	return urls
 }
 
-func contains(names []string, name string) bool {
+func Contains(names []string, name string) bool {
 	for _, n := range names {
 		if n == name {
 			return true
@@ -490,97 +519,97 @@ func contains(names []string, name string) bool {
 	return false
 }
 
-func (p *reader) limits(c *Config, s *settings) []*limitRule {
-	var rules []*limitRule
+func (p *reader) limits(c *Config, s *Settings) []*LimitSettings {
+	var rules []*LimitSettings
 	first := map[string]int{}
 	for i := range c.Limits {
 		l := &c.Limits[i]
 		path := "limits[" + strconv.Itoa(i) + "]."
 		p.unknown(path, l.Unknown, "name, key, limit, window, cost, tierHeader, tiers, limitHeader, onMissingKey, countStatus, refundStatus, countFrom")
-		rule := &limitRule{
-			name:        strings.TrimSpace(l.Name),
-			window:      p.duration(path+"window", l.Window, 0, shortestWindow, longestWindow),
-			limit:       p.integer(path+"limit", l.Limit, 0, 1, window.MaxLimit),
-			cost:        p.integer(path+"cost", l.Cost, 1, 1, window.MaxLimit),
-			tierHeader:  p.header(path+"tierHeader", l.TierHeader, ""),
-			limitHeader: p.header(path+"limitHeader", l.LimitHeader, ""),
-			onMissing:   p.choice(path+"onMissingKey", l.OnMissingKey, missingIP, missingDeny, missingSkip),
-			count:       p.statuses(path+"countStatus", l.CountStatus),
-			refund:      p.statuses(path+"refundStatus", l.RefundStatus),
+		rule := &LimitSettings{
+			Name:        strings.TrimSpace(l.Name),
+			Window:      p.duration(path+"window", l.Window, 0, shortestWindow, longestWindow),
+			Limit:       p.integer(path+"limit", l.Limit, 0, 1, window.MaxLimit),
+			Cost:        p.integer(path+"cost", l.Cost, 1, 1, window.MaxLimit),
+			TierHeader:  p.header(path+"tierHeader", l.TierHeader, ""),
+			LimitHeader: p.header(path+"limitHeader", l.LimitHeader, ""),
+			OnMissing:   p.choice(path+"onMissingKey", l.OnMissingKey, MissingIP, MissingDeny, MissingSkip),
+			Count:       p.statuses(path+"countStatus", l.CountStatus),
+			Refund:      p.statuses(path+"refundStatus", l.RefundStatus),
 		}
-		if strings.TrimSpace(l.CountFrom) != anyAnswers {
-			rule.countFrom = p.choice(path+"countFrom", l.CountFrom, gatesAnswers, servicesAnswers)
+		if strings.TrimSpace(l.CountFrom) != AnyAnswers {
+			rule.CountFrom = p.choice(path+"countFrom", l.CountFrom, GatesAnswers, ServicesAnswers)
 		}
-		if !limitName.MatchString(rule.name) {
+		if !limitName.MatchString(rule.Name) {
 			p.add(path+"name", l.Name, "write 1 to 32 of a-z, 0-9 and -; it is part of the Redis key")
-		} else if earlier, twice := first[rule.name]; twice {
-			p.add(path+"name", rule.name, fmt.Sprintf("is the name of limits[%d] already", earlier))
+		} else if earlier, twice := first[rule.Name]; twice {
+			p.add(path+"name", rule.Name, fmt.Sprintf("is the name of limits[%d] already", earlier))
 		} else {
-			first[rule.name] = i
+			first[rule.Name] = i
 		}
 		for _, required := range [][2]string{{"limit", l.Limit}, {"window", l.Window}} {
 			if strings.TrimSpace(required[1]) == "" {
 				p.missing(path+required[0], "write limit: 100 and window: 60s for a hundred a minute")
 			}
 		}
-		if rule.window%time.Millisecond != 0 {
+		if rule.Window%time.Millisecond != 0 {
 			p.add(path+"window", l.Window, "write whole milliseconds")
 		}
 		p.limitKey(path, l, rule, s)
 		p.tiers(path, l, rule)
 		p.capacity(path, l, rule)
 		p.countFrom(path+"countFrom", rule, s)
-		p.vouched(path+"tierHeader", rule.tierHeader, s)
-		p.vouched(path+"limitHeader", rule.limitHeader, s)
+		p.vouched(path+"tierHeader", rule.TierHeader, s)
+		p.vouched(path+"limitHeader", rule.LimitHeader, s)
 		rules = append(rules, rule)
 	}
 	return rules
 }
 
 // countFrom refuses answers that nobody gives, or that are given too early.
-func (p *reader) countFrom(path string, rule *limitRule, s *settings) {
+func (p *reader) countFrom(path string, rule *LimitSettings, s *Settings) {
 	switch {
-	case rule.countFrom == anyAnswers:
-	case rule.count == nil && rule.refund == nil:
-		p.add(path, rule.countFrom, "says whose answers countStatus and refundStatus are about: write one of them too")
-	case rule.countFrom == gatesAnswers && s.auth == nil:
-		p.add(path, rule.countFrom, "without auth the gate judges nobody: configure auth, or leave this out where forwardAuth answers")
-	case rule.countFrom == gatesAnswers && needsIdentity(rule, s.auth):
-		p.add(path, rule.countFrom, "the gate answers before it is known who asks: write key: ip or global, no tierHeader and no limitHeader")
+	case rule.CountFrom == AnyAnswers:
+	case rule.Count == nil && rule.Refund == nil:
+		p.add(path, rule.CountFrom, "says whose answers countStatus and refundStatus are about: write one of them too")
+	case rule.CountFrom == GatesAnswers && s.Auth == nil:
+		p.add(path, rule.CountFrom, "without auth the gate judges nobody: configure auth, or leave this out where forwardAuth answers")
+	case rule.CountFrom == GatesAnswers && NeedsIdentity(rule, s.Auth):
+		p.add(path, rule.CountFrom, "the gate answers before it is known who asks: write key: ip or global, no tierHeader and no limitHeader")
 	}
 }
 
-func (p *reader) limitKey(path string, l *Limit, rule *limitRule, s *settings) {
+func (p *reader) limitKey(path string, l *Limit, rule *LimitSettings, s *Settings) {
 	switch key := strings.TrimSpace(l.Key); {
-	case key == keyUser || key == keyIP || key == keyGlobal: // with commas Yaegi sees the first alone
-		rule.key = key
-	case strings.HasPrefix(key, keyHeader) && token(key[len(keyHeader):]):
-		rule.key = keyHeader
-		rule.keyHeader = http.CanonicalHeaderKey(key[len(keyHeader):])
-		p.keyField(path+"key", l.Key, rule.keyHeader, s)
+	case key == KeyUser || key == KeyIP || key == KeyGlobal: // with commas Yaegi sees the first alone
+		rule.Key = key
+	case strings.HasPrefix(key, KeyHeader) && token(key[len(KeyHeader):]):
+		rule.Key = KeyHeader
+		rule.KeyHeader = http.CanonicalHeaderKey(key[len(KeyHeader):])
+		p.keyField(path+"key", l.Key, rule.KeyHeader, s)
 	default:
 		p.add(path+"key", l.Key, "write user, ip, header:<Name> or global")
 	}
 }
 
 // keyField refuses a header that tells one client from another on no request.
-func (p *reader) keyField(path, value, name string, s *settings) {
+func (p *reader) keyField(path, value, name string, s *Settings) {
 	switch {
 	case name == "Transfer-Encoding" || name == "Trailer" || name == "Connection":
 		p.add(path, value, "tells how a message is sent, not who sends it; write another header")
-	case name == requestIDHeader:
+	case name == RequestIDHeader:
 		p.add(path, value, "is new with each request, so the limit would bind nobody; write another header")
-	case s.auth != nil && contains(s.auth.responseHeaders, name):
+	case s.Auth != nil && Contains(s.Auth.ResponseHeaders, name):
 		return
-	case contains(strippedHeaders(s), name):
+	case Contains(s.Stripped(), name):
 		p.add(path, value, "is removed from every request here, since a client could have written it: configure auth with it among auth.responseHeaders, or trustUserHeader behind forwardAuth")
 	}
 }
 
 // tiers reads a map, or a list of maps. A map has no order by the time it gets
 // here, so within one the highest limit goes first.
-func (p *reader) tiers(path string, l *Limit, rule *limitRule) {
-	rule.tiers = map[string]int64{}
+func (p *reader) tiers(path string, l *Limit, rule *LimitSettings) {
+	rule.Tiers = map[string]int64{}
 	written := 0
 	for _, tiers := range l.Tiers {
 		names := make([]string, 0, len(tiers))
@@ -588,19 +617,19 @@ func (p *reader) tiers(path string, l *Limit, rule *limitRule) {
 			names = append(names, name)
 		}
 		sort.Strings(names)
-		first := len(rule.ranked)
+		first := len(rule.Ranked)
 		for _, name := range names {
 			written++
-			if _, twice := rule.tiers[name]; twice {
+			if _, twice := rule.Tiers[name]; twice {
 				p.add(path+"tiers."+name, tiers[name], "this tier has a limit already")
 			} else if strings.TrimSpace(tiers[name]) == "" {
 				p.missing(path+"tiers."+name, "write the tier's limit")
 			} else {
-				rule.tiers[name] = p.integer(path+"tiers."+name, tiers[name], 1, 1, window.MaxLimit)
-				rule.ranked = append(rule.ranked, name)
+				rule.Tiers[name] = p.integer(path+"tiers."+name, tiers[name], 1, 1, window.MaxLimit)
+				rule.Ranked = append(rule.Ranked, name)
 			}
 		}
-		rank(rule.ranked[first:], rule.tiers)
+		rank(rule.Ranked[first:], rule.Tiers)
 	}
 	if written > 0 && l.TierHeader == "" {
 		p.missing(path+"tierHeader", "tiers need the header that names a user's tier, such as X-User-Plan")
@@ -616,39 +645,39 @@ func rank(names []string, limits map[string]int64) {
 }
 
 // capacity checks what ties limits and cost together.
-func (p *reader) capacity(path string, l *Limit, rule *limitRule) {
-	if rule.limit == 0 || rule.window == 0 {
+func (p *reader) capacity(path string, l *Limit, rule *LimitSettings) {
+	if rule.Limit == 0 || rule.Window == 0 {
 		return // reported already
 	}
-	smallest := rule.limit
-	for _, n := range rule.tiers {
+	smallest := rule.Limit
+	for _, n := range rule.Tiers {
 		if n < smallest {
 			smallest = n
 		}
 	}
-	if rule.cost > smallest {
+	if rule.Cost > smallest {
 		p.add(path+"cost", l.Cost, fmt.Sprintf("must not exceed the limit or a tier (%d), or no such request would ever pass", smallest))
 	}
 }
 
 // vouched refuses to read a limit from a header that a client could have sent.
-func (p *reader) vouched(path, name string, s *settings) {
+func (p *reader) vouched(path, name string, s *Settings) {
 	switch {
 	case name == "":
-	case s.auth == nil && !s.trustUserHeader:
+	case s.Auth == nil && !s.TrustUserHeader:
 		p.add(path, name, "is read only where the auth step has just written it: configure auth, or trustUserHeader behind forwardAuth")
-	case s.auth != nil && !contains(s.auth.responseHeaders, name):
+	case s.Auth != nil && !Contains(s.Auth.ResponseHeaders, name):
 		p.add(path, name, "is not among auth.responseHeaders, so nothing would ever set it")
 	}
 }
 
 // statuses reads 401 and 5xx.
-func (p *reader) statuses(path string, values []string) *statusSet {
+func (p *reader) statuses(path string, values []string) *StatusSet {
 	all := split(values)
 	if len(all) == 0 {
 		return nil
 	}
-	set := &statusSet{codes: map[int]bool{}}
+	set := &StatusSet{codes: map[int]bool{}}
 	for _, value := range all {
 		code, err := strconv.Atoi(value)
 		switch {
@@ -666,7 +695,7 @@ func (p *reader) statuses(path string, values []string) *statusSet {
 	return set
 }
 
-// statusSet is a set of response statuses.
-type statusSet struct{ codes map[int]bool }
+// StatusSet is a set of response statuses.
+type StatusSet struct{ codes map[int]bool }
 
-func (s *statusSet) has(status int) bool { return s.codes[status] }
+func (s *StatusSet) Has(status int) bool { return s.codes[status] }
