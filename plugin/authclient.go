@@ -124,11 +124,11 @@ func (c *authClient) wrong(answer *authAnswer, err error) *complaint {
 		switch {
 		case kind == "timeout":
 			no.text = "does not answer within " + c.timeout.String()
-			no.remedy = "see that the auth service runs and that the network leads there, or raise auth.Timeout"
+			no.remedy = "see that the auth service runs and that the network leads there, or raise auth.timeout"
 		case strings.Contains(text, "first record does not look like a TLS handshake"):
-			no.remedy = "write http:// in auth.Addresses, or name the port that speaks TLS"
+			no.remedy = "write http:// in auth.addresses, or name the port that speaks TLS"
 		case strings.Contains(text, "malformed HTTP response"):
-			no.remedy = "write https:// in auth.Addresses if the port speaks TLS"
+			no.remedy = "write https:// in auth.addresses if the port speaks TLS"
 		case strings.Contains(text, "x509:"):
 			no.remedy = "name the authority of its certificate in auth.tls.ca"
 		}
@@ -140,7 +140,7 @@ func (c *authClient) wrong(answer *authAnswer, err error) *complaint {
 	case answer.status >= 500:
 		no.remedy = "its own log tells why"
 	case answer.status >= 400 && strings.Contains(strings.ToLower(string(answer.body)), "https"):
-		no.remedy = "write https:// in auth.Addresses: the port speaks TLS"
+		no.remedy = "write https:// in auth.addresses: the port speaks TLS"
 	case answer.status >= 300 && answer.status < 400:
 		no.remedy, no.withCredential = "name the address that it leads to, "+strconv.Quote(answer.header.Get("Location"))+": redirects are not followed", true
 	case answer.status >= 200 && answer.status < 300:
@@ -157,11 +157,11 @@ func (c *authClient) tell(address *authAddress, no *complaint) string {
 	if c.several {
 		meanwhile = "the other addresses are asked, and tokens that none judges are answered 503"
 	}
-	return "auth.Addresses: " + address.url + " " + no.text + "; meanwhile " + meanwhile + "; " + no.remedy
+	return "auth.addresses: " + address.url + " " + no.text + "; meanwhile " + meanwhile + "; " + no.remedy
 }
 
 func (c *authClient) again(address *authAddress) string {
-	return "auth.Addresses: " + address.url + " answers again"
+	return "auth.addresses: " + address.url + " answers again"
 }
 
 // note tells the log what is wrong with an address, or that nothing is any more. What

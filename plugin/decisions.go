@@ -50,7 +50,7 @@ type decision struct {
 	key     memoryKey // of the credential
 	user    string
 	limited string      // the user as a limit's key
-	headers http.Header // for the service: auth.ResponseHeaders
+	headers http.Header // for the service: auth.responseHeaders
 	names   []string    // the same, as a pass has them
 	values  [][]string
 	events  []string // what events.go may call it

@@ -8,7 +8,7 @@ import (
 // Headers by direction. "in" is what a client sends, "on" what the service
 // receives, "out" what the client gets back.
 //
-//	Authorization       in; not on, unless auth.KeepAuthorization
+//	Authorization       in; not on, unless auth.keepAuthorization
 //	X-User-ID, -Plan,   on: only as the auth step of this request wrote them,
 //	-Scopes, tier and   whatever came in; with trustUserHeader as forwardAuth
 //	limit headers       wrote them just before us

@@ -11,7 +11,7 @@ const (
 	tickEvery = 10 * time.Millisecond
 
 	// tardy is how late a tick has to be before this process is (design: lag).
-	tardy = int64(2e6)
+	tardy = int64(tickEvery) / 2
 
 	// sweepEvery is how long permits may lie unused before they go back.
 	sweepEvery = int64(50e6)

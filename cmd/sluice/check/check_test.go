@@ -165,7 +165,7 @@ http:
 		{"a middleware of two kinds", "a.yml", strings.Replace(whole, "middlewares: {gate", "middlewares: {b: {addPrefix: {prefix: /a}, stripPrefix: {prefixes: [/a]}}, gate", 1), []string{`middleware "b": is addPrefix and stripPrefix at once`}},
 
 		{"a timeout without a unit", "a.yml", with("auth: {addresses: ['http://a/auth'], timeout: 25}"), []string{`auth.timeout: "25": has no unit; write 25s or 25ms (the default is 1s)`}},
-		{"a timeout of Redis without a unit", "a.yml", strings.Replace(whole, `["r:6379"]`, `["r:6379"], timeout: 25`, 1), []string{`redis.timeout: "25": has no unit; write 25s or 25ms (the default is 25ms)`}},
+		{"a timeout of Redis without a unit", "a.yml", strings.Replace(whole, `["r:6379"]`, `["r:6379"], timeout: 25`, 1), []string{`redis.timeout: "25": has no unit; write 25s or 25ms (the default is 100ms)`}},
 		{"a window in days", "a.yml", with("limits: [{name: a, key: ip, limit: 5, window: 30d}]"), []string{`limits[0].window: "30d": has a unit that durations lack; write 720h`}},
 		{"a number with a comma", "a.yml", with("limits: [{name: a, key: ip, limit: 100,000, window: 1s}]"), []string{`limits[0].000: unknown key without a value, which Traefik leaves out in silence; a number is written without commas`}},
 		{"an unknown key without a value", "a.yml", with("colour: "), []string{`colour: unknown key without a value, which Traefik leaves out in silence`}},
