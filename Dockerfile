@@ -9,7 +9,9 @@ RUN go mod download
 COPY . .
 
 FROM source AS programs
-RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o /out/ \
+ARG VERSION= COMMIT=
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -o /out/ \
+      -ldflags="-s -w -X github.com/sluice-gateway/sluice/internal/version.tag=$VERSION -X github.com/sluice-gateway/sluice/internal/version.commit=$COMMIT" \
       ./cmd/authsvc ./services/cmd/upstream ./deploy/secrets \
  && mkdir -p /empty/keys /empty/redis /empty/gateway /empty/authsvc /empty/users /empty/monitor /empty/grafana /empty/certificates
 

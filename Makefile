@@ -3,6 +3,7 @@
 GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+ACTIONLINT  := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VULNFLAGS   ?= # for example -db=file:///path, a copy of the database
 FUZZTIME    ?= 30s
@@ -26,7 +27,7 @@ install = command -v apt-get >/dev/null || { echo "please install: $(1)"; exit 1
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Not `go run`, which ends with an error after Ctrl-C however its program ends.
 up: ## run the whole gateway on this machine, ARGS=--help lists its flags; Ctrl-C ends it
@@ -46,7 +47,7 @@ unit: tools ## unit, property and fault tests of the packages
 e2e: tools traefik ## the plugin in both forms, and the gateway from outside
 	cd test && $(GO) test -timeout 14m ./...
 
-lint: ## gofmt, go vet and staticcheck, in all modules
+lint: ## gofmt, go vet and staticcheck, in all modules; actionlint
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	cd test && $(GO) vet ./...
@@ -54,6 +55,7 @@ lint: ## gofmt, go vet and staticcheck, in all modules
 	$(GO) run $(STATICCHECK) ./...
 	cd test && $(GO) run $(STATICCHECK) ./...
 	cd bench/compare && $(GO) run $(STATICCHECK) ./...
+	$(GO) run $(ACTIONLINT) -shellcheck= -pyflakes=
 
 # Without the database nothing is known, which is said and is no failure: tests
 # run offline too. What it finds is one.
@@ -118,7 +120,14 @@ tools: ## install the system's programs that tests need, where apt-get is at han
 compose-tools: # and those that images are made from here
 	@$(call have,$(COMPOSE_PROGRAMS)); $(call install,$(COMPOSE_PACKAGES))
 
-clean: ## remove what was built into this tree
-	rm -rf bin .sluice
+release: ## archives, checksums and bills of materials of TAG for PLATFORMS, into dist/ (a quarter of an hour)
+	.github/release.sh
 
-.PHONY: help up demo traefik test unit e2e lint vuln fuzz bench bench-short bench-go bench-tools accuracy schedules faults identity compose drills tools compose-tools clean
+release-snapshot: ## the same of this commit for this machine alone; what came out runs the tour in an empty folder
+	PLATFORMS="$$($(GO) env GOOS)/$$($(GO) env GOARCH)" .github/release.sh
+	.github/release.sh try
+
+clean: ## remove what was built into this tree
+	rm -rf bin dist .sluice
+
+.PHONY: help up demo traefik test unit e2e lint vuln fuzz bench bench-short bench-go bench-tools accuracy schedules faults identity compose drills tools compose-tools release release-snapshot clean

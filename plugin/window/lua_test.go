@@ -43,7 +43,7 @@ type rule struct {
 	line   func(reply any) string
 }
 
-// inOneWord is how the script of today is asked, inWords how that of 0.1.0 was.
+// inOneWord is how the script of today is asked, inWords how the one before it was.
 func inOneWord(ask window.Ask) []any { return []any{ask.Word()} }
 
 func inWords(ask window.Ask) []any {
@@ -54,7 +54,7 @@ func inWords(ask window.Ask) []any {
 	}
 }
 
-// asALine is how the script of today answers, asNumbers how that of 0.1.0 did.
+// asALine is how the script of today answers, asNumbers how the one before it did.
 func asALine(reply any) string   { return fmt.Sprint(reply) }
 func asNumbers(reply any) string { return strings.ReplaceAll(fmt.Sprint(reply), " ", ",") }
 

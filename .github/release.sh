@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Makes the files of a release in dist/: for each platform an archive with sluice,
+# authsvc and the Traefik that has the plugin compiled in, a bill of materials of
+# each program, and one list of checksums.
+#
+#   .github/release.sh        with TAG a release; without, a rehearsal named
+#                             after the commit. PLATFORMS are the four, or yours.
+#   .github/release.sh notes  prints what CHANGELOG.md says of TAG
+#   .github/release.sh try    unpacks this machine's archive into an empty folder
+#                             and does there what a new user would, without Go
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+sbom=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+variables=github.com/sluice-gateway/sluice/internal/version
+
+version=${TAG:-}
+version=${version#v}
+: "${version:=0.0.0-$(git rev-parse --short HEAD)}"
+
+notes() {
+  awk -v head="## [$version]" '/^## / {on = index($0, head) == 1; next} /^\[/ {on = 0} on' CHANGELOG.md
+}
+
+# A tag that the sources do not name would make programs that call themselves
+# something else.
+consistent() {
+  grep -qFx "const Version = \"$version\"" plugin/report.go || { echo "TAG=$TAG: Version in plugin/report.go is another" >&2; exit 1; }
+  test -n "$(notes)" || { echo "TAG=$TAG: CHANGELOG.md has no section ## [$version]" >&2; exit 1; }
+}
+
+files() {
+  local commit time platform os arch name traefik program
+  commit=$(git rev-parse HEAD) time=$(git log -1 --format=%ct)
+  rm -rf dist && mkdir dist
+  for platform in ${PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64}; do
+    os=${platform%/*} arch=${platform#*/}
+    name=sluice_${version}_${os}_${arch}
+    mkdir "dist/$name"
+    GOOS=$os GOARCH=$arch CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+      -ldflags="-s -w -X $variables.tag=v$version -X $variables.commit=$commit" -o "dist/$name/" ./cmd/sluice ./cmd/authsvc
+    traefik=$(go run ./cmd/sluice traefik build --platform="$platform")
+    program=$(basename "$traefik")
+    cp "$traefik" "dist/$name/${program%-"$os-$arch"}"
+    for program in "dist/$name"/*; do
+      go run $sbom bin -json -output "dist/$name.$(basename "$program").cdx.json" "$program"
+    done
+    cp LICENSE README.md CHANGELOG.md "dist/$name/"
+    tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$time" -C dist -cf - "$name" | gzip -9n >"dist/$name.tar.gz"
+    rm -r "dist/$name"
+  done
+  (cd dist && sha256sum -- * >"sluice_${version}_checksums.txt" && ls -l)
+}
+
+try() {
+  local folder
+  folder=$(mktemp -d)
+  trap "rm -rf '$folder'" EXIT
+  (cd dist && sha256sum --check --quiet "sluice_${version}_checksums.txt")
+  tar -xzf "dist/sluice_${version}_$(go env GOOS)_$(go env GOARCH).tar.gz" --strip-components=1 -C "$folder"
+  cd "$folder"
+  local new=(env -i HOME="$folder/home" PATH=/usr/bin:/bin)
+  if "${new[@]}" sh -c 'command -v go'; then echo "there is a go in /usr/bin or /bin: this shows nothing" >&2; exit 1; fi
+  "${new[@]}" ./sluice version
+  "${new[@]}" ./authsvc version
+  test "$("${new[@]}" ./sluice version | sed -n 's/^sluice *//p')" = "v$version"
+  "${new[@]}" ./sluice traefik build
+  # The tour's first lines, and an orderly end.
+  "${new[@]}" ./sluice up --listen=127.0.0.1:0 --listenTLS=127.0.0.1:0 --readyFile=ready.json >tour 2>log &
+  local up=$!
+  for _ in $(seq 600); do test -s tour && break; kill -0 $up || { cat log >&2; exit 1; }; sleep 0.1; done
+  kill -TERM $up && wait $up
+  head -20 tour
+  test -s ready.json
+  "${new[@]}" ./sluice demo
+}
+
+if test -n "${TAG:-}"; then consistent; fi
+case ${1:-files} in
+  files | notes | try) "${1:-files}" ;;
+  *) echo "$0 $1: write nothing, notes or try" >&2; exit 1 ;;
+esac
