@@ -8,13 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
 	"github.com/sluice-gateway/sluice/test/forms"
@@ -180,65 +180,27 @@ func TestKeyPrefixIsRefused(t *testing.T) {
 	}
 }
 
-// TestKubernetesKeyPrefix: one line of the kustomization is what gateways,
-// authsvc and the users of Redis all go by.
+// TestKubernetesKeyPrefix: one line of the kustomization, or one value of the
+// chart, is what gateways, authsvc and the users of Redis all go by.
 func TestKubernetesKeyPrefix(t *testing.T) {
-	if _, err := exec.LookPath("kubectl"); err != nil {
-		t.Skip("kubectl, which knows kustomizations, is not installed")
-	}
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("../deploy")); err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, "kubernetes/kustomization.yaml")
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	changed := strings.Replace(string(content), "key-prefix=sluice", "key-prefix=shop", 1)
-	if changed == string(content) {
-		t.Fatal("the kustomization has no key-prefix")
-	}
-	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("kubectl", "kustomize", filepath.Dir(file)).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings := regexp.MustCompile(`(?m)^  key-prefix: shop\nkind: ConfigMap\nmetadata:\n  name: (settings-\S+)$`).FindSubmatch(out)
-	if settings == nil {
-		t.Fatalf("no settings in\n%s", out)
-	}
-	for variable, count := range map[string]int{"AUTHSVC_REDIS_KEYPREFIX": 1, "SLUICE_KEY_PREFIX": 1} {
-		from := fmt.Sprintf("name: %s\n          valueFrom:\n            configMapKeyRef:\n              key: key-prefix\n              name: %s\n", variable, settings[1])
-		if n := strings.Count(string(out), from); n != count {
-			t.Errorf("%s is told %d times", variable, n)
+	both(t, prefixed, func(t *testing.T, m manifests) {
+		if got := m.options(t).Redis.KeyPrefix; got != "shop" {
+			t.Errorf("authsvc is told %q", got)
 		}
-	}
-	gates := 0
-	for document := range strings.SplitSeq(string(out), "\n---\n") {
-		var object struct {
-			Kind string
-			Spec struct {
-				Plugin *struct {
-					Sluice struct {
-						Redis struct {
-							KeyPrefix string `yaml:"keyPrefix"`
-						}
-					}
+		if got := m.environ(t, "redis"); !slices.Contains(got, "SLUICE_KEY_PREFIX=shop") {
+			t.Errorf("Redis is told %q", got)
+		}
+		gates := 0
+		for _, object := range m {
+			if object.Kind() == "Middleware" && object.At("spec", "plugin") != nil {
+				gates++
+				if got := object.At("spec", "plugin", "sluice", "redis", "keyPrefix"); got != "shop" {
+					t.Errorf("%s is told %v", object.Name(), got)
 				}
 			}
 		}
-		if err := yaml.Unmarshal([]byte(document), &object); err != nil || object.Kind != "Middleware" || object.Spec.Plugin == nil {
-			continue
+		if gates != 4 {
+			t.Errorf("%d gates", gates)
 		}
-		gates++
-		if got := object.Spec.Plugin.Sluice.Redis.KeyPrefix; got != "shop" {
-			t.Errorf("keyPrefix %q in\n%s", got, document)
-		}
-	}
-	if gates != 4 {
-		t.Errorf("%d gates", gates)
-	}
+	})
 }

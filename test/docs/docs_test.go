@@ -12,6 +12,8 @@
 //     together, and services, profiles and variables are theirs.
 //   - console kubectl: needs a cluster. What is applied can be rendered, and the
 //     resources that are named are in it.
+//   - console helm: needs a cluster, too. Our chart can be rendered with the values
+//     that are given, as with the blocks of values.
 package docs
 
 import (
@@ -32,10 +34,13 @@ import (
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/cli"
+	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v4/pkg/strvals"
 
 	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
 	"github.com/sluice-gateway/sluice/internal/docs"
 	"github.com/sluice-gateway/sluice/test/harness"
+	"github.com/sluice-gateway/sluice/test/rendering"
 )
 
 const root = "../.."
@@ -119,6 +124,11 @@ func TestConsole(t *testing.T) {
 	for _, d := range documents {
 		var run []*command
 		for _, b := range d.Blocks() {
+			if d.ForUsers() && b.Kind() == "yaml helm" {
+				if _, err := chart([]byte(b.Text)); err != nil {
+					t.Errorf("%s: %v", b, err)
+				}
+			}
 			if !d.ForUsers() || b.Kind() != "console" {
 				continue
 			}
@@ -136,7 +146,9 @@ func TestConsole(t *testing.T) {
 				case "docker":
 					problem = s.docker(c)
 				case "kubectl":
-					problem = s.kubectl(c)
+					problem = kubectl(c)
+				case "helm":
+					problem = helm(c)
 				default:
 					problem = fmt.Errorf("the mark %q is not known here", b.Mark())
 				}
@@ -423,36 +435,74 @@ func (s *site) docker(c *command) error {
 	return nil
 }
 
-var resource = regexp.MustCompile(`\b(deployment|statefulset|secret|service|configmap|middleware)/([a-z-]+)`)
+var resource = regexp.MustCompile(`\b(deployment|statefulset|service|configmap|middleware)/([a-z-]+)`)
 
 // kubectl checks a line of kubectl: what is applied renders, and what is named
 // is among it.
-func (s *site) kubectl(c *command) error {
-	text := c.text
-	if !strings.Contains(text, "kubectl") && !strings.Contains(text, "openssl") {
+func kubectl(c *command) error {
+	if !strings.Contains(c.text, "kubectl") && !strings.Contains(c.text, "openssl") {
 		return errors.New("is no line of kubectl")
 	}
 	folder := "deploy/kubernetes"
-	if match := regexp.MustCompile(`-k (\S+)`).FindStringSubmatch(text); match != nil {
+	if match := regexp.MustCompile(`-k (\S+)`).FindStringSubmatch(c.text); match != nil {
 		folder = match[1]
 	}
-	if _, err := exec.LookPath("kubectl"); err != nil {
-		_, err := os.Stat(filepath.Join(root, folder, "kustomization.yaml"))
+	objects, err := rendering.Kustomization(filepath.Join(root, folder))
+	if err != nil {
 		return err
 	}
-	rendered, err := exec.Command("kubectl", "kustomize", "--load-restrictor=LoadRestrictionsNone", filepath.Join(root, folder)).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, rendered)
-	}
-	for _, match := range resource.FindAllStringSubmatch(text, -1) {
-		found := false
-		for document := range strings.SplitSeq(string(rendered), "\n---\n") {
-			kind := regexp.MustCompile(`(?mi)^kind: ` + match[1] + `$`).MatchString(document)
-			found = found || kind && regexp.MustCompile(`(?m)^  name: `+match[2]+`(-[a-z0-9]{10})?$`).MatchString(document)
-		}
-		if !found {
+	for _, match := range resource.FindAllStringSubmatch(c.text, -1) {
+		name := regexp.MustCompile(`^` + match[2] + `(-[a-z0-9]{10})?$`)
+		if !slices.ContainsFunc(objects, func(o rendering.Object) bool {
+			return strings.EqualFold(o.Kind(), match[1]) && name.MatchString(o.Name())
+		}) {
 			return fmt.Errorf("the kustomization has no %s", match[0])
 		}
 	}
 	return nil
+}
+
+const ourChart = "deploy/helm/sluice"
+
+// chart renders our chart with values.
+func chart(values []byte) ([]rendering.Object, error) {
+	var tree map[string]any
+	if err := yaml.Unmarshal(values, &tree); err != nil {
+		return nil, err
+	}
+	return rendering.Chart(filepath.Join(root, ourChart), "sluice", tree)
+}
+
+// helm checks a line of helm: its files of values are there, and our chart takes
+// what is given to it. Somebody else's chart comes from a repository.
+func helm(c *command) error {
+	words := strings.Fields(c.text)
+	if len(words) < 3 || words[0] != "helm" || !slices.Contains([]string{"install", "upgrade", "template"}, words[1]) {
+		return errors.New("is no line of helm that is known here")
+	}
+	values, ours := map[string]any{}, slices.Contains(words, ourChart)
+	for i, word := range words {
+		switch word {
+		case "-f":
+			text, err := os.ReadFile(filepath.Join(root, words[i+1]))
+			if err := errors.Join(err, yaml.Unmarshal(text, &values)); err != nil {
+				return err
+			}
+		case "--set":
+			if err := strvals.ParseInto(words[i+1], values); err != nil {
+				return err
+			}
+		}
+	}
+	if !ours {
+		if !slices.Contains(words, "--repo") {
+			return fmt.Errorf("names neither %s nor a repository", ourChart)
+		}
+		return nil
+	}
+	text, err := yaml.Marshal(values)
+	if err == nil {
+		_, err = chart(text)
+	}
+	return err
 }

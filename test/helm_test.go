@@ -1,0 +1,161 @@
+package test
+
+import (
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/chart/common/util"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+
+	"github.com/sluice-gateway/sluice"
+	"github.com/sluice-gateway/sluice/plugin"
+	"github.com/sluice-gateway/sluice/test/rendering"
+	"github.com/sluice-gateway/sluice/traefik/build"
+)
+
+// TestChartValues: what the shipped values leave out.
+func TestChartValues(t *testing.T) {
+	objects, err := rendering.Chart("../deploy/helm/sluice", "shop", yamlTree(t, `
+imagePullSecrets: [{name: registry}]
+gateway:
+  replicas: 5
+  service: {type: ClusterIP, annotations: {a: b}}
+  static: {log: {level: DEBUG}, entryPoints: {web: {address: ":8000"}}}
+authsvc:
+  replicas: 3
+  config: {own: {userPrefix: "own:"}, issuers: [{name: a, issuer: "https://a.example", audiences: [b], algorithms: [RS256], jwksURL: "https://a.example/keys", userPrefix: "a:"}]}
+redis: {enabled: false, options: {addresses: ["r1:6380", "r2:6380"], masterName: main, tls: {enabled: true}}}
+routes: [{kind: Rule, match: 'Host("shop.example")', services: [{name: shop, port: 80}]}]
+network: {login: [], upstreams: [shop]}
+prometheus: {from: []}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := manifests(objects)
+	if n := m.find(t, "Deployment", "gateway").At("spec", "replicas"); n != 5 {
+		t.Errorf("%v gateways", n)
+	}
+	if policy := m.find(t, "Service", "gateway").At("spec", "externalTrafficPolicy"); policy != nil {
+		t.Errorf("a ClusterIP has the policy %v, which Kubernetes refuses", policy)
+	}
+	static := rendering.Object(yamlTree(t, m.data(t, "traefik", "traefik.yml")))
+	if got := []any{static.At("log", "level"), static.At("entryPoints", "web", "address"), static.At("entryPoints", "web", "http", "aliasHeadersStrategy"), static.At("providers", "kubernetesCRD", "namespaces")}; !reflect.DeepEqual(got, []any{"DEBUG", ":8000", "reject", []any{"shop"}}) {
+		t.Errorf("static configuration: %v", got)
+	}
+	o := m.options(t)
+	if !slices.Equal(o.Redis.Addresses, []string{"r1:6380", "r2:6380"}) || o.Redis.MasterName != "main" || !o.Redis.TLS.Enabled || o.Redis.Username != "authsvc" ||
+		o.Own.UserPrefix != "own:" || len(o.Issuers) != 1 || o.AdminListen != ":9001" {
+		t.Errorf("authsvc: %+v", o)
+	}
+	middlewares := map[string]any{}
+	for _, object := range m {
+		switch object.Kind() {
+		case "Middleware":
+			middlewares[object.Name()] = object["spec"]
+		case "NetworkPolicy":
+			if ports := m.allowed(t, object.Name(), "admin"); len(ports) > 0 {
+				t.Errorf("%v may reach the admin listener", ports)
+			}
+		}
+		if strings.Contains(object.Name(), "redis") {
+			t.Errorf("it has %s %s", object.Kind(), object.Name())
+		}
+		if pod := object.At("spec", "template", "spec"); pod != nil && !reflect.DeepEqual(pod.(map[string]any)["imagePullSecrets"], []any{map[string]any{"name": "registry"}}) {
+			t.Errorf("%s pulls without a secret", object.Name())
+		}
+	}
+	checkMiddlewares(t, middlewares)
+	gate := rendering.Object(middlewares["gate"].(map[string]any))
+	if got := gate.At("plugin", "sluice", "auth", "addresses"); !reflect.DeepEqual(got, []any{"http://authsvc-0.authsvc:9000/auth", "http://authsvc-1.authsvc:9000/auth", "http://authsvc-2.authsvc:9000/auth"}) {
+		t.Errorf("authsvc is asked at %v", got)
+	}
+	if got := []any{gate.At("plugin", "sluice", "minInstances"), gate.At("plugin", "sluice", "redis", "masterName"), gate.At("plugin", "sluice", "redis", "username")}; !reflect.DeepEqual(got, []any{"5", "main", "gateway"}) {
+		t.Errorf("the gate: %v", got)
+	}
+	if register := rendering.Object(middlewares["register"].(map[string]any)); register.At("plugin", "sluice", "auth") != nil {
+		t.Error("a gate without auth was given one")
+	}
+}
+
+// TestChartRefuses: a value that cannot be meant stops helm, which names it.
+func TestChartRefuses(t *testing.T) {
+	for values, want := range map[string]string{
+		"{gateways: {replicas: 3}}":                             "'gateways' not allowed",
+		"{gateway: {replica: 3}}":                               "'replica' not allowed",
+		"{gateway: {replicas: \"3\"}}":                          "at '/gateway/replicas': got string, want integer",
+		"{gateway: {replicas: 0}}":                              "at '/gateway/replicas': minimum: got 0, want 1",
+		"{gateway: {image: \"sluice/gateway:v1\"}}":             "at '/gateway/image': got string, want object",
+		"{gateway: {memoryLimit: 800M}}":                        "at '/gateway/memoryLimit': '800M' does not match pattern",
+		"{gateway: {service: {type: Loadbalancer}}}":            "at '/gateway/service/type': value must be one of 'LoadBalancer', 'NodePort', 'ClusterIP'",
+		"{keyPrefix: a b}":                                      "at '/keyPrefix': 'a b' does not match pattern",
+		"{authsvc: {replicas: 2.5}}":                            "at '/authsvc/replicas': got number, want integer",
+		"{redis: {enabled: false}}":                             "at '/redis/options': missing property 'addresses'",
+		"{redis: {enabled: false, options: {addresses: [r1]}}}": "at '/redis/options/addresses/0': 'r1' does not match pattern",
+		"{gates: {Gate: {}}}":                                   "'Gate'",
+		"{gates: {gate: {limits: [{name: a, key: ip}]}}}":       "at '/gates/gate/limits/0': missing property 'window'",
+		"{middlewares: {cors: null, a: {}}}":                    "at '/middlewares/a': minProperties: got 0, want 1",
+		"{routes: [{kind: Rule, services: []}]}":                "at '/routes/0': missing property 'match'",
+		"{routes: []}":                                          "at '/routes': minItems: got 0, want 1",
+		"{network: {login: users}}":                             "at '/network/login': got string, want array",
+		"{prometheus: {serviceMonitor: true}}":                  "at '/prometheus/serviceMonitor': got boolean, want object",
+		"{secrets: {passwords: \"\"}}":                          "at '/secrets/passwords'",
+	} {
+		if _, err := rendering.Chart("../deploy/helm/sluice", "sluice", yamlTree(t, values)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v\nwant %s", values, err, want)
+		}
+	}
+}
+
+// TestImagesAreOneVersion: whatever somebody installs by is of one release.
+func TestImagesAreOneVersion(t *testing.T) {
+	for _, m := range []manifests{kustomization(t, shipped), fromChart(t, nil)} {
+		for name, workload := range m.workloads() {
+			image := into[pod](t, workload.At("spec", "template", "spec")).Containers[0].Image
+			if ours, version, _ := strings.Cut(image, ":"); strings.HasPrefix(ours, "sluice/") && version != "v"+plugin.Version {
+				t.Errorf("%s: %s, the plugin is %s", name, image, plugin.Version)
+			}
+		}
+	}
+}
+
+// TestTraefikChart holds the values for Traefik's own chart to that chart's
+// schema, and to what our gateways are configured with. testdata/traefik-chart
+// has the schema of version 41.3.0.
+func TestTraefikChart(t *testing.T) {
+	text, err := os.ReadFile("testdata/traefik-chart/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	validate := func(values map[string]any) error {
+		_, err := util.ToRenderValues(&chart.Chart{Metadata: &chart.Metadata{Name: "traefik"}, Schema: text}, values, common.ReleaseOptions{}, nil)
+		return err
+	}
+	values := mapping(t, "../deploy/helm/traefik-values.yaml")
+	if err := validate(values); err != nil {
+		t.Error(err)
+	}
+	for name := range values {
+		wrong := maps.Clone(values)
+		wrong[name+"s"] = wrong[name]
+		if validate(wrong) == nil {
+			t.Errorf("the schema knows %ss as well: it shows nothing", name)
+		}
+	}
+	v := rendering.Object(values)
+	image := v.At("image", "repository").(string) + ":" + v.At("image", "tag").(string)
+	if want := into[pod](t, kustomization(t, shipped).workloads()["gateway"].At("spec", "template", "spec")).Containers[0].Image; image != want {
+		t.Errorf("image %s, the gateways are %s", image, want)
+	}
+	if v["versionOverride"] != "v"+build.Version {
+		t.Errorf("versionOverride %v, the image has Traefik %s", v["versionOverride"], build.Version)
+	}
+	if want := []any{"--experimental.localPlugins.sluice.moduleName=" + sluice.Module}; !reflect.DeepEqual(v["additionalArguments"], want) || v.At("experimental", "abortOnPluginFailure") != true {
+		t.Errorf("%v, want the plugin as in traefik.yml", values)
+	}
+}
