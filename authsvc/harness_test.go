@@ -1,6 +1,7 @@
 package authsvc
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-gateway/sluice/authsvc/config"
+	"github.com/sluice-gateway/sluice/authsvc/operator"
 	"github.com/sluice-gateway/sluice/authsvc/session"
 	"github.com/sluice-gateway/sluice/internal/redistest"
 )
@@ -189,4 +191,21 @@ func beat(t testing.TB, client *redis.Client, instance string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func beatJSON(instance string) string {
+	return fmt.Sprintf(`{"instance":%q,"version":"1.2","started":1,"counters":{"allowed":7,"denied":{"per-user":3},"degraded":1,`+
+		`"redis_calls":5,"redis_errors":{"timeout":2},"breaker_open":0,"breaker_opened":11,"decision_hits":4,"decision_misses":6,"auth_errors":8,"events_lost":9,"keys":10},`+
+		`"limits":[{"name":"per-user","key":"user","window_ms":60000,"limit":100,"cost":1,"tiers":{"pro":1000},"tier_header":"X-User-Plan","ranked":["pro"],"ipv6_subnet":64}]}`, instance)
+}
+
+// authsvcCommand runs the command and returns what it printed.
+func authsvcCommand(t *testing.T, environ []string, stdin string, args ...string) (status int, out, errs string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	p := &operator.Program{
+		Environ: environ, In: strings.NewReader(stdin), Out: &stdout, Err: &stderr, Serve: Serve,
+	}
+	status = p.Main(context.Background(), args)
+	return status, stdout.String(), stderr.String()
 }
