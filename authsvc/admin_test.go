@@ -180,6 +180,9 @@ func TestAdminInterfaceIsClosed(t *testing.T) {
 			}
 		}
 	}
+	if a := r.call("POST", "/v1/tokens", `{"user_id":"u1","ttl":"25h"}`); !strings.Contains(a.body, "ttl: write a duration from 1s to 24h0m0s.") {
+		t.Errorf("a token that would live too long: %s", a.body)
+	}
 	twice, _ := http.NewRequest("GET", r.inner+"/v1/gateways", nil)
 	twice.Header["Authorization"] = []string{"Bearer " + r.AdminToken(), "Bearer " + r.AdminToken()}
 	if a := r.do(twice); a.status != 400 {

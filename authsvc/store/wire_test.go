@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -153,6 +154,25 @@ func TestTwoRepliesForACommand(t *testing.T) {
 		if got := ask(t, s, question("other "+twice, "void "+twice)).VoidBefore; got != before {
 			t.Errorf("%s: the mark is %d, want %d", twice, got, before)
 		}
+	}
+}
+
+// Either of the two that tell of doubled replies does it alone.
+func TestReplyThatNothingWasAskedFor(t *testing.T) {
+	here, redis := net.Pipe()
+	w := &wire{Conn: here, wires: &wires{open: map[*wire]struct{}{}}}
+	go func() { _, _ = redis.Write([]byte("+OK\r\n")) }()
+	if n, err := w.Read(make([]byte, 64)); n != 0 || !errors.Is(err, errWire) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+func TestWhatWasWrittenIsThere(t *testing.T) {
+	proxy := redistest.Interpose(t, redistest.Start(t).Addr)
+	s := listening(t, open(t, options(proxy.Addr)))
+	proxy.ReplyTo("$-1\r\n", "get")
+	if status, err := s.Status(t.Context(), question("t", "u"), true); !errors.Is(err, ErrAway) {
+		t.Errorf("a token that Redis has written and does not have: %+v %v", status, err)
 	}
 }
 

@@ -234,3 +234,14 @@ func TestScopes(t *testing.T) {
 		}
 	}
 }
+
+// A name of another type is none: the user 42 is not the user "42".
+func TestNamesAreText(t *testing.T) {
+	c, err := ParseClaims([]byte(`{"iss":"i","sub":42,"jti":true,"sid":["s"],"exp":1}`))
+	if err != nil || c.Subject != "" || c.ID != "" || c.Session != "" {
+		t.Errorf("%+v %v", c, err)
+	}
+	if _, err := ParseClaims([]byte(`{"iss":42,"exp":1}`)); !errors.Is(err, ErrClaims) {
+		t.Errorf("an issuer that is a number: %v", err)
+	}
+}

@@ -91,3 +91,14 @@ func TestIssueRoundTrip(t *testing.T) {
 		}
 	})
 }
+
+func TestIssueKeepsToMaxBytes(t *testing.T) {
+	grant := Grant{Issuer: "i", Audience: "a", Subject: "u1", Issued: time.Now(), TTL: time.Minute, MaxBytes: 1 << 10}
+	if _, err := signer(t, "ES256").Issue(grant); err != nil {
+		t.Error(err)
+	}
+	grant.Claims = map[string]any{"long": strings.Repeat("x", 1<<10)}
+	if _, err := signer(t, "ES256").Issue(grant); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a token beyond the bound: %v", err)
+	}
+}
