@@ -12,7 +12,8 @@ import (
 // Traefik's words for the levels in a log of text.
 var levels = map[string]string{"error": "ERR", "warn": "WRN", "info": "INF"}
 
-// Log is logLine for the package that compiles the plugin into Traefik.
+// Log writes one line as Traefik writes its own, to standard error: for the package
+// that compiles the plugin into Traefik. The level is info, warn or error.
 func Log(level, message string) { logLine(level, message) }
 
 // logLine writes one line, as Traefik writes its own. It goes to standard error and

@@ -36,7 +36,7 @@ import (
 type Pair struct {
 	AccessToken  string `json:"access_token"`
 	TokenType    string `json:"token_type"`
-	ExpiresIn    int64  `json:"expires_in"`
+	ExpiresIn    int64  `json:"expires_in"` // seconds; of the access token
 	RefreshToken string `json:"refresh_token"`
 }
 

@@ -28,8 +28,8 @@ type Gateway struct {
 // Trouble is why a gateway decides without Redis.
 type Trouble struct {
 	Since int64  `json:"since"` // unix ms
-	Kind  string `json:"kind"`
-	Reply string `json:"reply"`
+	Kind  string `json:"kind"`  // one word, such as away or timeout
+	Reply string `json:"reply"` // what Redis said
 }
 
 // GatewayCounters only grow, except breaker_open and keys.

@@ -233,7 +233,7 @@ func percentEncode(text string, blanks bool) string {
 	return encoded.String()
 }
 
-// MaxHeaderText bounds what one claim may put into a header.
+// MaxHeaderText bounds what one claim may put into a header, in bytes.
 const MaxHeaderText = 4 << 10
 
 // CheckHeaderText refuses what an HTTP parser would change or split: control
@@ -276,9 +276,8 @@ func (c *Claims) Scopes() (scopes []string) {
 	return nil
 }
 
-// The methods of jwt.Claims, so that golang-jwt's validator judges the times,
-// the issuer and the audience.
-
+// GetExpirationTime and the five below make Claims a jwt.Claims, so that
+// golang-jwt's validator judges the times, the issuer and the audience.
 func (c *Claims) GetExpirationTime() (*jwt.NumericDate, error) { return date(c.Expires), nil }
 func (c *Claims) GetIssuedAt() (*jwt.NumericDate, error)       { return date(c.Issued), nil }
 func (c *Claims) GetNotBefore() (*jwt.NumericDate, error)      { return date(c.NotBefore), nil }

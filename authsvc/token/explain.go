@@ -9,9 +9,9 @@ import (
 
 // Finding is one thing that is asked of a token, and what the token says.
 type Finding struct {
-	Check    string `json:"check"`
-	Expected string `json:"expected"`
-	Found    string `json:"found"`
+	Check    string `json:"check"`    // a word: "issuer"
+	Expected string `json:"expected"` // "iss sluice"
+	Found    string `json:"found"`    // "iss shop"
 	OK       bool   `json:"ok"`
 }
 

@@ -23,9 +23,9 @@ import (
 	"strings"
 )
 
-// MaxSize bounds a compact token before anything is decoded, where nothing else
-// is configured: golang-jwt alone parses the JSON of a forged 1 MiB token for
-// 80 ms before it looks at the signature.
+// MaxSize bounds a compact token, in bytes, before anything is decoded, where
+// nothing else is configured: golang-jwt alone parses the JSON of a forged 1 MiB
+// token for 80 ms before it looks at the signature.
 const MaxSize = 8 << 10
 
 // maxHeader bounds the first segment, the one part whose JSON is parsed for

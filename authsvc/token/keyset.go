@@ -61,6 +61,7 @@ type LeftOut struct {
 	algorithms []string // that the key was meant for, as far as it says
 }
 
+// String names the key and says why, for a line of the log.
 func (l LeftOut) String() string {
 	return fmt.Sprintf("%s (kid %.40q): %s", l.Place, l.ID, l.Reason)
 }

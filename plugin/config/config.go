@@ -1,9 +1,14 @@
+// Package config is what the middleware may be told, and what is made of it.
+//
+// Config holds texts, as Traefik decodes a configuration (config.go). Read makes
+// Settings of them: every value read, checked and given its default, and every
+// mistake said at once (settings.go).
 package config
 
 // Config is the middleware's configuration as Traefik decodes it: mapstructure
 // with weak types, comma-separated strings to slices and no duration hook.
 //
-// Every scalar is a string that New parses itself, for three reasons. Absent
+// Every scalar is a string that Read parses itself, for three reasons. Absent
 // and zero stay apart (a missing `optional` must never read as an explicit
 // false, nor a missing `cost` as 0). A wrong type is reported with its path by
 // settings.go, together with every other mistake, instead of failing alone

@@ -1,6 +1,6 @@
 package config
 
-// What a limit's key may be.
+// What a limit's key may be; KeyHeader is followed by a header's name.
 const (
 	KeyUser   = "user"
 	KeyIP     = "ip"
@@ -8,7 +8,7 @@ const (
 	KeyGlobal = "global"
 )
 
-// What to do with a request that has no such key.
+// What to do with a request that has no such key: onMissingKey.
 const (
 	MissingIP   = "ip"
 	MissingDeny = "deny"

@@ -21,7 +21,7 @@ import (
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
 
-// settings is a Config whose every value has been read, checked and given its
+// Settings is a Config whose every value has been read, checked and given its
 // default.
 type Settings struct {
 	Redis           RedisSettings
@@ -114,6 +114,8 @@ func (c *Config) Problems() []string {
 // reader collects the problems met on the way.
 type reader struct{ problems []string }
 
+// Read returns what the configuration means, and its Problems; while there are
+// any, the settings are not to be used.
 func (c *Config) Read() (*Settings, []string) {
 	p := &reader{}
 	s := &Settings{
@@ -510,6 +512,7 @@ func splitURLs(values []string) []string {
 	return urls
 }
 
+// Contains tells whether a name is among names.
 func Contains(names []string, name string) bool {
 	for _, n := range names {
 		if n == name {
@@ -698,4 +701,5 @@ func (p *reader) statuses(path string, values []string) *StatusSet {
 // StatusSet is a set of response statuses.
 type StatusSet struct{ codes map[int]bool }
 
+// Has tells whether the set holds a status.
 func (s *StatusSet) Has(status int) bool { return s.codes[status] }

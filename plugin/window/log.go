@@ -323,8 +323,8 @@ func remove(instants []int64, at int64) []int64 {
 	return instants
 }
 
-// With is a list of instants and so many more, one after the other, from the given
-// one on: as many of the newest as can matter.
+// With is a list of instants and so many permits more, a microsecond apart, from
+// the given one on: as many of the newest as can matter.
 func With(instants []int64, first, permits int64) []int64 {
 	for n := int64(0); n < permits; n++ {
 		instants = insert(instants, first+n)
@@ -332,7 +332,7 @@ func With(instants []int64, first, permits int64) []int64 {
 	return newest(instants)
 }
 
-// Without is what With added to, and whether all of it was there.
+// Without takes back what With added, and reports whether all of it was there.
 func Without(instants []int64, first, permits int64) ([]int64, bool) {
 	left := instants
 	for n := int64(0); n < permits; n++ {
@@ -344,7 +344,8 @@ func Without(instants []int64, first, permits int64) ([]int64, bool) {
 	return left, true
 }
 
-// After is now, or the first instant that comes after all of a list.
+// After is where With may begin: now, or the first instant that comes after all of
+// a list.
 func After(instants []int64, now int64) int64 { return firstGranted(instants, now) }
 
 // newest are the last MaxExact of a log: no more can matter to any limit that is

@@ -250,7 +250,8 @@ return {ok = string.format('[%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f,%.0f%s]', n
   c.generation, c.index, c.granted, c.returned, c.previousGranted, c.previousReturned, tail)}
 `
 
-// Head begins an ask. It is the same for many, and may be kept.
+// Head begins ARGV[1] of the script: the six numbers of an Ask that are the same
+// for many, in its units, so it may be kept.
 func Head(window, limit, cost, need, extra, instances int64) string {
 	return fmt.Sprint(window, limit, cost, need, extra, instances)
 }
@@ -278,12 +279,13 @@ func Word(head string, a *Ask) string {
 	return head + told + debts
 }
 
-// Word is window.Word with its head.
+// Word is the whole of the script's ARGV[1] for an ask, its head included.
 func (a *Ask) Word() string {
 	return Word(Head(a.Window, a.Limit, a.Cost, a.Need, a.Extra, a.Instances), a)
 }
 
-// Line is the reply that says g, over windows of the given length.
+// Line is the script's reply that says g, over windows of the given length
+// (microseconds). ReadLine reads it back.
 func Line(g *Grant, window int64) string {
 	c := &g.Counts
 	line := []byte("[")
@@ -303,11 +305,11 @@ func Line(g *Grant, window int64) string {
 	return string(line)
 }
 
-// Fixed is how many numbers stand in every reply.
+// Fixed is how many numbers stand in every reply; by the log rule instants follow.
 const Fixed = 9
 
-// ReadLine reads a reply over windows of the given length into g, and reports
-// whether it has the shape of one.
+// ReadLine reads a reply over windows of the given length (microseconds) into g,
+// and reports whether it has the shape of one.
 func ReadLine(line string, window int64, g *Grant) bool {
 	numbers := make([]int64, 0, 16)
 	if json.Unmarshal([]byte(line), &numbers) != nil || len(numbers) < Fixed || len(numbers) > Fixed+1+int(MaxExact) {

@@ -108,7 +108,7 @@ func sameNumbers(a, b *Counts) bool {
 // Index-1 of the Counts it goes with, or by its instant where the log rule holds.
 type Settlement struct {
 	Spent            int64 // admitted by the instance alone while Redis was away
-	PreviousSpent    int64
+	PreviousSpent    int64 // the same, of window Index-1
 	Returned         int64 // granted by Redis but not used
 	PreviousReturned int64
 

@@ -38,12 +38,12 @@ const PluginName = "sluice"
 // module is how the plugin is known under any name.
 const module = "github.com/sluice-gateway/sluice"
 
-// A gateway tells by a router of its dynamic file, on its inner entry point, that
-// the routes of that file are served. Traefik's own /ping answers earlier.
-const (
-	ReadyPath  = "/readyz"
-	readyPoint = "ping"
-)
+// ReadyPath is where a gateway tells, by a router of its dynamic file and on its
+// inner entry point, that the routes of that file are served. Traefik's own /ping
+// answers earlier.
+const ReadyPath = "/readyz"
+
+const readyPoint = "ping"
 
 // Options say what to check.
 type Options struct {
