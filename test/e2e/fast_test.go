@@ -14,57 +14,42 @@ import (
 	"github.com/sluice-gateway/sluice/test/harness"
 )
 
-// TestFast is everything that one gateway in the shipped wiring promises, with
-// the plugin compiled and interpreted.
-func TestFast(t *testing.T) {
+// part is what a gateway, or several, have to show.
+type part struct {
+	name string
+	test func(*site)
+}
+
+// show tries the parts on gateways with the plugin compiled and interpreted.
+func show(t *testing.T, wiring string, gateways int, parts ...part) {
 	for _, form := range forms {
 		t.Run(form, func(t *testing.T) {
 			t.Parallel() // it waits, mostly
-			s := open(t, form, stack.Fast, 1)
-			for _, part := range []struct {
-				name string
-				test func(*site)
-			}{
-				{"tour", tour},
-				{"headers", whatServicesReceive},
-				{"forged identity", forgedIdentity},
-				{"refused tokens", refusedTokens},
-				{"tampered tokens", tamperedTokens},
-				{"logout", logout},
-				{"streams", streams},
-				{"exact limit", exactLimit},
-				{"reload", reload},
-				{"outage", outage}, // last: it empties Redis
-			} {
-				t.Run(part.name, func(t *testing.T) { part.test(s.on(t)) })
+			s := open(t, form, wiring, gateways)
+			for _, p := range parts {
+				t.Run(p.name, func(t *testing.T) { p.test(s.on(t)) })
 			}
 		})
 	}
 }
 
+// TestFast is everything that one gateway in the shipped wiring promises.
+func TestFast(t *testing.T) {
+	show(t, stack.Fast, 1, part{"tour", tour}, part{"headers", whatServicesReceive}, part{"forged identity", forgedIdentity}, part{"refused tokens", refusedTokens},
+		part{"tampered tokens", tamperedTokens}, part{"logout", logout}, part{"streams", streams}, part{"exact limit", exactLimit}, part{"reload", reload},
+		part{"outage", outage}) // last: it empties Redis
+}
+
+// TestTwoGateways: one Redis, one limit.
+func TestTwoGateways(t *testing.T) {
+	show(t, stack.Fast, 2, part{"exact limit", exactLimit}, part{"front door", frontDoor}, part{"reload", reload}, part{"outage", outage})
+}
+
 // TestClassic is the smoke test of the other wiring: identity by Traefik's
 // forwardAuth, limits by the plugin (design: classic-wiring).
 func TestClassic(t *testing.T) {
-	for _, form := range forms {
-		t.Run(form, func(t *testing.T) {
-			t.Parallel() // it waits, mostly
-			s := open(t, form, stack.Classic, 1)
-			for _, part := range []struct {
-				name string
-				test func(*site)
-			}{
-				{"tour", tour},
-				{"headers", whatServicesReceive},
-				{"forged identity", forgedIdentity},
-				{"refused tokens", refusedTokens},
-				{"tampered tokens", tamperedTokens},
-				{"streams", streams},
-				{"exact limit", exactLimit},
-			} {
-				t.Run(part.name, func(t *testing.T) { part.test(s.on(t)) })
-			}
-		})
-	}
+	show(t, stack.Classic, 1, part{"tour", tour}, part{"headers", whatServicesReceive}, part{"forged identity", forgedIdentity}, part{"refused tokens", refusedTokens},
+		part{"tampered tokens", tamperedTokens}, part{"streams", streams}, part{"exact limit", exactLimit})
 }
 
 var uuid4 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)

@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"testing"
 	"time"
 
-	"github.com/sluice-gateway/sluice/cmd/sluice/stack"
 	"github.com/sluice-gateway/sluice/test/harness"
 )
 
@@ -18,20 +16,6 @@ const (
 	exactWindow   = 10 * time.Second
 	outageAllowed = 50
 )
-
-// TestTwoGateways: one Redis, one limit.
-func TestTwoGateways(t *testing.T) {
-	for _, form := range forms {
-		t.Run(form, func(t *testing.T) {
-			t.Parallel() // it waits, mostly
-			s := open(t, form, stack.Fast, 2)
-			t.Run("exact limit", func(t *testing.T) { exactLimit(s.on(t)) })
-			t.Run("front door", func(t *testing.T) { frontDoor(s.on(t)) })
-			t.Run("reload", func(t *testing.T) { reload(s.on(t)) })
-			t.Run("outage", func(t *testing.T) { outage(s.on(t)) })
-		})
-	}
-}
 
 // exactLimit is I1 and I2 at their plainest: of twice as many requests as a fresh
 // window admits, spread over all gateways, exactly `limit` pass. A round in which
