@@ -2,47 +2,14 @@ package plugin
 
 import (
 	"crypto/sha256"
-	"fmt"
 	"net/http"
-	"reflect"
-	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
-
-// visit is a request at the gate: what ServeHTTP hands to attend, and what comes back.
-type visit struct {
-	gate *gate
-	w    http.ResponseWriter
-	r    *http.Request
-
-	key      memoryKey // by what memory would know such requests
-	pass     *pass     // what is known of them; what was asked, where one is refused before it is known who asks
-	answers  []limit.Answer
-	spending limit.Spending
-	holds    []hold
-	verdict  limit.Verdict
-	fresh    bool     // the pass was found out for it
-	asked    bool     // Redis was, about what memory did not tell
-	granted  bool     // and all limits have
-	again    bool     // it comes once more, with what was found out
-	no       *refusal // for another reason than what limits say
-
-	out     http.Header
-	unknown bool // memory does not tell all that has to be known (inquire.go)
-	clear   bool // it may go on, and nothing else has to be seen to
-	watched bool // and its answer is to be watched (response.go)
-	status  int  // of the answer that it gets instead; 0 where there is none
-	body    []byte
-
-	lent bool // of mostVisits
-	done chan bool
-}
 
 // attend names requests, removes what no client may set, recalls what is known of
 // them, spends, and tells the service and the client; where one is refused, it says
@@ -222,7 +189,7 @@ func attend(v *visit, next chan *visit, s *seat) {
 								wait = a.RetryAfter
 								no = rule.usedUp
 								if p.asks[i].Cost > p.asks[i].Limit {
-									no = tooLarge(rule)
+									no = tooLarge(&rule.LimitSettings)
 								}
 							}
 						} else if a.Verdict == granted {
@@ -305,119 +272,3 @@ const (
 	granted      = limit.Granted
 	almostSecond = time.Second - 1
 )
-
-// Those who attend, where a request does not do so itself.
-var (
-	resident  = reflect.TypeOf(gate{}).Name() == "" // the interpreter's types have no names
-	visits    = make(chan *visit, mostVisits)       // that no request has
-	arrivals  = make(chan *visit, mostVisits)
-	attending sync.Once
-)
-
-// mostVisits are attended to or wait for it; other requests wait for a visit. One that
-// may take its time, for Redis, the auth service or a client, leaves with its visit,
-// and another takes its place.
-const mostVisits = 32
-
-// seat is where one who attends or inquires works.
-type seat struct {
-	visit     *visit
-	spender   *limit.Spender // to who spends for him
-	questions chan *question // to who puts them to the auth service for him
-}
-
-// takeSeats begins to attend.
-func takeSeats() {
-	for n := 0; n < mostVisits; n++ {
-		visits <- newVisit()
-	}
-	for n := 0; n < runtime.GOMAXPROCS(0); n++ {
-		s := limit.NewSpender()
-		go func() {
-			for {
-				takeSeat(s)
-			}
-		}()
-	}
-}
-
-// newVisit is one to be lent.
-func newVisit() *visit {
-	v := &visit{done: make(chan bool, 1), lent: true}
-	v.spending.Done = make(chan bool, 1)
-	return v
-}
-
-// takeSeat attends until a request makes it panic, which would end Traefik: that one
-// is refused.
-func takeSeat(spender *limit.Spender) {
-	s := &seat{spender: spender}
-	defer func() {
-		if p := recover(); p != nil {
-			logLine("error", fmt.Sprint("a request made the gate panic and was refused: ", p))
-			v := s.visit
-			if v.lent {
-				v.lent = false
-				visits <- newVisit()
-			}
-			giveUp(v)
-		}
-	}()
-	v := <-arrivals
-
-	s.visit = v
-	attend(v, arrivals, s)
-}
-
-// seeTo is for a request that does all by itself.
-func seeTo(v *visit) {
-	attend(v, nil, nil)
-	if v.unknown {
-		inquire(v, nil, nil)
-	}
-}
-
-// giveUp refuses a request that made panic who saw to it.
-func giveUp(v *visit) {
-	v.clear = false
-	v.status = 0
-	v.no = unavailable("The gateway could not read the request.", 0)
-	v.done <- true
-}
-
-// conclude is the end of a visit that is decided, but not clear. It reports whether the
-// request is to go on to the service all the same.
-func conclude(v *visit, w http.ResponseWriter, r *http.Request) bool {
-	if v.status == 0 {
-		return goOn(v, w, r)
-	}
-	status, body := v.status, v.body
-	if v.lent {
-		visits <- v // the client may take its time
-	}
-	give(w, status, body)
-	return false
-}
-
-// goOn is of a visit that nothing was written down for: its answer decides whether its
-// permits count, nothing is refused in a dry run, or attend has panicked.
-func goOn(v *visit, w http.ResponseWriter, r *http.Request) bool {
-	g, p := v.gate, v.pass
-	if v.no != nil {
-		v.no.write(w, r, newUUID())
-		return false
-	}
-	if v.verdict != granted {
-		countDenials(p, v.answers)
-	}
-	if v.fresh {
-		g.allowed.Add(1)
-	} else {
-		p.passed.Add(1)
-	}
-	if p.awaited {
-		watch(g, w, r, v.out, takeHolds(g, p, v.answers, v.holds))
-		return false
-	}
-	return true
-}

@@ -45,29 +45,6 @@ type decisions struct {
 	passed               atomic.Int64 // those with a pass who got through: hits that are counted here alone
 }
 
-// decision is one 2xx answer.
-type decision struct {
-	key     memoryKey // of the credential
-	user    string
-	limited string      // the user as a limit's key
-	headers http.Header // for the service: auth.responseHeaders
-	names   []string    // the same, as a pass has them
-	values  [][]string
-	events  []string // what events.go may call it
-	places  []int    // where decisions.named lists it, for each of them; under its mu
-
-	sent  int64 // monotonic ns: ages count from when the call was sent
-	fresh int64 // monotonic ns until which it is served; 0 once it is forgotten. Under memory.mu once it is kept
-	stale int64 // monotonic ns until which it is served while the service is away
-	since int64 // the stream's state when the call was sent
-
-	kinds []memoryKey // of the passes that came of it, since memory had the age; under memory.mu
-	age   int64
-}
-
-// lostFreshness is how long an answer is fresh while the event stream is lost.
-const lostFreshness = int64(1e9)
-
 // call is one request to the auth service, and what it came to. Several requests may
 // wait for it.
 type call struct {
@@ -119,20 +96,6 @@ func remembered(d *decisions, credential string) *decision {
 	}
 	m.mu.RUnlock()
 	return kept
-}
-
-// standsUntil is how long a decision is served while the stream stays in the given
-// state: where events may have been missed since it was asked for not at all, or for
-// a second while the stream is lost.
-func standsUntil(d *decision, state int64) int64 {
-	lost := d.sent + lostFreshness
-	switch {
-	case whole(state) && d.since == state || !whole(state) && d.fresh < lost:
-		return d.fresh
-	case whole(state):
-		return 0
-	}
-	return lost
 }
 
 // forgetLocked takes a decision out of the maps; its place in the ring is

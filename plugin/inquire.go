@@ -3,7 +3,6 @@ package plugin
 import (
 	"fmt"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/config"
@@ -115,7 +114,7 @@ func inquire(v *visit, next chan *visit, s *seat) {
 							if g.dryRun {
 								continue
 							}
-							no = missingKey(rule)
+							no = missingKey(&rule.LimitSettings)
 							break
 						}
 						if address == "" {
@@ -252,7 +251,6 @@ func inquire(v *visit, next chan *visit, s *seat) {
 		v.granted = passes && !g.dryRun
 		v.again = true
 		if next == nil {
-			attend(v, nil, nil)
 			return
 		}
 		arrivals <- v
@@ -266,17 +264,6 @@ func inquire(v *visit, next chan *visit, s *seat) {
 		s.visit = v
 	}
 }
-
-// Those who inquire, where a request does not do so itself.
-var (
-	inquiries = make(chan *visit, 2*mostIdle)
-	idle      atomic.Int64 // how many wait for one: whoever takes one off sends one
-)
-
-// mostIdle is about how many wait for the next inquiry; others end. (A select would
-// tell as well whether somebody does, but of those Yaegi runs each in one goroutine
-// at a time.)
-const mostIdle = 128
 
 // takeDesk inquires, beginning with the given visit, until enough others wait, or until
 // a request makes it panic, which would end Traefik: that one is refused.
@@ -319,4 +306,12 @@ func forgive(holds []hold) []hold {
 		}
 	}
 	return others
+}
+
+// giveUp refuses a request that made panic who saw to it.
+func giveUp(v *visit) {
+	v.clear = false
+	v.status = 0
+	v.no = unavailable("The gateway could not read the request.", 0)
+	v.done <- true
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 // question is a credential to be judged: memory does not tell of it.
@@ -278,4 +279,25 @@ func takeBench(q *question, next chan *question) {
 		}
 	}()
 	judge(q, next, s)
+}
+
+// greet asks an address as soon as it is configured, without a credential, so
+// that the log tells of a wrong one before a user does. It does so until there
+// is an answer; from then on requests find out what it is worth.
+func (c *authClient) greet(s *config.AuthSettings, address *authAddress) {
+	alone := *c
+	// Whether requests pass it over is decided by what they meet themselves.
+	alone.addresses = []*authAddress{{url: address.url, request: address.request, trouble: address.trouble}}
+	nothing := newDecisions(s, &alone, newEventStream(clock, "")) // that anybody else would find
+	r := address.request.Clone(context.Background())
+	r.RemoteAddr = "127.0.0.1:0"
+	complained := false
+	for {
+		q := &question{decisions: nothing, r: r, complained: complained}
+		takeBench(q, nil)
+		if !q.call.away || wait.First(time.After(time.Second), c.closed) == 1 {
+			return
+		}
+		complained = q.complained
+	}
 }

@@ -1,11 +1,13 @@
 package plugin
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -36,4 +38,36 @@ func logLine(level, message string) {
 func traefikWritesJSON(writer interface{}) bool {
 	inside := fmt.Sprintf("%T %#v", writer, writer)
 	return strings.HasPrefix(inside, "zerolog.Logger ") && !strings.Contains(inside, "ConsoleWriter")
+}
+
+// told remembers of which mistakes the log has been told.
+type told struct {
+	mu   sync.Mutex
+	said map[string]<-chan struct{} // by middleware: what ends when the configuration does
+}
+
+// tell writes a middleware's mistakes once a configuration: Traefik makes a
+// middleware for each router and entry point, all under one context.
+func (t *told) tell(ctx context.Context, name string, problems []string) {
+	id := name + "\n" + strings.Join(problems, "\n")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now, before := ctx.Done(), t.said[id]; now != nil {
+		if now == before {
+			return
+		}
+		t.said[id] = now
+		context.AfterFunc(ctx, func() { t.forget(id, now) })
+	}
+	for _, problem := range problems {
+		logLine("error", "the middleware "+name+" is misconfigured and answers 503: "+problem)
+	}
+}
+
+func (t *told) forget(id string, configuration <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.said[id] == configuration {
+		delete(t.said, id)
+	}
 }

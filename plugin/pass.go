@@ -1,14 +1,10 @@
 package plugin
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"math"
 	"sync"
 	"sync/atomic"
 
-	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 )
 
@@ -47,10 +43,6 @@ type memory struct {
 	age       int64 // how often all passes were forgotten
 	decisions map[memoryKey]*decision
 }
-
-// memoryKey is a SHA-256: of the whole credential, or of all that makes a kind of
-// requests. What clients prove themselves by is not kept.
-type memoryKey [sha256.Size]byte
 
 // mostPasses bounds them, to some 8 MB. Beyond it all are found out anew.
 const mostPasses = 1 << 14
@@ -109,51 +101,4 @@ func (m *memory) drop(p *pass) {
 	if m.passes[p.key] == p {
 		m.passes[p.key] = &pass{who: p.who} // its decision lists the key already
 	}
-}
-
-// prepare finds out by what the requests of the gate differ, and which passes are
-// its own: those of all routers that have its configuration are found out once.
-func (g *gate) prepare(written *Config) {
-	g.allowed = &g.uncalled
-	if g.backend != nil {
-		g.allowed = &g.backend.allowed
-	}
-	g.judges = g.auth != nil || g.trustUserHeader
-	if len(g.rules) == 0 && !g.judges {
-		g.open = &pass{who: nobody, passed: g.allowed}
-	}
-	over := ""
-	switch {
-	case g.decisions != nil:
-		g.memory = g.decisions.memory
-		over = g.decisions.identity
-	case g.backend != nil:
-		g.memory = g.backend.memory
-		over = g.backend.identity
-	default:
-		g.memory = newMemory()
-	}
-	anonymous := g.auth == nil || g.auth.Optional
-	g.byAddress = len(g.exemptIPs) > 0
-	if g.trustUserHeader {
-		g.inputs = append(g.inputs, g.userHeader)
-	}
-	for _, rule := range g.rules {
-		over += "\n" + rule.state
-		if rule.Key == config.KeyIP || rule.OnMissing == config.MissingIP && (rule.Key == config.KeyHeader || rule.Key == config.KeyUser && anonymous) {
-			g.byAddress = true
-		}
-		if rule.Key == config.KeyHeader && !rule.told {
-			g.inputs = append(g.inputs, rule.KeyHeader)
-		}
-		if g.trustUserHeader {
-			g.inputs = append(g.inputs, rule.TierHeader, rule.LimitHeader)
-		}
-	}
-	if g.byAddress && (g.address.Depth > 0 || len(g.address.Excluded) > 0) {
-		g.inputs = append(g.inputs, "X-Forwarded-For")
-	}
-	text, _ := json.Marshal(written) // strings alone
-	sum := sha256.Sum256([]byte(over + "\n" + string(text)))
-	g.kind = hex.EncodeToString(sum[:]) + "\n"
 }

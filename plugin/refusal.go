@@ -53,7 +53,7 @@ var (
 // (RFC 6750, section 3.1).
 const bearerChallenge = `Bearer realm="sluice"`
 
-func missingKey(rule *limitRule) *refusal {
+func missingKey(rule *config.LimitSettings) *refusal {
 	if rule.Key == config.KeyUser {
 		return noCredential
 	}
@@ -61,11 +61,11 @@ func missingKey(rule *limitRule) *refusal {
 }
 
 // usedUp is of whom a limit denies; tooLarge of a request whose cost is above it.
-func usedUp(rule *limitRule) *refusal {
+func usedUp(rule *config.LimitSettings) *refusal {
 	return &refusal{status: http.StatusTooManyRequests, head: problemHead(http.StatusTooManyRequests, "The limit "+strconv.Quote(rule.Name)+" is used up.", rule.Name), wait: time.Second}
 }
 
-func tooLarge(rule *limitRule) *refusal {
+func tooLarge(rule *config.LimitSettings) *refusal {
 	return &refusal{status: http.StatusTooManyRequests, head: problemHead(http.StatusTooManyRequests, "A request of this cost exceeds the limit "+strconv.Quote(rule.Name)+".", rule.Name)}
 }
 
@@ -117,15 +117,6 @@ func handOn(no *refusal, out http.Header, id string) []byte {
 		return no.body
 	}
 	return bytes.ReplaceAll(no.body, []byte(no.asked), []byte(id))
-}
-
-// write answers with the refusal a request that nobody attends to, or no more.
-func (no *refusal) write(w http.ResponseWriter, r *http.Request, id []string) {
-	out := w.Header()
-	out[config.RequestIDHeader] = id
-	v := &visit{w: w, r: r, out: out, no: no, again: true}
-	attend(v, nil, nil)
-	give(w, v.status, v.body)
 }
 
 // give writes the answer.

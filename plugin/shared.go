@@ -34,21 +34,17 @@ import (
 // set of connections and goroutines, and a reload that changes nothing finds
 // every count where it was (design: reload).
 var (
-	process   = newIdentity(os.Hostname())
-	backends  = &registry{entries: map[string]*entry{}}
-	deciders  = &registry{entries: map[string]*entry{}}
-	limiters  = &registry{entries: map[string]*entry{}}
-	opened    atomic.Int64 // backends, caches of decisions and limits so far
-	idleFor   = 60 * time.Second
-	startedAt = time.Now()
-	mistakes  = &told{said: map[string]<-chan struct{}{}}
+	process  = newIdentity(os.Hostname())
+	backends = &registry{entries: map[string]*entry{}}
+	deciders = &registry{entries: map[string]*entry{}}
+	limiters = &registry{entries: map[string]*entry{}}
+	opened   atomic.Int64 // backends, caches of decisions and limits so far
+	idleFor  = 60 * time.Second
+	mistakes = &told{said: map[string]<-chan struct{}{}}
 
 	accountsMu sync.Mutex // protects accounts
 	accounts   = map[string]*account{}
 )
-
-// clock is the process's monotonic time in nanoseconds.
-func clock() int64 { return int64(time.Since(startedAt)) }
 
 // newIdentity is this process's name among the gateways: that of its host, by
 // which an operator knows it, and 12 random hex digits, since a host may run

@@ -31,54 +31,13 @@ package plugin
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"net/http"
-	"net/netip"
-	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/sluice-gateway/sluice/plugin/config"
-	"github.com/sluice-gateway/sluice/plugin/limit"
 )
-
-// gate is the middleware on one router. It holds no state of its own: what
-// changes lives in shared.go, once for all routers.
-type gate struct {
-	next http.Handler
-
-	stripped        []string
-	address         config.AddressSettings
-	auth            *config.AuthSettings
-	userHeader      string
-	trustUserHeader bool
-	decisions       *decisions
-
-	backend       *backend
-	engine        *limit.Engine
-	policy        limit.Policy
-	rules         []*limitRule // in configured order, those that are asked whoever comes
-	clientLimits  []*limitRule // of them those that need no identity, and are asked before it
-	unknownLimits []*limitRule // clientLimits, and those that count the gate's judgement alone
-	exemptIPs     []netip.Prefix
-	exemptUsers   map[string]bool
-
-	dryRun        bool
-	legacyHeaders bool
-	vouched       bool // trusted proxies may name a request
-	disarms       bool // the credential stays here
-
-	// By what passes are found (pass.go).
-	open      *pass    // of all requests, where there is nothing to find out
-	kind      string   // of the passes; then by the credential,
-	byAddress bool     // the client's address
-	inputs    []string // and other headers
-	memory    *memory
-
-	judges   bool          // it has to be found out who asks
-	allowed  *atomic.Int64 // requests that got through, but for those of decisions.passed
-	quiet    atomic.Int64  // answers that left our headers alone (response.go)
-	uncalled atomic.Int64  // requests that nobody limits nor judges
-}
 
 // Config is the middleware's configuration as Traefik decodes it.
 type Config = config.Config
@@ -133,7 +92,7 @@ func New(ctx context.Context, next http.Handler, written *Config, name string) (
 		rule.identified = rule.told || config.NeedsIdentity(l, s.Auth)
 		holdLimiter(ctx, g.backend, rule, s.MaxKeys, s.Address.Subnet, s.Policy)
 		rule.policy = rule.describe(rule.Limit)
-		rule.usedUp = usedUp(rule)
+		rule.usedUp = usedUp(l)
 		rule.quoted = `"` + rule.Name + `";r=`
 		if rule.CountFrom == config.GatesAnswers {
 			g.unknownLimits = append(g.unknownLimits, rule)
@@ -147,6 +106,53 @@ func New(ctx context.Context, next http.Handler, written *Config, name string) (
 	}
 	g.prepare(written)
 	return g, nil
+}
+
+// prepare finds out by what the requests of the gate differ, and which passes are
+// its own: those of all routers that have its configuration are found out once.
+func (g *gate) prepare(written *Config) {
+	g.allowed = &g.uncalled
+	if g.backend != nil {
+		g.allowed = &g.backend.allowed
+	}
+	g.judges = g.auth != nil || g.trustUserHeader
+	if len(g.rules) == 0 && !g.judges {
+		g.open = &pass{who: nobody, passed: g.allowed}
+	}
+	over := ""
+	switch {
+	case g.decisions != nil:
+		g.memory = g.decisions.memory
+		over = g.decisions.identity
+	case g.backend != nil:
+		g.memory = g.backend.memory
+		over = g.backend.identity
+	default:
+		g.memory = newMemory()
+	}
+	anonymous := g.auth == nil || g.auth.Optional
+	g.byAddress = len(g.exemptIPs) > 0
+	if g.trustUserHeader {
+		g.inputs = append(g.inputs, g.userHeader)
+	}
+	for _, rule := range g.rules {
+		over += "\n" + rule.state
+		if rule.Key == config.KeyIP || rule.OnMissing == config.MissingIP && (rule.Key == config.KeyHeader || rule.Key == config.KeyUser && anonymous) {
+			g.byAddress = true
+		}
+		if rule.Key == config.KeyHeader && !rule.told {
+			g.inputs = append(g.inputs, rule.KeyHeader)
+		}
+		if g.trustUserHeader {
+			g.inputs = append(g.inputs, rule.TierHeader, rule.LimitHeader)
+		}
+	}
+	if g.byAddress && (g.address.Depth > 0 || len(g.address.Excluded) > 0) {
+		g.inputs = append(g.inputs, "X-Forwarded-For")
+	}
+	text, _ := json.Marshal(written) // strings alone
+	sum := sha256.Sum256([]byte(over + "\n" + string(text)))
+	g.kind = hex.EncodeToString(sum[:]) + "\n"
 }
 
 // ServeHTTP is the way of every request, in any configuration. What is known of such
@@ -185,36 +191,41 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// told remembers of which mistakes the log has been told.
-type told struct {
-	mu   sync.Mutex
-	said map[string]<-chan struct{} // by middleware: what ends when the configuration does
+// conclude is the end of a visit that is decided, but not clear. It reports whether the
+// request is to go on to the service all the same.
+func conclude(v *visit, w http.ResponseWriter, r *http.Request) bool {
+	if v.status == 0 {
+		return goOn(v, w, r)
+	}
+	status, body := v.status, v.body
+	if v.lent {
+		visits <- v // the client may take its time
+	}
+	give(w, status, body)
+	return false
 }
 
-// tell writes a middleware's mistakes once a configuration: Traefik makes a
-// middleware for each router and entry point, all under one context.
-func (t *told) tell(ctx context.Context, name string, problems []string) {
-	id := name + "\n" + strings.Join(problems, "\n")
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if now, before := ctx.Done(), t.said[id]; now != nil {
-		if now == before {
-			return
-		}
-		t.said[id] = now
-		context.AfterFunc(ctx, func() { t.forget(id, now) })
+// goOn is of a visit that nothing was written down for: its answer decides whether its
+// permits count, nothing is refused in a dry run, or attend has panicked.
+func goOn(v *visit, w http.ResponseWriter, r *http.Request) bool {
+	g, p := v.gate, v.pass
+	if v.no != nil {
+		v.no.write(w, r, newUUID())
+		return false
 	}
-	for _, problem := range problems {
-		logLine("error", "the middleware "+name+" is misconfigured and answers 503: "+problem)
+	if v.verdict != granted {
+		countDenials(p, v.answers)
 	}
-}
-
-func (t *told) forget(id string, configuration <-chan struct{}) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.said[id] == configuration {
-		delete(t.said, id)
+	if v.fresh {
+		g.allowed.Add(1)
+	} else {
+		p.passed.Add(1)
 	}
+	if p.awaited {
+		watch(g, w, r, v.out, takeHolds(g, p, v.answers, v.holds))
+		return false
+	}
+	return true
 }
 
 // misconfigured is the closed route.

@@ -703,3 +703,42 @@ type StatusSet struct{ codes map[int]bool }
 
 // Has tells whether the set holds a status.
 func (s *StatusSet) Has(status int) bool { return s.codes[status] }
+
+// NeedsIdentity tells whether a limit's key or number comes from what the auth
+// step says.
+func NeedsIdentity(rule *LimitSettings, auth *AuthSettings) bool {
+	return rule.Key == KeyUser || rule.TierHeader != "" || rule.LimitHeader != "" ||
+		rule.Key == KeyHeader && auth != nil && Contains(auth.ResponseHeaders, rule.KeyHeader)
+}
+
+// Stripped are those that no client may set: they are removed from
+// every request before anything reads them (design: stripped-headers). A middleware without
+// auth, as on a public route, removes the usual ones: the service behind it
+// believes them all the same.
+func (s *Settings) Stripped() []string {
+	names := []string{TokenIDHeader, SessionIDHeader}
+	if s.TrustUserHeader {
+		return names
+	}
+	names = append(names, s.UserHeader)
+	if s.Auth != nil {
+		names = append(names, s.Auth.ResponseHeaders...)
+	} else {
+		names = append(names, IdentityHeaders...)
+	}
+	for _, rule := range s.Limits {
+		if rule.TierHeader != "" {
+			names = append(names, rule.TierHeader)
+		}
+		if rule.LimitHeader != "" {
+			names = append(names, rule.LimitHeader)
+		}
+	}
+	var once []string
+	for _, name := range names {
+		if !Contains(once, name) {
+			once = append(once, name)
+		}
+	}
+	return once
+}
