@@ -37,12 +37,13 @@ type visit struct {
 	done chan bool
 }
 
-// The ways of visits, where a request does not see to itself.
+// The ways of visits, where a request does not see to itself. (The type that is
+// written out is for Yaegi, which has read other files before this one.)
 var (
-	resident  = reflect.TypeOf(gate{}).Name() == "" // the interpreter's types have no names
-	visits    = make(chan *visit, mostVisits)       // that no request has
-	arrivals  = make(chan *visit, mostVisits)       // for who attends
-	inquiries = make(chan *visit, 2*mostIdle)
+	resident  bool         = reflect.TypeOf(gate{}).Name() == "" // the interpreter's types have no names
+	visits                 = make(chan *visit, mostVisits)       // that no request has
+	arrivals               = make(chan *visit, mostVisits)       // for who attends
+	inquiries              = make(chan *visit, 2*mostIdle)
 	idle      atomic.Int64 // how many wait for one: whoever takes one off sends one
 )
 
