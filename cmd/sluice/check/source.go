@@ -64,6 +64,8 @@ func (r *Report) read(o Options) ([]*document, error) {
 				return err
 			case entry.IsDir() && found && strings.HasPrefix(entry.Name(), "."):
 				return fs.SkipDir
+			case entry.IsDir() && found && entry.Name() == "templates" && isChart(filepath.Dir(path)):
+				return fs.SkipDir // no YAML yet: `helm template CHART | sluice check -` tries what it makes
 			case entry.IsDir() || found && !slices.Contains([]string{".yml", ".yaml", ".toml"}, filepath.Ext(path)):
 				return nil
 			default:
@@ -88,6 +90,12 @@ func (r *Report) read(o Options) ([]*document, error) {
 		add(o.Static, content, false, staticKind)
 	}
 	return documents, nil
+}
+
+// isChart tells whether the folder is a Helm chart.
+func isChart(folder string) bool {
+	_, err := os.Stat(filepath.Join(folder, "Chart.yaml"))
+	return err == nil
 }
 
 // Keys at the top that tell what a file is.
