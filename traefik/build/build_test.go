@@ -88,7 +88,7 @@ func TestBuildOnceThenFromTheCache(t *testing.T) {
 		"ext/ext.go":               "stdlib.Symbols",
 		"ext/go.mod":               "module github.com/traefik/traefik/dynamic/ext",
 		"sluice/go.mod":            "module github.com/sluice-gateway/sluice",
-		"sluice/plugin/config.go":  "package plugin",
+		"sluice/plugin/sluice.go":  "package plugin",
 		"sluice/.traefik.yml":      "import: github.com/sluice-gateway/sluice/plugin",
 		"ext/dashboard/index.html": "built without its dashboard",
 		"lego/lego/client.go":      "package lego",
