@@ -158,13 +158,13 @@ func TestBadKeysStopTheStart(t *testing.T) {
 		issuer config.Issuer
 		want   string
 	}{
-		"sample secret":   {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: issuertest.WriteFile(t, filepath.Join(dir, "1"), "your-256-bit-secret-your-256-bit")}, "sample text"},
+		"sample secret":   {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: issuertest.WriteFile(t, filepath.Join(dir, "1"), "your-256-bit-secret-your-256-bit")}, "low entropy"},
 		"listed secret":   {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: issuertest.WriteFile(t, filepath.Join(dir, "8"), "07ee344d-8eb4-455f-8cc3-f641406e8820\n")}, "public list"},
 		"words":           {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: issuertest.WriteFile(t, filepath.Join(dir, "9"), "iwillneverforgetthedayiwenttothezoo")}, "low entropy"},
 		"listed in a set": {config.Issuer{Algorithms: []string{"HS256"}, JWKSFile: issuertest.WriteFile(t, filepath.Join(dir, "10"), `{"keys":[{"kty":"oct","k":"`+base64.RawURLEncoding.EncodeToString([]byte("07ee344d-8eb4-455f-8cc3-f641406e8820"))+`"}]}`)}, "public list"},
 		"short secret":    {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: issuertest.WriteFile(t, filepath.Join(dir, "2"), "short")}, "at least 32"},
 		"empty secret":    {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: issuertest.WriteFile(t, filepath.Join(dir, "3"), "\n")}, "at least 32"},
-		"repeated":        {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: issuertest.WriteFile(t, filepath.Join(dir, "4"), strings.Repeat("abcdefghijkl", 4))}, "repeats itself"},
+		"repeated":        {config.Issuer{Algorithms: []string{"HS256"}, SecretFile: issuertest.WriteFile(t, filepath.Join(dir, "4"), strings.Repeat("abcdefghijkl", 4))}, "repetition"},
 		"exposed":         {config.Issuer{Algorithms: []string{"ES256"}, JWKSFile: issuertest.WriteFile(t, filepath.Join(dir, "5"), exposed)}, "private half"},
 		"no file":         {config.Issuer{Algorithms: []string{"ES256"}, JWKSFile: filepath.Join(dir, "none")}, "no such file"},
 		"not a set":       {config.Issuer{Algorithms: []string{"ES256"}, JWKSFile: issuertest.WriteFile(t, filepath.Join(dir, "6"), "x")}, "key set"},

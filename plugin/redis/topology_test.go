@@ -133,9 +133,11 @@ func startCluster(t *testing.T) []*server {
 	var servers []*server
 	create := []string{"--cluster", "create"}
 	for i := 0; i < 3; i++ {
-		s := startServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+		// The bus is not 10000 above its port, as by default: somebody may listen there.
+		bus := fmt.Sprint(freePort(t))
+		s := startServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", bus)
 		servers = append(servers, s)
-		create = append(create, s.address())
+		create = append(create, s.address()+"@"+bus)
 	}
 	if out, err := exec.Command("redis-cli", append(create, "--cluster-yes")...).CombinedOutput(); err != nil {
 		t.Fatalf("redis-cli --cluster create: %v: %s", err, out)
