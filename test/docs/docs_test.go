@@ -258,17 +258,12 @@ func (s *site) run(t *testing.T, name string, run []*command) {
 	var script strings.Builder
 	fmt.Fprintf(&script, "exec 2>&1\nshopt -s expand_aliases\n")
 	for _, c := range run {
-		// What a limit of a second says depends on the moment: one try in three has
-		// to be as shown.
 		text := s.real.Replace(c.text)
-		tries := 1
 		if strings.Contains(strings.Join(c.shown, "\n"), "429") {
-			tries = 3
-		}
-		for n := range tries {
-			if n > 0 {
-				script.WriteString("sleep 1\n")
-			}
+			// What a limit of a second says depends on the moment: it is tried until
+			// it refuses, and five times at most.
+			fmt.Fprintf(&script, "for try in 1 2 3 4 5; do out=$({ %s\n} </dev/null); printf '%%s\\n%s%%d\\n' \"$out\" $?; case $out in *429*) break; esac; sleep 1; done\n", text, mark)
+		} else {
 			fmt.Fprintf(&script, "{ %s\n} </dev/null\nprintf '\\n%s%%d\\n' $?\n", text, mark)
 		}
 		fmt.Fprintf(&script, "printf '%s-\\n'\n", mark)
