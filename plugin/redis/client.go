@@ -144,12 +144,10 @@ var errRefused = fmt.Errorf("%w: no usable connection", ErrAway)
 func (c *Client) aimLocked() {
 	c.direct = nil
 	r := c.routes.Load().(*routes)
-	if c.ctx.Err() != nil || r.slots != nil || len(r.nodes) != 1 || r.nodes[0].breaker.open.Load() {
+	if c.ctx.Err() != nil || r.slots != nil || len(r.nodes) != 1 || !r.nodes[0].usableLocked() {
 		return
 	}
-	if p := r.nodes[0].pipeline(); p != nil && !p.shut {
-		c.direct = p.in
-	}
+	c.direct = r.nodes[0].pipeline().in
 }
 
 // Healthy reports whether every master has a usable connection and a closed
@@ -171,17 +169,7 @@ func (c *Client) OnReady(ready func()) {
 // refreshHealth works out Healthy anew after a breaker or the routes changed.
 func (c *Client) refreshHealth() {
 	c.mu.Lock()
-	nodes := c.routes.Load().(*routes).nodes
-	healthy := len(nodes) > 0 && c.ctx.Err() == nil
-	for _, n := range nodes {
-		healthy = healthy && !n.breaker.open.Load()
-	}
-	turned := healthy && !c.healthy.Load()
-	if !healthy && c.healthy.Load() && c.ctx.Err() == nil {
-		c.monitor.opens.Add(1)
-	}
-	c.healthy.Store(healthy)
-	c.aimLocked()
+	turned := c.assessLocked()
 	ready := append([]func(){}, c.ready...)
 	c.mu.Unlock()
 	if !turned {
@@ -191,6 +179,23 @@ func (c *Client) refreshHealth() {
 		f := f // interpreted, closures would share the loop's variable
 		go c.guard("OnReady", f)
 	}
+}
+
+// assessLocked works out Healthy and the way that calls take, and reports whether
+// the client has become healthy.
+func (c *Client) assessLocked() bool {
+	nodes := c.routes.Load().(*routes).nodes
+	healthy := len(nodes) > 0 && c.ctx.Err() == nil
+	for _, n := range nodes {
+		healthy = healthy && n.usableLocked()
+	}
+	was := c.healthy.Load()
+	if was && !healthy && c.ctx.Err() == nil {
+		c.monitor.opens.Add(1)
+	}
+	c.healthy.Store(healthy)
+	c.aimLocked()
+	return healthy && !was
 }
 
 // Stats returns the counters.

@@ -88,6 +88,31 @@ func TestErrorRepliesOpenTheBreaker(t *testing.T) {
 	}
 }
 
+// A connection to a master that was demoted takes no more calls, and the client
+// says so while the last of them is still unanswered.
+func TestRetiringIsNotHealthy(t *testing.T) {
+	t.Parallel()
+	readonly := true
+	f := startFake(t, func(s *session, words []string) string {
+		if readonly {
+			readonly = false
+			return "-READONLY You can't write against a read only replica.\r\n"
+		}
+		return "" // pending
+	})
+	client := open(t, Config{Addresses: []string{f.address()}, Timeout: 5 * time.Second})
+	healthy(t, client)
+	f.welcomeWith(always("")) // no other connection
+	w := watch(t)
+	send(client, w.call("k"), w.call("k"))
+	eventually(t, time.Second, "the refusal", func() bool { return w.kind("readonly") == 1 })
+	if client.Healthy() {
+		t.Error("healthy without a connection that takes calls")
+	}
+	send(client, w.call("k"))
+	eventually(t, time.Second, "the call to be sent back", func() bool { return w.kind("away") == 1 })
+}
+
 // The probe after a refusal writes to the refused key without changing it.
 func TestProbeAfterRefusal(t *testing.T) {
 	s := startServer(t)

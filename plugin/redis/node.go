@@ -44,6 +44,14 @@ func (n *node) pipeline() *pipeline {
 	return nil
 }
 
+// usableLocked reports whether calls may go to the node: its connection takes them,
+// and its breaker is closed. One does not say the other: a connection that retires
+// takes no more calls, and opens the breaker only when its last one is answered.
+func (n *node) usableLocked() bool {
+	p := n.pipeline()
+	return p != nil && !p.shut && !n.breaker.open.Load()
+}
+
 // start runs the keeper. In a loop, Yaegi would start every goroutine of a
 // plain "go n.keep()" on the last n: it looks the receiver up too late.
 func (n *node) start() { go n.keep() }

@@ -141,7 +141,7 @@ func (p *pipeline) shutDown() {
 	}
 	p.shut = true
 	close(p.in)
-	c.aimLocked()
+	c.assessLocked()
 }
 
 // withdraw returns the calls that the writer has not taken. It may be blocked, or
