@@ -138,22 +138,31 @@ func (p *Proxy) Door(d Door) {
 	p.hole = nil
 	switch d {
 	case DoorOpen:
-		listener, err := net.Listen("tcp", p.Addr)
-		for try := 0; err != nil && try < 100; try++ { // the hole's last connection may be on its way out
-			time.Sleep(10 * time.Millisecond)
-			listener, err = net.Listen("tcp", p.Addr)
-		}
-		if err != nil {
+		if err := takeBack(func() (err error) {
+			p.listener, err = net.Listen("tcp", p.Addr)
+			return err
+		}); err != nil {
 			p.t.Error(err)
 			return
 		}
-		p.listener = listener
-		go p.accept(listener)
+		go p.accept(p.listener)
 	case DoorGone:
 		if err := p.dig(); err != nil {
 			p.t.Error(err)
 		}
 	}
+}
+
+// takeBack binds a port that was closed a moment ago. A process that another cell
+// is starting has a copy of the closed socket until it runs its program, and the
+// hole's last connection may be on its way out: both end by themselves.
+func takeBack(bind func() error) error {
+	err := bind()
+	for try := 0; err != nil && try < 200; try++ {
+		time.Sleep(10 * time.Millisecond)
+		err = bind()
+	}
+	return err
 }
 
 // dig makes a listener whose backlog is full: the kernel drops its SYNs.
@@ -174,10 +183,12 @@ func (p *Proxy) dig() error {
 	if err := syscall.SetsockoptInt(hole, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
 		return err
 	}
-	if err := syscall.Bind(hole, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := takeBack(func() error {
+		return syscall.Bind(hole, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+	}); err != nil {
 		return err
 	}
-	if err := syscall.Listen(hole, 0); err != nil {
+	if err := takeBack(func() error { return syscall.Listen(hole, 0) }); err != nil {
 		return err
 	}
 	for range 16 {
