@@ -235,7 +235,7 @@ func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subn
 		}
 	}).(*limitState)
 	rule.limiter, rule.oddities, rule.state = state.limiter, &state.oddities, state.identity
-	rule.limiter.Allow(maxKeys)
+	b.engine.Allow(rule.limiter, maxKeys)
 	rule.limiter.Use(policy)
 	b.account.define(rule, subnet)
 }

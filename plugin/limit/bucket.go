@@ -3,33 +3,9 @@ package limit
 import (
 	"container/list"
 	"sync"
-	"time"
 
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
-
-// leaseLife is the longest that permits are held without asking again, so
-// that resets and other instances' demand are felt within a second.
-const leaseLife = int64(1e9)
-
-// lease is a batch of permits granted by one reply and spent from memory.
-type lease struct {
-	left  int64 // permits; only falls below what Redis granted (I1), guarded by the bucket's mu
-	limit int64 // the limit it was granted under; another one has to ask (design: limit-of-a-lease)
-	local bool  // set aside of this instance's own share, without Redis (fallback.go)
-
-	// until is the monotonic instant at which the permits die: the end of
-	// the window they were granted in, at most leaseLife away. Both are
-	// counted from when the call was *sent*: counted from its reply, a slow
-	// reply would let the lease reach into the next window (I1).
-	until int64
-	ends  int64 // the end of the window, without the cap
-
-	generation int64
-	index      int64 // the window in which Redis counted them
-	next       int64 // by the log rule: the instant (unix us) of the next permit, which names it; else 0
-	room       int64 // what was left under the limit beside this lease at that reply
-}
 
 // bucket is what this instance knows and holds of one key.
 //
@@ -65,6 +41,50 @@ type bucket struct {
 	sweepAt   int64         // monotonic ns of the next look
 }
 
+// lease is a batch of permits granted by one reply and spent from memory.
+type lease struct {
+	left  int64 // permits; only falls below what Redis granted (I1), guarded by the bucket's mu
+	limit int64 // the limit it was granted under; another one has to ask (design: limit-of-a-lease)
+	local bool  // set aside of this instance's own share, without Redis (fallback.go)
+
+	// until is the monotonic instant at which the permits die: the end of
+	// the window they were granted in, at most leaseLife away. Both are
+	// counted from when the call was *sent*: counted from its reply, a slow
+	// reply would let the lease reach into the next window (I1).
+	until int64
+	ends  int64 // the end of the window, without the cap
+
+	generation int64
+	index      int64 // the window in which Redis counted them
+	next       int64 // by the log rule: the instant (unix us) of the next permit, which names it; else 0
+	room       int64 // what was left under the limit beside this lease at that reply
+}
+
+// denial is why a request of at least this cost under this limit is refused
+// without asking: the rule cannot admit it before the instant free, whatever
+// other instances do but give back; or it has to wait for the pace.
+type denial struct {
+	limit int64
+	cost  int64
+	until int64 // monotonic ns: ask again then
+	free  int64 // monotonic ns: the instant at which cost permits come free
+	ends  int64 // monotonic ns: the end of the window it was given in
+	last  bool  // Redis's last answer denied somebody
+
+	// What the answer was made of, for those who cost more and wait for longer.
+	counts  window.Counts
+	decided int64 // monotonic ns
+	clock   int64 // Redis's at that instant, us
+}
+
+// demand estimates the permits that a key will ask of this instance within the
+// horizon: a moving average that forgets at the horizon's pace.
+type demand struct {
+	last    int64   // monotonic ns of the last estimate; 0 before the first request
+	asked   int64   // permits asked of Redis for those who waited since
+	average float64 // permits a horizon
+}
+
 // flight is a script call under way, for waiters of one limit and cost.
 type flight struct {
 	bucket      interface{} // *bucket
@@ -82,61 +102,10 @@ type flight struct {
 	report      bool // made to tell what is owed, not because somebody waits
 }
 
-// spendLocked takes a permit from the lease, if it has one for such a request. It
-// and its kind are functions, not methods, because the interpreter takes four
-// times as long for a method.
-func spendLocked(b *bucket, limit, cost int64, o *Outcome, now int64) bool {
-	h := b.lease
-	if h == nil || h.left < cost || h.limit != limit || now >= h.until {
-		return false
-	}
-	h.left -= cost
-	b.taken += cost
-	grantFrom(h, cost, o, now)
-	return true
-}
-
-// grantFrom fills in an outcome whose permit comes from lease h.
-func grantFrom(h *lease, cost int64, o *Outcome, now int64) {
-	o.Verdict = Granted
-	o.Remaining = (h.left + h.room) / cost
-	reset := h.ends - now
-	if reset < 0 { // a reply may come after the window's end
-		reset = 0
-	}
-	o.Reset = time.Duration(reset)
-	o.lease = h
-	o.cost = cost
-	if h.next != 0 {
-		o.instant = h.next
-		h.next += cost
-	}
-}
-
-// setLease puts a lease in the place of another; what is left of that is owed to
-// Redis.
-func setLease(b *bucket, h *lease) {
-	b.mu.Lock()
-	old := b.lease
-	b.lease = h
-	left := int64(0)
-	if old != nil {
-		left = old.left
-		old.left = 0
-	}
-	b.mu.Unlock()
-	if left > 0 {
-		returnTo(b, old, left, old.next)
-	}
-}
-
-// returnTo takes permits of a lease that is over back to where they came from.
-// instant is the first one's, by the log rule.
-func returnTo(b *bucket, h *lease, permits, instant int64) {
-	switch {
-	case !h.local:
-		b.ledger.owe(h.generation, h.index, permits, instant)
-	case h.generation == b.ledger.seen.Generation:
-		b.ledger.forget(h.index, permits, 0)
-	}
+// waiter is a job's wish at one limit, and waits for a call's answer.
+type waiter struct {
+	job      interface{} // *job
+	at       int         // of the ask in the job
+	released bool
+	limited  bool // in the core's list of waiters
 }

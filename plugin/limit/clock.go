@@ -34,3 +34,11 @@ func near(a, b int64) bool { return a-b < nearby && b-a < nearby }
 // redisNow is Redis's clock in unix microseconds, as far as this process
 // knows it.
 func (c *core) redisNow(now int64) int64 { return now/1000 + c.offset }
+
+// later is the later of two instants, or the larger of two numbers.
+func later(a, b int64) int64 {
+	if a > b {
+		return a
+	}
+	return b
+}

@@ -3,11 +3,16 @@ package limit
 import (
 	"container/list"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/sluice-gateway/sluice/plugin/redis"
 	"github.com/sluice-gateway/sluice/plugin/window"
 )
+
+// looksPerTick bounds the buckets of one kind that are looked at between two
+// messages, so that no request waits for more.
+const looksPerTick = 256
 
 // core is all that is known and owed of keys, and every decision that memory
 // alone cannot make.
@@ -62,26 +67,13 @@ type core struct {
 	recalled  int           // keys that it is told of so far
 }
 
-// Messages to the core, beside *job, *redis.Call and *redis.Overdue.
-type (
-	tick     struct{ now int64 } // time has passed
-	nudge    struct{}            // look whether there is something to do
-	closing  struct{}            // decide what is under way, then end
-	capacity struct {            // a limit may track more keys
-		limiter *Limiter
-		keys    int
-	}
-	dropped  struct{ limiter *Limiter } // nobody uses the limit any more
-	returned struct {                   // a permit was not used after all
-		answer Answer
-		now    int64
-		done   bool // it is in its lease
-	}
-	beat struct { // a heartbeat is to leave
-		calls []*redis.Call
-		now   int64
-	}
-)
+// holds are the Holds that are not settled, for the core, which settles what is
+// left of them after settleWithin. (A timer for each would cost a request more
+// than all else that a hold does.)
+type holds struct {
+	mu   sync.Mutex
+	open list.List // *Hold, oldest first
+}
 
 var script = redis.NewScript(window.Script)
 

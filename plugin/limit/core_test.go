@@ -512,13 +512,13 @@ func TestGivenUp(t *testing.T) {
 // What is wrong is said in full while the first limit is being opened, too.
 func TestAloneBeforeAnyPolicy(t *testing.T) {
 	puppeteer(t, 100, func(t *testing.T, p *puppet) {
-		before := p.engine.withoutRedis()
+		before := withoutRedis(&p.engine.limiters, p.engine.presence)
 		limiter := p.engine.Limiter("l", time.Hour, 10)
-		if now := p.engine.withoutRedis(); now == "" || now != before {
+		if now := withoutRedis(&p.engine.limiters, p.engine.presence); now == "" || now != before {
 			t.Errorf("%q, before it was %q", now, before)
 		}
 		limiter.Use(Policy{OnFailure: Deny})
-		if now := p.engine.withoutRedis(); now == "" || now == before {
+		if now := withoutRedis(&p.engine.limiters, p.engine.presence); now == "" || now == before {
 			t.Errorf("%q", now)
 		}
 	})

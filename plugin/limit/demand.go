@@ -15,14 +15,6 @@ const (
 	plentiful   = 16
 )
 
-// demand estimates the permits that a key will ask of this instance within the
-// horizon: a moving average that forgets at the horizon's pace.
-type demand struct {
-	last    int64   // monotonic ns of the last estimate; 0 before the first request
-	asked   int64   // permits asked of Redis for those who waited since
-	average float64 // permits a horizon
-}
-
 // estimate folds in what was taken since the last call.
 func estimate(b *bucket, now int64) int64 {
 	d := &b.demand

@@ -22,23 +22,6 @@ const (
 	unsettledRetry = int64(time.Second)
 )
 
-// denial is why a request of at least this cost under this limit is refused
-// without asking: the rule cannot admit it before the instant free, whatever
-// other instances do but give back; or it has to wait for the pace.
-type denial struct {
-	limit int64
-	cost  int64
-	until int64 // monotonic ns: ask again then
-	free  int64 // monotonic ns: the instant at which cost permits come free
-	ends  int64 // monotonic ns: the end of the window it was given in
-	last  bool  // Redis's last answer denied somebody
-
-	// What the answer was made of, for those who cost more and wait for longer.
-	counts  window.Counts
-	decided int64 // monotonic ns
-	clock   int64 // Redis's at that instant, us
-}
-
 // deniedLocked refuses from memory what the remembered denial covers, and is
 // Undecided about all else.
 func deniedLocked(b *bucket, limit, cost int64, o *Outcome, now int64) Verdict {

@@ -1,7 +1,6 @@
 package limit
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,8 +74,8 @@ func NewEngine(o Options) *Engine {
 		dropped: map[string]int64{},
 	}
 	e.presence = newPresence(o.Prefix, o.Instance)
-	e.exact = newStatus(&o, "Redis does not count the limits", "Redis counts again: the limits are exact again", e.withoutRedis)
-	e.visible = newStatus(&o, "Redis does not take this gateway's heartbeat", "Redis takes this gateway's heartbeats again", e.unseen)
+	e.exact = newStatus(o.Log, o.Where, "Redis does not count the limits", "Redis counts again: the limits are exact again", func() string { return withoutRedis(&e.limiters, e.presence) })
+	e.visible = newStatus(o.Log, o.Where, "Redis does not take this gateway's heartbeat", "Redis takes this gateway's heartbeats again", unseen)
 	e.core = &core{
 		timeout:   int64(o.Timeout),
 		longest:   later(int64(o.Timeout), int64(o.MaxWait)),
@@ -100,48 +99,6 @@ func NewEngine(o Options) *Engine {
 	return e
 }
 
-// Start begins to decide, to send heartbeats and to give permits back.
-func (e *Engine) Start() {
-	go e.guard("heartbeat", e.beat)
-	go e.guard("metronome", e.tick)
-	go hear(e.core.replies, e.core.inbox)
-	go e.decide()
-}
-
-// Close has the engine's goroutines end once the calls that are under way have,
-// and does not wait for it. Permits in leases are lost, at most what
-// I2 allows; counters in Redis stay.
-func (e *Engine) Close() {
-	close(e.stop)
-	e.door.Lock()
-	e.closed = true
-	e.core.inbox <- closing{}
-	e.door.Unlock()
-}
-
-// decide is the core's goroutine.
-func (e *Engine) decide() {
-	defer close(e.ended)
-	defer close(e.core.calls)
-	defer close(e.core.replies)
-	defer close(e.core.wake)
-	for !e.attempt("engine", func() { run(e.core) }) {
-		rescue(e.core)
-	}
-}
-
-// tick tells the core the time, a while after it has asked for it.
-func (e *Engine) tick() {
-	for {
-		_, ok := <-e.core.wake
-		if !ok {
-			return
-		}
-		time.Sleep(tickEvery)
-		e.core.inbox <- tick{now: e.clock()} // the core waits for it before it ends
-	}
-}
-
 // tell sends the core a message, unless it has been told to end.
 func (e *Engine) tell(message interface{}) (told bool) {
 	e.door.RLock()
@@ -151,54 +108,6 @@ func (e *Engine) tell(message interface{}) (told bool) {
 	}
 	e.door.RUnlock()
 	return told
-}
-
-// guard runs a loop and starts it again after a panic: in the interpreted form
-// a panic in a goroutine would end Traefik itself.
-func (e *Engine) guard(name string, loop func()) {
-	for !e.attempt(name, loop) {
-		if wait.First(time.After(time.Second), e.stop) == 1 {
-			return
-		}
-	}
-}
-
-func (e *Engine) attempt(name string, loop func()) (finished bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			e.log("error", fmt.Sprintf("the %s panicked and is started again: %v", name, p))
-		}
-	}()
-	loop()
-	return true
-}
-
-// Take takes a permit at every limit of asks, or at none (I7), and reports
-// whether it did. answers has the length of asks; those that are decided already
-// stand. An answer that the outcome of another made needless becomes Needless. It
-// waits for a silent Redis at most once a timeout, for a busy one a quarter of a
-// second, and never for one that is away.
-func Take(e *Engine, p *Policy, asks []Ask, answers []Answer, now int64) bool {
-	j := &job{policy: p, asks: asks, answers: answers, now: now, done: make(chan bool, 1)}
-	e.door.RLock()
-	closed := e.closed
-	if !closed {
-		e.core.inbox <- j
-	}
-	e.door.RUnlock()
-	if closed {
-		return takeLocally(e, j)
-	}
-	granted := <-j.done
-	return granted
-}
-
-// takeLocally decides for a request that has outlived its configuration.
-func takeLocally(e *Engine, j *job) bool {
-	<-e.ended
-	e.door.Lock()
-	defer e.door.Unlock()
-	return decideLocally(e.core, j)
 }
 
 // Limiter returns the state of a limit, made at first use. maxKeys bounds the
@@ -211,13 +120,16 @@ func (e *Engine) Limiter(name string, span time.Duration, maxKeys int) *Limiter 
 	if found, ok := e.limiters.Load(id); ok {
 		l = found.(*Limiter)
 	} else {
-		l = &Limiter{Name: name, engine: e, window: id.window, prefix: limitPrefix(e.prefix, name, span)}
+		l = &Limiter{Name: name, window: id.window, prefix: limitPrefix(e.prefix, name, span), degraded: &e.Degraded}
 		l.table.buckets = map[string]interface{}{}
 		e.limiters.Store(id, l)
 	}
-	l.Allow(maxKeys)
+	e.Allow(l, maxKeys)
 	return l
 }
+
+// Allow raises the number of keys that a limit tracks.
+func (e *Engine) Allow(l *Limiter, maxKeys int) { e.tell(&capacity{limiter: l, keys: maxKeys}) }
 
 // Drop forgets a limit that nobody uses any more. What its keys still hold is
 // given back in time; what they counted stays in Redis.
@@ -277,9 +189,6 @@ func (e *Engine) Ready() {
 	e.tell(nudge{})
 }
 
-func later(a, b int64) int64 {
-	if a > b {
-		return a
-	}
-	return b
-}
+// Trouble tells why limits are decided without Redis now; nil while they are
+// exact.
+func (e *Engine) Trouble() *Trouble { return e.exact.trouble() }

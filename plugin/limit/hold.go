@@ -2,7 +2,6 @@ package limit
 
 import (
 	"container/list"
-	"sync"
 	"time"
 )
 
@@ -19,14 +18,6 @@ type Hold struct {
 	answer Answer
 	since  int64         // monotonic ns
 	place  *list.Element // in holds; nil once it is settled, guarded by holds' mu
-}
-
-// holds are those that are not settled, for the core, which settles what is
-// left of them after settleWithin. (A timer for each would cost a request more
-// than all else that a hold does.)
-type holds struct {
-	mu   sync.Mutex
-	open list.List // *Hold, oldest first
 }
 
 // Hold takes over the permit of a granted answer, which is not settled yet; nil
@@ -71,79 +62,4 @@ func (h *Hold) Settle(counts bool) {
 	if !counts {
 		h.engine.GiveBack(&h.answer)
 	}
-}
-
-// settleOldest counts the permits that have waited for too long, and tells
-// whether any are waiting still.
-func settleOldest(holds *holds, now int64) bool {
-	for n := 0; n < looksPerTick; n++ {
-		holds.mu.Lock()
-		front := holds.open.Front()
-		holds.mu.Unlock()
-		if front == nil {
-			return false
-		}
-		h := front.Value.(*Hold)
-		if now-h.since < int64(settleWithin) {
-			return true
-		}
-		h.Settle(true)
-	}
-	return true
-}
-
-// GiveBack returns the permit of a granted answer that was not used after all:
-// to the lease it came from while that lives, else to the window it was
-// granted in, else nowhere (design: give-back). A permit taken without Redis goes back
-// there only if it was reported since. It does so once; an answer without a
-// permit changes nothing.
-func (e *Engine) GiveBack(a *Answer) {
-	if a.Verdict != Granted || a.cost == 0 {
-		return
-	}
-	back := &returned{answer: *a, now: e.clock()}
-	b := a.bucket
-	a.cost = 0
-	b.mu.Lock()
-	back.done = toLease(b, &back.answer, back.now)
-	if !back.done {
-		b.denial.until = 0 // there may be room now, or will be
-	}
-	b.mu.Unlock()
-	e.tell(back)
-}
-
-// toLease puts a permit back into the lease that it came from, while that lives.
-func toLease(b *bucket, a *Answer, now int64) bool {
-	h := a.lease
-	if h == nil || h != b.lease || now >= h.until || a.instant != 0 {
-		return false
-	}
-	h.left += a.cost
-	return true
-}
-
-// giveBack is GiveBack for the core.
-func giveBack(c *core, a *Answer, now int64) {
-	b := a.bucket
-	b.mu.Lock()
-	done := toLease(b, a, now)
-	b.mu.Unlock()
-	takeBack(c, b, a, done, now)
-}
-
-// takeBack notes in the ledger what no lease could take, and sees to it that what
-// is back is looked after.
-func takeBack(c *core, b *bucket, a *Answer, done bool, now int64) {
-	if !done {
-		b.mu.Lock()
-		b.denial.until = 0 // also of one that was made since the permit was let go
-		b.mu.Unlock()
-		if a.lease != nil {
-			returnTo(b, a.lease, a.cost, a.instant)
-		} else {
-			b.ledger.forget(a.window, a.cost, a.instant)
-		}
-	}
-	watch(c, b, now)
 }

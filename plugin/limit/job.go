@@ -1,29 +1,5 @@
 package limit
 
-// A job is one request at the limits that memory could not answer for: all are
-// decided together (I7).
-type job struct {
-	policy  *Policy
-	asks    []Ask
-	answers []Answer
-	now     int64 // monotonic ns, when it was asked
-
-	// deadline is the instant beyond which it does not wait for Redis, from when
-	// the core heard of it: one budget for all its calls (design: late-replies). It
-	// is monotonic time less the core's lag.
-	deadline int64
-	open     int // answers that are waited for
-	done     chan bool
-}
-
-// waiter is a job's wish at one limit, and waits for a call's answer.
-type waiter struct {
-	job      interface{} // *job
-	at       int         // of the ask in the job
-	released bool
-	limited  bool // in the core's list of waiters
-}
-
 // release notes that a waiter's outcome stands; the core settles the job where it
 // was the last.
 func release(c *core, w *waiter) {
@@ -191,26 +167,4 @@ func outOfBudget(c *core, w *waiter, now int64) {
 func decideWithout(c *core, w *waiter, now int64) {
 	fallBack(c, w.job.(*job), w.at, now)
 	release(c, w)
-}
-
-// decideLocally decides a job without the core's goroutine, which has ended, and
-// without Redis.
-func decideLocally(c *core, j *job) bool {
-	granted := true
-	for i := range j.asks {
-		ask, answer := &j.asks[i], &j.answers[i]
-		if answer.Verdict == Undecided {
-			answer.bucket = find(c, ask)
-			if ask.Cost > ask.Limit {
-				answer.Verdict = Denied
-			} else if !answerFromMemory(c, j, i, j.now) {
-				fallBack(c, j, i, j.now)
-			}
-		}
-		granted = granted && answer.Verdict == Granted
-	}
-	if !granted {
-		refuse(c, j, j.now)
-	}
-	return granted
 }

@@ -13,7 +13,7 @@ import (
 // it too, and a test holds both sides together.
 //
 //	<prefix>:lim:1:<name>:<window ms>:{<t><v>}   counters; 1 is the value's format (window/lua.go)
-//	<prefix>:gw:live                             sorted set of live instances (presence.go)
+//	<prefix>:gw:live                             sorted set of live instances (heartbeat.go)
 //	<prefix>:gw:<instance>                       heartbeat JSON
 //
 // t is the type, v the value: every byte but letters, digits, '.', '_' and '-'

@@ -3,24 +3,24 @@
 //
 // In the order in which it happens:
 //
-//	spend      a permit is taken from the key's lease, in memory     bucket.go
+//	spend      a permit is taken from the key's lease, in memory     spend.go
 //	deny       or refused from memory, while Redis's last answer     denial.go
 //	           still proves that the rule would refuse it
-//	reserve    else the core asks Redis for what the waiting         core.go
+//	reserve    else the core asks Redis for what the waiting         take.go, run.go
 //	           requests need and, away from the limit, what the next
 //	           50 ms are likely to need; concurrent requests of a
 //	           key share one call
 //	fall back  Redis away: leases from this instance's share, by     fallback.go
 //	           the last usage it knew, reported when Redis is back
-//	give back  permits that nobody used return to Redis              sweep.go
+//	give back  permits that nobody used return to Redis              giveback.go, sweep.go
 //
 // Who does it: a request spends by itself, under its key's mutex. What memory
 // cannot answer goes to the core, one goroutine that owns all else that is known
-// of keys (ledger.go) and makes every decision. It gets all that happens as
-// messages that carry their time, and hands calls out through a channel: it has no
-// clock, no socket and no lock but the keys' own, and waits for nothing but its
-// next message. presence.go keeps the count of live instances, table.go bounds
-// memory, engine.go ties them together.
+// of keys (bucket.go, ledger.go) and makes every decision (job.go). It gets all that
+// happens as messages that carry their time (message.go), and hands calls out through
+// a channel: it has no clock, no socket and no lock but the keys' own, and waits for
+// nothing but its next message. presence.go keeps the count of live instances,
+// table.go bounds memory, engine.go ties them together and start.go has them run.
 //
 // Types here refer to each other, and Yaegi 0.16.1 cannot keep its hands on a
 // map or slice of such a type: it finds []*bucket different from []*bucket.
@@ -38,29 +38,7 @@
 //	I8 nothing forgets  every call carries what this instance has seen (ledger.go)
 package limit
 
-import (
-	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/sluice-gateway/sluice/plugin/window"
-)
-
-// Failure says what to answer while Redis is away.
-type Failure int
-
-// Local enforces this instance's share, Allow admits, Deny answers 503.
-const (
-	Local Failure = iota
-	Allow
-	Deny
-)
-
-// Policy is what a middleware wants done without Redis.
-type Policy struct {
-	OnFailure    Failure
-	MinInstances int64 // the share is never larger than limit / MinInstances
-}
+import "time"
 
 // Ask is one request's wish at one limit.
 type Ask struct {
@@ -104,37 +82,3 @@ type Outcome struct {
 	instant int64  // by the log rule: the first of the permit's instants (unix us); else 0
 	cost    int64  // permits; 0 once they are given back
 }
-
-// Limiter is the state of one limit name and window. Middlewares that use the
-// same name and window share it: one budget over several routes (design: limit-of-a-lease).
-type Limiter struct {
-	Name   string
-	Denied atomic.Int64 // requests this limit denied
-
-	engine *Engine
-	window int64 // microseconds
-	prefix string
-	table  table // the core's, as what follows
-	asked  window.Ask
-	head   string // of what was asked last, in window's words
-
-	mu     sync.Mutex
-	policy *Policy     // of the first who used it
-	mixed  atomic.Bool // others have other policies: none may spend what another's set aside
-}
-
-// Use tells under which policy requests will be asked at the limit. Where two
-// differ, also through an edit while Redis is away, nothing is set aside for as
-// long as the limit lives; what was is spent within a second.
-func (l *Limiter) Use(p Policy) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.policy == nil {
-		l.policy = &p
-	} else if *l.policy != p {
-		l.mixed.Store(true)
-	}
-}
-
-// Allow raises the number of keys that the limit tracks.
-func (l *Limiter) Allow(maxKeys int) { l.engine.tell(&capacity{limiter: l, keys: maxKeys}) }

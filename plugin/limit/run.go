@@ -337,3 +337,37 @@ func run(c *core) {
 		}
 	}
 }
+
+// other takes the messages that are rare, and tells the time by then.
+func other(c *core, message interface{}, now int64) int64 {
+	switch m := message.(type) {
+	case tick:
+		now = later(now, m.now)
+		c.ticking = false
+		notice(c, now)
+		look(c, now)
+	case nudge:
+		c.restless = true
+	case *returned:
+		now = later(now, m.now)
+		takeBack(c, m.answer.bucket, &m.answer, m.done, now)
+	case *beat:
+		now = later(now, m.now)
+		if !c.counted || c.exact.trouble() != nil {
+			m.calls = append(m.calls, rehearse(c, now)...)
+		}
+		for _, call := range m.calls {
+			send(c, call, now)
+		}
+	case *capacity:
+		if m.limiter.table.capacity == 0 {
+			c.limits.PushBack(m.limiter)
+		}
+		m.limiter.table.allow(m.keys)
+	case *dropped:
+		dismiss(c, m.limiter)
+	case closing:
+		c.closing = true
+	}
+	return now
+}

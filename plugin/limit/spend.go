@@ -142,7 +142,7 @@ func denyAt(p *Handle, now int64, a *Answer) {
 
 // spentLocally counts a permit that was set aside without Redis.
 func spentLocally(b *bucket, a *Answer) {
-	b.limiter.engine.Degraded.Add(1)
+	b.limiter.degraded.Add(1)
 	a.Degraded = true
 }
 

@@ -42,8 +42,8 @@ type Trouble struct {
 	Reply string `json:"reply"`
 }
 
-func newStatus(o *Options, what, again string, meaning func() string) *status {
-	return &status{what: what, where: o.Where, again: again, meaning: meaning, log: o.Log, written: map[string]int64{}}
+func newStatus(log func(level, message string), where, what, again string, meaning func() string) *status {
+	return &status{what: what, where: where, again: again, meaning: meaning, log: log, written: map[string]int64{}}
 }
 
 // failed notes a failure. It may write, so no lock of the engine is held.
@@ -114,15 +114,12 @@ func (s *status) trouble() *Trouble {
 
 func instant(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// Trouble tells why limits are decided without Redis now; nil while they are
-// exact.
-func (e *Engine) Trouble() *Trouble { return e.exact.trouble() }
-
-// withoutRedis says what becomes of requests while Redis counts none.
-func (e *Engine) withoutRedis() string {
+// withoutRedis says what becomes of requests at an engine's limits while Redis counts
+// none.
+func withoutRedis(limiters *sync.Map, p *presence) string {
 	local, allow, deny, any := false, false, false, false
 	least := int64(1)
-	e.limiters.Range(func(_, limiter interface{}) bool {
+	limiters.Range(func(_, limiter interface{}) bool {
 		l := limiter.(*Limiter)
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -141,7 +138,7 @@ func (e *Engine) withoutRedis() string {
 	})
 	text := ""
 	if local || !any {
-		n := later(e.presence.most().count, least)
+		n := later(p.most().count, least)
 		text = "this gateway decides alone by its share, 1/" + strconv.FormatInt(n, 10) + " of each limit"
 		if n == 1 {
 			text = "this gateway decides alone and grants the whole of each limit, for it has heard of no other gateway (minInstances tells it how many there are)"
@@ -157,7 +154,7 @@ func (e *Engine) withoutRedis() string {
 }
 
 // unseen says what becomes of a gateway whose heartbeats are not taken.
-func (e *Engine) unseen() string {
+func unseen() string {
 	return "the other gateways do not see this one, so their shares are too large while Redis is away, and authsvc does not list it"
 }
 

@@ -19,26 +19,6 @@ const (
 	probes = 16
 )
 
-type table struct {
-	buckets  map[string]interface{} // *bucket, by key
-	capacity int
-	ring     []interface{}          // *bucket: every one in the table, in order of arrival
-	hand     int                    // where in it to look next
-	overflow map[uint64]interface{} // *bucket, by hash
-	seed     maphash.Seed
-}
-
-// allow raises the capacity.
-func (t *table) allow(keys int) {
-	if t.capacity == 0 {
-		t.seed = maphash.MakeSeed()
-		t.overflow = map[uint64]interface{}{}
-	}
-	if keys > t.capacity {
-		t.capacity = keys
-	}
-}
-
 // find returns the key's bucket, made if need be.
 func find(c *core, ask *Ask) *bucket {
 	l, t := ask.Limiter, &ask.Limiter.table
