@@ -80,7 +80,7 @@ func endCall(call *Call, line string, err error, at int64) {
 }
 
 // appendCall encodes the call for the wire. A call gives the same bytes until it
-// is answered: pipeline.go relies on that to tell which calls of a broken write
+// is answered: reader.go relies on that to tell which calls of a broken write
 // got out, and writer.go encodes the most frequent kind by itself.
 func appendCall(wire []byte, call *Call) []byte {
 	if call.asking {

@@ -209,11 +209,3 @@ func (p *pipeline) rearm(now int64) error {
 	p.armLocked(next)
 	return nil
 }
-
-// armLocked sets the deadline at which the reader looks at the clock. The writer
-// only moves it forward, and leaves the next to the reader: a busy connection
-// moves its deadline forty times a second, not once a call.
-func (p *pipeline) armLocked(at int64) {
-	p.armed = at
-	p.conn.SetReadDeadline(p.epoch.Add(time.Duration(at))) // an error means the connection is closed: the read will say so
-}

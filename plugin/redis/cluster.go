@@ -4,47 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
-	"strings"
 	"time"
 )
-
-const slotCount = 16384
-
-// slotOf is the hash slot of a key: CRC-16 of what stands between the first
-// '{' and the next '}', if that is anything, else of the whole key.
-func slotOf(key string) int {
-	if open := strings.IndexByte(key, '{'); open >= 0 {
-		if length := strings.IndexByte(key[open+1:], '}'); length > 0 {
-			key = key[open+1 : open+1+length]
-		}
-	}
-	crc := uint16(0)
-	for i := 0; i < len(key); i++ {
-		crc = crc<<8 ^ crcTable[byte(crc>>8)^key[i]]
-	}
-	return int(crc) % slotCount
-}
-
-// crcTable is that of CRC-16/XMODEM, polynomial 0x1021.
-var crcTable = makeCRCTable()
-
-func makeCRCTable() [256]uint16 {
-	var table [256]uint16
-	for i := range table {
-		crc := uint16(i) << 8
-		for bit := 0; bit < 8; bit++ {
-			if crc&0x8000 != 0 {
-				crc = crc<<1 ^ 0x1021
-			} else {
-				crc <<= 1
-			}
-		}
-		table[i] = crc
-	}
-	return table
-}
 
 // A slotRange is owned by one master.
 type slotRange struct {
@@ -186,33 +148,4 @@ func (c *Client) reroute(ranges []slotRange) {
 // name because Yaegi, without one, writes it over the variable that is captured.
 func fixed(address string) func(context.Context) ([]string, error) {
 	return func(ctx context.Context) ([]string, error) { return []string{address}, ctx.Err() }
-}
-
-// nodeAt finds the node at an address.
-func (c *Client) nodeAt(address string) *node {
-	for _, n := range c.routes.Load().(*routes).nodes {
-		if n.address == address {
-			return n
-		}
-	}
-	return nil
-}
-
-// movedTo reads the address in "MOVED 3999 127.0.0.1:6381", which may name the
-// port alone and writes IPv6 without brackets.
-func movedTo(text, from string) string {
-	address := text[strings.LastIndexByte(text, ' ')+1:]
-	colon := strings.LastIndexByte(address, ':')
-	if colon < 0 {
-		return ""
-	}
-	return addressOn(strings.Trim(address[:colon], "[]"), address[colon+1:], from)
-}
-
-// addressOn joins host and port; without a host it is that of the server asked.
-func addressOn(host, port, asked string) string {
-	if host == "" || host == "?" {
-		host, _, _ = net.SplitHostPort(asked)
-	}
-	return net.JoinHostPort(host, port)
 }

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type monitor struct {
 const (
 	restateAfter = time.Minute
 	shortestRest = time.Second
+	maxStack     = 2 << 10 // bytes of a panic's stack
 )
 
 // A line is one kind of message and when it was last written.
@@ -107,4 +109,12 @@ func (m *monitor) stats() Stats {
 		s.Errors["away"] += away
 	}
 	return s
+}
+
+// panicked reports a panic and makes an error of it: in a plugin, a goroutine
+// that panics takes Traefik with it.
+func panicked(who string, value interface{}, report func(level, message string)) error {
+	err := fmt.Errorf("redis: panic in %s: %v", who, value)
+	report("error", err.Error()+"\n"+clip(string(debug.Stack()), maxStack))
+	return err
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/sluice-gateway/sluice/plugin/wait"
 )
 
 // read is the reader's goroutine: it hands lines to calls until the connection
@@ -158,4 +160,49 @@ func (p *pipeline) takeHeld() *Call {
 // putBack makes the call the oldest again.
 func (p *pipeline) putBack(call *Call) {
 	p.held = append([]*Call{call}, p.held...)
+}
+
+// abandon ends every call that the broken pipeline still holds. Calls of which
+// Redis has at most a part are known not to have run.
+func (p *pipeline) abandon(cause error) {
+	p.fail(cause)
+	for !wait.Closed(p.written) {
+		p.collect() // the writer may wait for room
+		wait.First(p.written, time.After(glance))
+	}
+	p.collect()
+	p.mu.Lock()
+	p.err = p.cause
+	p.mu.Unlock()
+	p.node.breaker.lost()
+
+	// Every write but the last went out whole. Counted from the end, because its
+	// first calls may belong to others by now and encode differently.
+	whole, end := len(p.held), p.last.size
+	for i := 0; i < p.last.calls && whole > 0 && end > p.last.sent; i++ {
+		whole--
+		end -= len(appendCall(nil, p.held[whole]))
+	}
+	unsent := fmt.Errorf("%w: %w", ErrAway, p.err)
+	for i, call := range p.held {
+		if i < whole {
+			p.give(call, p.err)
+		} else {
+			p.give(call, unsent)
+		}
+	}
+	p.held = nil
+	for _, call := range p.withdraw() {
+		p.give(call, unsent)
+	}
+}
+
+// give ends a call without a reply, and goes on if that panics.
+func (p *pipeline) give(call *Call, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.fail(panicked("owner", r, p.report))
+		}
+	}()
+	p.node.failed(call, err, p.now())
 }
