@@ -73,9 +73,6 @@ func newAuthClient(s *config.AuthSettings, userHeader string, log func(level, me
 			c.addresses = append(c.addresses, &authAddress{url: request.URL.String(), request: request, trouble: &trouble{log: log}})
 		}
 	}
-	for _, address := range c.addresses {
-		go c.greet(s, address)
-	}
 	return c
 }
 
@@ -140,19 +137,6 @@ func (c *authClient) tell(address *authAddress, no *complaint) string {
 
 func (c *authClient) again(address *authAddress) string {
 	return "auth.addresses: " + address.url + " answers again"
-}
-
-// note tells the log what is wrong with an address, or that nothing is any more. What
-// a question without a credential meets may be otherwise for one that has one.
-func note(q *question, address *authAddress, answer *authAnswer, err error) {
-	c := q.decisions.client
-	wrong := c.wrong(answer, err)
-	if wrong == nil && (q.credential != "" || q.complained) {
-		address.trouble.over(clock(), c.again(address))
-	} else if wrong != nil && (q.credential != "" || !wrong.withCredential) {
-		address.trouble.met(clock(), wrong.kind, c.tell(address, wrong))
-		q.complained = true
-	}
 }
 
 // authAnswer is what the service said.

@@ -241,6 +241,19 @@ func judge(q *question, next chan *question, s *bench) {
 	}
 }
 
+// note tells the log what is wrong with an address, or that nothing is any more. What
+// a question without a credential meets may be otherwise for one that has one.
+func note(q *question, address *authAddress, answer *authAnswer, err error) {
+	c := q.decisions.client
+	wrong := c.wrong(answer, err)
+	if wrong == nil && (q.credential != "" || q.complained) {
+		address.trouble.over(clock(), c.again(address))
+	} else if wrong != nil && (q.credential != "" || !wrong.withCredential) {
+		address.trouble.met(clock(), wrong.kind, c.tell(address, wrong))
+		q.complained = true
+	}
+}
+
 // judgeFor judges for one who inquires, as long as he does.
 func judgeFor(questions chan *question) {
 	for {
@@ -284,7 +297,7 @@ func takeBench(q *question, next chan *question) {
 // greet asks an address as soon as it is configured, without a credential, so
 // that the log tells of a wrong one before a user does. It does so until there
 // is an answer; from then on requests find out what it is worth.
-func (c *authClient) greet(s *config.AuthSettings, address *authAddress) {
+func greet(c *authClient, s *config.AuthSettings, address *authAddress) {
 	alone := *c
 	// Whether requests pass it over is decided by what they meet themselves.
 	alone.addresses = []*authAddress{{url: address.url, request: address.request, trouble: address.trouble}}

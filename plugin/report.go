@@ -81,33 +81,24 @@ func newCounters() counters {
 // those included that a changed redis section has replaced: no number falls,
 // whichever of them wrote last.
 type account struct {
+	instance string
+
 	mu     sync.Mutex
-	open   list.List             // *backend; a slice of a type that refers back here is too much for Yaegi
+	open   list.List             // *source
 	closed counters              // of backends that are gone
 	limits map[string]definition // by name, as configured last
 	users  map[string]int        // backends that hold a limit, by name and window
 }
 
+// source is a backend, as far as its account asks.
+type source struct {
+	counters func() counters
+	trouble  func() *limit.Trouble // why it decides limits without Redis now
+}
+
 // mostForgotten bounds what is kept of prefixes, and of limits' names, that
 // nobody uses any more (I6).
 const mostForgotten = 32
-
-// accountOf finds the account of a prefix, made at first use.
-func accountOf(prefix string) *account {
-	accountsMu.Lock()
-	defer accountsMu.Unlock()
-	a := accounts[prefix]
-	if a == nil {
-		for other, old := range accounts {
-			if len(accounts) >= mostForgotten && old.idle() {
-				delete(accounts, other)
-			}
-		}
-		a = &account{closed: newCounters(), limits: map[string]definition{}, users: map[string]int{}}
-		accounts[prefix] = a
-	}
-	return a
-}
 
 func (a *account) idle() bool {
 	a.mu.Lock()
@@ -115,17 +106,17 @@ func (a *account) idle() bool {
 	return a.open.Len() == 0
 }
 
-// enter has the account count what b does; the returned function ends that and
+// enter has the account count what a backend does; the returned function ends that and
 // keeps what was counted.
-func (a *account) enter(b *backend) (leave func()) {
+func (a *account) enter(s *source) (leave func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	place := a.open.PushBack(b)
+	place := a.open.PushBack(s)
 	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.open.Remove(place)
-		last := b.counters()
+		last := s.counters()
 		for name := range a.closed.Denied {
 			if len(a.closed.Denied)+len(last.Denied) <= mostForgotten {
 				break
@@ -141,12 +132,12 @@ func (a *account) enter(b *backend) (leave func()) {
 // report is the heartbeat.
 func (a *account) report() string {
 	a.mu.Lock()
-	beat := heartbeat{Instance: process, Version: Version, Started: startedAt.UnixMilli(), Counters: newCounters(), Limits: []definition{}}
+	beat := heartbeat{Instance: a.instance, Version: Version, Started: startedAt.UnixMilli(), Counters: newCounters(), Limits: []definition{}}
 	beat.Counters.add(&a.closed)
 	for e := a.open.Front(); e != nil; e = e.Next() {
-		b := e.Value.(*backend)
-		c := b.counters()
-		if alone := b.engine.Trouble(); alone != nil {
+		s := e.Value.(*source)
+		c := s.counters()
+		if alone := s.trouble(); alone != nil {
 			beat.Alone = alone
 		}
 		beat.Counters.add(&c)
@@ -164,38 +155,6 @@ func (a *account) report() string {
 		logLine("error", "the heartbeat cannot be written as JSON: "+err.Error())
 	}
 	return string(text)
-}
-
-// counters are those of this backend alone.
-func (b *backend) counters() counters {
-	stats := b.client.Stats()
-	c := counters{
-		Allowed:         b.allowed.Load(),
-		Denied:          b.engine.Denials(),
-		Degraded:        b.engine.Degraded.Load(),
-		RedisCalls:      stats.Calls,
-		RedisErrors:     stats.Errors,
-		BreakerOpened:   stats.BreakerOpened,
-		RevocationsLost: b.stream.losses.Load(),
-		Keys:            b.engine.Keys(),
-	}
-	if stats.BreakerOpen {
-		c.BreakerOpen = 1
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	c.Allowed += b.forgotten.Allowed
-	c.DecisionHits = b.forgotten.DecisionHits
-	c.DecisionMisses = b.forgotten.DecisionMisses
-	c.AuthErrors = b.forgotten.AuthErrors
-	for _, d := range b.decisions {
-		passed := d.passed.Load()
-		c.Allowed += passed
-		c.DecisionHits += d.hits.Load() + passed
-		c.DecisionMisses += d.misses.Load()
-		c.AuthErrors += d.errors.Load()
-	}
-	return c
 }
 
 // use notes that a backend holds a limit; the returned function ends that, and

@@ -162,7 +162,7 @@ type backend struct {
 func holdBackend(ctx context.Context, s *config.RedisSettings) *backend {
 	return backends.hold(ctx, s.Identity, func() (interface{}, func()) {
 		b := openBackend(s)
-		leave := b.account.enter(b)
+		leave := b.account.enter(&source{counters: func() counters { return b.counters() }, trouble: func() *limit.Trouble { return b.engine.Trouble() }})
 		return b, func() {
 			b.close()
 			leave()
@@ -188,6 +188,23 @@ func openBackend(s *config.RedisSettings) *backend {
 	return b
 }
 
+// accountOf finds the account of a prefix, made at first use.
+func accountOf(prefix string) *account {
+	accountsMu.Lock()
+	defer accountsMu.Unlock()
+	a := accounts[prefix]
+	if a == nil {
+		for other, old := range accounts {
+			if len(accounts) >= mostForgotten && old.idle() {
+				delete(accounts, other)
+			}
+		}
+		a = &account{instance: process, closed: newCounters(), limits: map[string]definition{}, users: map[string]int{}}
+		accounts[prefix] = a
+	}
+	return a
+}
+
 // mostCalls is how many calls may wait to be routed. What comes beyond is decided
 // as without Redis.
 const mostCalls = 1 << 12
@@ -204,6 +221,9 @@ func holdDecisions(ctx context.Context, s *config.Settings, b *backend) *decisio
 	id := b.identity + "\n" + s.Auth.Identity
 	return deciders.hold(ctx, id, func() (interface{}, func()) {
 		client := newAuthClient(s.Auth, s.UserHeader, deciders.whileHeld(id, logLine))
+		for _, address := range client.addresses {
+			go greet(client, s.Auth, address)
+		}
 		d := newDecisions(s.Auth, client, b.stream)
 		d.identity = unique(b.identity)
 		b.stream.follow(b.client, b.log)
@@ -245,6 +265,38 @@ func holdLimiter(ctx context.Context, b *backend, rule *limitRule, maxKeys, subn
 // first may be found under it.
 func unique(configuration string) string {
 	return configuration + "\n" + strconv.FormatInt(opened.Add(1), 10)
+}
+
+// counters are those of this backend alone.
+func (b *backend) counters() counters {
+	stats := b.client.Stats()
+	c := counters{
+		Allowed:         b.allowed.Load(),
+		Denied:          b.engine.Denials(),
+		Degraded:        b.engine.Degraded.Load(),
+		RedisCalls:      stats.Calls,
+		RedisErrors:     stats.Errors,
+		BreakerOpened:   stats.BreakerOpened,
+		RevocationsLost: b.stream.losses.Load(),
+		Keys:            b.engine.Keys(),
+	}
+	if stats.BreakerOpen {
+		c.BreakerOpen = 1
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c.Allowed += b.forgotten.Allowed
+	c.DecisionHits = b.forgotten.DecisionHits
+	c.DecisionMisses = b.forgotten.DecisionMisses
+	c.AuthErrors = b.forgotten.AuthErrors
+	for _, d := range b.decisions {
+		passed := d.passed.Load()
+		c.Allowed += passed
+		c.DecisionHits += d.hits.Load() + passed
+		c.DecisionMisses += d.misses.Load()
+		c.AuthErrors += d.errors.Load()
+	}
+	return c
 }
 
 // forget drops a closed cache; what it has counted stays in the sum.
