@@ -18,7 +18,7 @@ import (
 // TestOneVersion: what the documents and resources name is what the plugin calls
 // itself, and CHANGELOG.md has it released or announces it.
 func TestOneVersion(t *testing.T) {
-	mention := regexp.MustCompile(`(?m)(?:^ *(?:version|newTag): |\bsluice/\w+:)v(\S+)`)
+	mention := regexp.MustCompile(`(?m)(?:^ *(?:version|newTag): |\bsluice-gateway/\w+:)v([0-9]\S*)`)
 	named := map[string]*regexp.Regexp{
 		"docs/configuration.md":                mention,
 		"docs/quickstart.md":                   mention,

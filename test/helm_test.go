@@ -1,9 +1,12 @@
 package test
 
 import (
+	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -90,7 +93,7 @@ func TestChartRefuses(t *testing.T) {
 		"{gateway: {replica: 3}}":                               "'replica' not allowed",
 		"{gateway: {replicas: \"3\"}}":                          "at '/gateway/replicas': got string, want integer",
 		"{gateway: {replicas: 0}}":                              "at '/gateway/replicas': minimum: got 0, want 1",
-		"{gateway: {image: \"sluice/gateway:v1\"}}":             "at '/gateway/image': got string, want object",
+		"{gateway: {image: \"gateway:v1\"}}":                    "at '/gateway/image': got string, want object",
 		"{gateway: {memoryLimit: 800M}}":                        "at '/gateway/memoryLimit': '800M' does not match pattern",
 		"{gateway: {service: {type: Loadbalancer}}}":            "at '/gateway/service/type': value must be one of 'LoadBalancer', 'NodePort', 'ClusterIP'",
 		"{keyPrefix: a b}":                                      "at '/keyPrefix': 'a b' does not match pattern",
@@ -112,14 +115,56 @@ func TestChartRefuses(t *testing.T) {
 	}
 }
 
-// TestImagesAreOneVersion: whatever somebody installs by is of one release.
-func TestImagesAreOneVersion(t *testing.T) {
-	for _, m := range []manifests{kustomization(t, shipped), fromChart(t, nil)} {
-		for name, workload := range m.workloads() {
-			image := into[pod](t, workload.At("spec", "template", "spec")).Containers[0].Image
-			if ours, version, _ := strings.Cut(image, ":"); strings.HasPrefix(ours, "sluice/") && version != "v"+plugin.Version {
-				t.Errorf("%s: %s, the plugin is %s", name, image, plugin.Version)
+// TestImages: whatever somebody installs by names the images that the workflow of
+// a release pushes, of this version, and no document names another.
+func TestImages(t *testing.T) {
+	workflow, err := os.ReadFile("../.github/workflows/release.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := into[struct {
+		Env struct {
+			Images string `yaml:"IMAGES"`
+		}
+	}](t, yamlTree(t, string(workflow))).Env.Images
+	pushed := []string{"authsvc", "gateway"}
+	loops := regexp.MustCompile(`for target in (.*); do`).FindAllStringSubmatch(string(workflow), -1)
+	for _, loop := range loops {
+		if targets := slices.Sorted(slices.Values(strings.Fields(loop[1]))); !slices.Equal(targets, pushed) {
+			t.Errorf("the workflow pushes %q, want %q", targets, pushed)
+		}
+	}
+	if registry == "" || len(loops) == 0 {
+		t.Fatalf("the workflow pushes nothing to %q", registry)
+	}
+	both(t, shipped, func(t *testing.T, m manifests) {
+		for _, name := range pushed {
+			want := registry + "/" + name + ":v" + plugin.Version
+			if image := into[pod](t, m.workloads()[name].At("spec", "template", "spec")).Containers[0].Image; image != want {
+				t.Errorf("%s is %s, want %s", name, image, want)
 			}
+		}
+	})
+
+	known := []string{registry}
+	for _, name := range pushed {
+		known = append(known, registry+"/"+name)
+	}
+	for _, folder := range []string{"../docs", "../deploy", "../README.md", "../CONTRIBUTING.md"} {
+		err := filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			text, err := os.ReadFile(name)
+			for _, mention := range regexp.MustCompile(`ghcr\.io/[\w./-]*\w`).FindAllString(string(text), -1) {
+				if !slices.Contains(known, mention) {
+					t.Errorf("%s names %s, a release makes %q", name, mention, known)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
 		}
 	}
 }
@@ -148,7 +193,7 @@ func TestTraefikChart(t *testing.T) {
 		}
 	}
 	v := rendering.Object(values)
-	image := v.At("image", "repository").(string) + ":" + v.At("image", "tag").(string)
+	image := v.At("image", "registry").(string) + "/" + v.At("image", "repository").(string) + ":" + v.At("image", "tag").(string)
 	if want := into[pod](t, kustomization(t, shipped).workloads()["gateway"].At("spec", "template", "spec")).Containers[0].Image; image != want {
 		t.Errorf("image %s, the gateways are %s", image, want)
 	}
