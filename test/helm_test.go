@@ -35,7 +35,7 @@ authsvc:
 redis: {enabled: false, options: {addresses: ["r1:6380", "r2:6380"], masterName: main, tls: {enabled: true}}}
 routes: [{kind: Rule, match: 'Host("shop.example")', services: [{name: shop, port: 80}]}]
 network: {login: [], upstreams: [shop]}
-prometheus: {from: []}
+prometheus: {from: [], serviceMonitor: {enabled: true, labels: {release: a}}, prometheusRule: {enabled: true, labels: {release: b}}}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -56,11 +56,16 @@ prometheus: {from: []}
 		o.Own.UserPrefix != "own:" || len(o.Issuers) != 1 || o.AdminListen != ":9001" {
 		t.Errorf("authsvc: %+v", o)
 	}
-	middlewares := map[string]any{}
+	middlewares, monitoring := map[string]any{}, 0
 	for _, object := range m {
 		switch object.Kind() {
 		case "Middleware":
 			middlewares[object.Name()] = object["spec"]
+		case "ServiceMonitor", "PrometheusRule":
+			if want := map[string]any{"ServiceMonitor": "a", "PrometheusRule": "b"}[object.Kind()]; object.At("metadata", "labels", "release") != want {
+				t.Errorf("%s %s: the labels %v", object.Kind(), object.Name(), object.At("metadata", "labels"))
+			}
+			monitoring++
 		case "NetworkPolicy":
 			if ports := m.allowed(t, object.Name(), "admin"); len(ports) > 0 {
 				t.Errorf("%v may reach the admin listener", ports)
@@ -72,6 +77,9 @@ prometheus: {from: []}
 		if pod := object.At("spec", "template", "spec"); pod != nil && !reflect.DeepEqual(pod.(map[string]any)["imagePullSecrets"], []any{map[string]any{"name": "registry"}}) {
 			t.Errorf("%s pulls without a secret", object.Name())
 		}
+	}
+	if monitoring != 3 {
+		t.Errorf("%d monitors and rules", monitoring)
 	}
 	checkMiddlewares(t, middlewares)
 	gate := rendering.Object(middlewares["gate"].(map[string]any))
@@ -107,6 +115,7 @@ func TestChartRefuses(t *testing.T) {
 		"{routes: []}":                                          "at '/routes': minItems: got 0, want 1",
 		"{network: {login: users}}":                             "at '/network/login': got string, want array",
 		"{prometheus: {serviceMonitor: true}}":                  "at '/prometheus/serviceMonitor': got boolean, want object",
+		"{prometheus: {prometheusRule: {enable: true}}}":        "'enable' not allowed",
 		"{secrets: {passwords: \"\"}}":                          "at '/secrets/passwords'",
 	} {
 		if _, err := rendering.Chart("../deploy/helm/sluice", "sluice", yamlTree(t, values)); err == nil || !strings.Contains(err.Error(), want) {

@@ -40,7 +40,7 @@ var (
 	shipped   settings
 	monitored = settings{
 		edits:  []string{"resources:\n", "components: [monitoring]\nresources:\n"},
-		values: map[string]any{"prometheus": map[string]any{"serviceMonitor": map[string]any{"enabled": true}}},
+		values: map[string]any{"prometheus": map[string]any{"serviceMonitor": map[string]any{"enabled": true}, "prometheusRule": map[string]any{"enabled": true}}},
 	}
 	prefixed = settings{edits: []string{"key-prefix=sluice", "key-prefix=shop"}, values: map[string]any{"keyPrefix": "shop"}}
 )
@@ -509,7 +509,9 @@ func checkMiddlewares(t *testing.T, middlewares map[string]any) {
 // defined.
 func TestKubernetesResources(t *testing.T) {
 	definitions := customResources(t, "github.com/traefik/traefik/v3@v"+build.Version, "docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml")
-	maps.Copy(definitions, customResources(t, "github.com/prometheus-operator/prometheus-operator@v0.85.0", "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"))
+	for _, kind := range []string{"servicemonitors", "prometheusrules"} {
+		maps.Copy(definitions, customResources(t, "github.com/prometheus-operator/prometheus-operator@v0.85.0", "example/prometheus-operator-crd/monitoring.coreos.com_"+kind+".yaml"))
+	}
 	builtin := serializer.NewSerializerWithOptions(serializer.DefaultMetaFactory, scheme.Scheme, scheme.Scheme, serializer.SerializerOptions{Strict: true})
 	checked := map[string]int{}
 	validate := func(object rendering.Object) error {
@@ -536,7 +538,7 @@ func TestKubernetesResources(t *testing.T) {
 				t.Errorf("%v in\n%v", err, object)
 			}
 		}
-		for _, kind := range []string{"Middleware", "IngressRoute", "ServersTransport", "TLSOption", "TLSStore", "ServiceMonitor", "Deployment", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget", "Role"} {
+		for _, kind := range []string{"Middleware", "IngressRoute", "ServersTransport", "TLSOption", "TLSStore", "ServiceMonitor", "PrometheusRule", "Deployment", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget", "Role"} {
 			if checked[kind] == 0 {
 				t.Errorf("no %s was checked", kind)
 			}
@@ -553,6 +555,7 @@ func TestKubernetesResources(t *testing.T) {
 		"{apiVersion: traefik.io/v1alpha1, kind: Middlewares, metadata: {name: a}, spec: {}}",
 		"{apiVersion: traefik.io/v1, kind: Middleware, metadata: {name: a}, spec: {}}",
 		"{apiVersion: monitoring.coreos.com/v1, kind: ServiceMonitor, metadata: {name: a}, spec: {selector: {}, endpoints: [{ports: a}]}}",
+		"{apiVersion: monitoring.coreos.com/v1, kind: PrometheusRule, metadata: {name: a}, spec: {groups: [{name: a, rules: [{alert: a, expr: up, annotation: {}}]}]}}",
 		"{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: http}]}}",
 		"{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {replica: 3}}",
 		"{apiVersion: apps/v2, kind: Deployment, metadata: {name: a}}",
@@ -739,6 +742,25 @@ func TestPrometheusReaches(t *testing.T) {
 		}
 		if _, there := jobs["traefik"]; !there || !reflect.DeepEqual(scraped, want) {
 			t.Errorf("scraped %v\nwant %v", scraped, want)
+		}
+	})
+}
+
+// TestPrometheusRule: a cluster is alerted by the rules of deploy/prometheus, whose
+// file the chart includes and the kustomization has a copy of; and by none where
+// nobody asked, since a cluster without the operator would refuse them.
+func TestPrometheusRule(t *testing.T) {
+	rules := mapping(t, "../deploy/prometheus/alerts.yml")
+	both(t, monitored, func(t *testing.T, m manifests) {
+		if got := m.find(t, "PrometheusRule", "sluice")["spec"]; !reflect.DeepEqual(got, any(rules)) {
+			t.Errorf("alerts\n%v\nwant those of deploy/prometheus\n%v", got, rules)
+		}
+	})
+	both(t, shipped, func(t *testing.T, m manifests) {
+		for _, object := range m {
+			if version, _ := object["apiVersion"].(string); strings.HasPrefix(version, "monitoring.coreos.com/") {
+				t.Errorf("it has %s %s", object.Kind(), object.Name())
+			}
 		}
 	})
 }
