@@ -1,9 +1,11 @@
 package test
 
 import (
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -91,6 +93,36 @@ prometheus: {from: [], serviceMonitor: {enabled: true, labels: {release: a}}, pr
 	}
 	if register := rendering.Object(middlewares["register"].(map[string]any)); register.At("plugin", "sluice", "auth") != nil {
 		t.Error("a gate without auth was given one")
+	}
+}
+
+// TestChartRestarts: pods are made anew by a change of the files that they read, and
+// by no other.
+func TestChartRestarts(t *testing.T) {
+	before := fromChart(t, nil).workloads()
+	for file, want := range map[string][]string{"traefik.yml": {"gateway"}, "redis.conf": {"redis"}, "users.acl": {"redis"}, "start.sh": {"redis"}, "alerts.yml": nil} {
+		folder := filepath.Join(t.TempDir(), "sluice")
+		if out, err := exec.Command("cp", "-RL", "../deploy/helm/sluice", folder).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		name := filepath.Join(folder, "files", file)
+		text, err := os.ReadFile(name)
+		if err := errors.Join(err, os.WriteFile(name, append(text, "\nchanged: true\n"...), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		objects, err := rendering.Chart(folder, "sluice", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var anew []string
+		for name, workload := range manifests(objects).workloads() {
+			if !reflect.DeepEqual(workload.At("spec", "template"), before[name].At("spec", "template")) {
+				anew = append(anew, name)
+			}
+		}
+		if !slices.Equal(anew, want) {
+			t.Errorf("%s changes %q, want %q", file, anew, want)
+		}
 	}
 }
 
