@@ -120,7 +120,7 @@ tools: ## install the system's programs that tests need, where apt-get is at han
 compose-tools: # and those that images are made from here
 	@$(call have,$(COMPOSE_PROGRAMS)); $(call install,$(COMPOSE_PACKAGES))
 
-release: ## archives, checksums and bills of materials of TAG for PLATFORMS, into dist/ (a quarter of an hour)
+release: ## archives, the chart, checksums and bills of materials of TAG for PLATFORMS, into dist/ (a quarter of an hour)
 	.github/release.sh
 
 release-snapshot: ## the same of this commit for this machine alone; what came out runs the tour in an empty folder

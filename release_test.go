@@ -18,12 +18,13 @@ import (
 // TestOneVersion: what the documents and resources name is what the plugin calls
 // itself, and CHANGELOG.md has it released or announces it.
 func TestOneVersion(t *testing.T) {
-	mention := regexp.MustCompile(`(?m)(?:^ *(?:version|newTag): |\bsluice-gateway/\w+:)v([0-9]\S*)`)
+	mention := regexp.MustCompile(`(?m)(?:^ *(?:version|newTag): |\bsluice-gateway/\w+:)v([0-9]\S*)|/charts/sluice --version (\S+)`)
 	named := map[string]*regexp.Regexp{
 		"docs/configuration.md":                mention,
 		"docs/quickstart.md":                   mention,
 		"docs/deployment.md":                   mention,
 		"deploy/kubernetes/kustomization.yaml": mention,
+		"deploy/helm/sluice/Chart.yaml":        regexp.MustCompile(`(?m)^(?:version: |appVersion: v)(\S+)`),
 		"CHANGELOG.md":                         regexp.MustCompile(`(?m)^(?:## \[([0-9]\S*)\]|.*becomes v(\S+) with its tag)`),
 	}
 	for file, pattern := range named {
@@ -83,7 +84,7 @@ func TestReleaseRefusesAnotherTag(t *testing.T) {
 		}
 	}
 	release := exec.Command(".github/release.sh", "publish")
-	if out, err := release.CombinedOutput(); err == nil || !strings.Contains(string(out), "write nothing, notes or try") {
+	if out, err := release.CombinedOutput(); err == nil || !strings.Contains(string(out), "write nothing, chart, notes or try") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

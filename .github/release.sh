@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes the files of a release in dist/: for each platform an archive with sluice,
-# authsvc and the Traefik that has the plugin compiled in, a bill of materials of
-# each program, and one list of checksums.
+# Makes the files of a release in dist/: the Helm chart, for each platform an archive
+# with sluice, authsvc and the Traefik that has the plugin compiled in, a bill of
+# materials of each program, and one list of checksums.
 #
 #   .github/release.sh        with TAG a release; without, a rehearsal named
 #                             after the commit. PLATFORMS are the four, or yours.
+#   .github/release.sh chart  makes the chart alone
 #   .github/release.sh notes  prints what CHANGELOG.md says of TAG
 #   .github/release.sh try    unpacks this machine's archive into an empty folder
 #                             and does there what a new user would, without Go
@@ -16,7 +17,7 @@ variables=github.com/sluice-gateway/sluice/internal/version
 
 version=${TAG:-}
 version=${version#v}
-: "${version:=0.0.0-$(git rev-parse --short HEAD)}"
+: "${version:=0.0.0-g$(git rev-parse --short HEAD)}" # the g, because SemVer, and so Helm, has no 0.0.0-0123456
 
 notes() {
   awk -v head="## [$version]" '/^## / {on = index($0, head) == 1; next} /^\[/ {on = 0} on' CHANGELOG.md
@@ -29,10 +30,15 @@ consistent() {
   test -n "$(notes)" || { echo "TAG=$TAG: CHANGELOG.md has no section ## [$version]" >&2; exit 1; }
 }
 
+chart() {
+  mkdir -p dist
+  (cd test && go run ./rendering/chart -version="$version" -time="$(git log -1 --format=%ct)" ../deploy/helm/sluice ../dist)
+}
+
 files() {
   local commit time platform os arch name traefik program
   commit=$(git rev-parse HEAD) time=$(git log -1 --format=%ct)
-  rm -rf dist && mkdir dist
+  rm -rf dist && chart
   for platform in ${PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64}; do
     os=${platform%/*} arch=${platform#*/}
     name=sluice_${version}_${os}_${arch}
@@ -57,6 +63,7 @@ try() {
   folder=$(mktemp -d)
   trap "rm -rf '$folder'" EXIT
   (cd dist && sha256sum --check --quiet "sluice_${version}_checksums.txt")
+  tar -xzOf "dist/sluice-$version.tgz" sluice/Chart.yaml | grep -Fx "appVersion: v$version"
   tar -xzf "dist/sluice_${version}_$(go env GOOS)_$(go env GOARCH).tar.gz" --strip-components=1 -C "$folder"
   cd "$folder"
   local new=(env -i HOME="$folder/home" PATH=/usr/bin:/bin)
@@ -77,6 +84,6 @@ try() {
 
 if test -n "${TAG:-}"; then consistent; fi
 case ${1:-files} in
-  files | notes | try) "${1:-files}" ;;
-  *) echo "$0 $1: write nothing, notes or try" >&2; exit 1 ;;
+  files | chart | notes | try) "${1:-files}" ;;
+  *) echo "$0 $1: write nothing, chart, notes or try" >&2; exit 1 ;;
 esac

@@ -1,7 +1,11 @@
 package test
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -12,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
@@ -126,6 +131,73 @@ func TestChartRestarts(t *testing.T) {
 	}
 }
 
+// TestChartArchive: the archive of a release makes what the folder makes, with the
+// images of its tag, and the same bytes whoever makes it.
+func TestChartArchive(t *testing.T) {
+	const version = "7.8.9-rc.1"
+	commit := time.Unix(1767225600, 0)
+	var archives [2][]byte
+	var name string
+	for i := range archives {
+		var err error
+		if name, err = rendering.Package("../deploy/helm/sluice", version, commit, t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+		if archives[i], err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if filepath.Base(name) != "sluice-"+version+".tgz" { // what the workflow asks the release for
+		t.Errorf("it is called %s", name)
+	}
+	if !bytes.Equal(archives[0], archives[1]) {
+		t.Error("two archives differ")
+	}
+	unzipped, err := gzip.NewReader(bytes.NewReader(archives[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var metadata map[string]any
+	for files := tar.NewReader(unzipped); ; {
+		file, err := files.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if file.Typeflag != tar.TypeReg || !file.ModTime.Equal(commit) {
+			t.Errorf("%s is of type %c, as old as %v", file.Name, file.Typeflag, file.ModTime)
+		}
+		if file.Name == "sluice/Chart.yaml" {
+			text, err := io.ReadAll(files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			metadata = yamlTree(t, string(text))
+		}
+	}
+	if metadata["version"] != version || metadata["appVersion"] != "v"+version {
+		t.Errorf("Chart.yaml: %v", metadata)
+	}
+
+	objects, err := rendering.Chart(name, "sluice", monitored.values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := manifests(objects), fromChart(t, monitored.values)
+	for _, ours := range []string{"gateway", "authsvc"} {
+		container := want.workloads()[ours].At("spec", "template", "spec").(map[string]any)["containers"].([]any)[0].(map[string]any)
+		container["image"] = strings.Replace(container["image"].(string), ":v"+plugin.Version, ":v"+version, 1)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the archive makes\n%v\nthe folder\n%v", got, want)
+	}
+	if name, err := rendering.Package("../deploy/helm/sluice", "next", commit, t.TempDir()); err == nil {
+		t.Errorf("a version that Helm refuses made %s", name)
+	}
+}
+
 // TestChartRefuses: a value that cannot be meant stops helm, which names it.
 func TestChartRefuses(t *testing.T) {
 	for values, want := range map[string]string{
@@ -157,7 +229,8 @@ func TestChartRefuses(t *testing.T) {
 }
 
 // TestImages: whatever somebody installs by names the images that the workflow of
-// a release pushes, of this version, and no document names another.
+// a release pushes, of this version, and no document names another, nor another
+// place of the chart.
 func TestImages(t *testing.T) {
 	workflow, err := os.ReadFile("../.github/workflows/release.yml")
 	if err != nil {
@@ -187,7 +260,10 @@ func TestImages(t *testing.T) {
 		}
 	})
 
-	known := []string{registry}
+	if !strings.Contains(string(workflow), ` "oci://$IMAGES/charts"`) {
+		t.Error("the workflow pushes no chart")
+	}
+	known := []string{registry, registry + "/charts/sluice"}
 	for _, name := range pushed {
 		known = append(known, registry+"/"+name)
 	}

@@ -459,6 +459,9 @@ func kubectl(c *command) error {
 
 const ourChart = "deploy/helm/sluice"
 
+// published is the address of our chart; TestImages in test/ knows the registry.
+var published = regexp.MustCompile(` oci://\S+/charts/sluice\b`)
+
 // chart renders our chart with values.
 func chart(values []byte) ([]rendering.Object, error) {
 	var tree map[string]any
@@ -475,7 +478,7 @@ func helm(c *command) error {
 	if len(words) < 3 || words[0] != "helm" || !slices.Contains([]string{"install", "upgrade", "template"}, words[1]) {
 		return errors.New("is no line of helm that is known here")
 	}
-	values, ours := map[string]any{}, slices.Contains(words, ourChart)
+	values, ours := map[string]any{}, slices.Contains(words, ourChart) || published.MatchString(c.text)
 	for i, word := range words {
 		switch word {
 		case "-f":

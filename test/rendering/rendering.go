@@ -15,6 +15,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"helm.sh/helm/v4/pkg/chart/common"
@@ -60,9 +61,21 @@ func Kustomization(folder string) ([]Object, error) {
 	return Parse(text)
 }
 
-// Chart is what `helm install` sends, with values over those of the chart.
-func Chart(folder, namespace string, values map[string]any) ([]Object, error) {
-	chart, err := load(folder)
+// Package writes the archive that `helm push` and `helm install` take into a folder,
+// and tells its name. The same files and the same time make the same bytes.
+func Package(folder, version string, modified time.Time, into string) (string, error) {
+	chart, err := load(folder, modified)
+	if err != nil {
+		return "", err
+	}
+	chart.Metadata.Version, chart.Metadata.AppVersion = version, "v"+version
+	return chartutil.Save(chart, into)
+}
+
+// Chart is what `helm install` sends of a chart's folder or archive, with values
+// over those of the chart.
+func Chart(name, namespace string, values map[string]any) ([]Object, error) {
+	chart, err := load(name, time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -98,16 +111,20 @@ func Chart(folder, namespace string, values map[string]any) ([]Object, error) {
 	return objects, nil
 }
 
-// load reads a chart as Helm does, which tells of every link that it follows.
-func load(folder string) (*chart.Chart, error) {
+// load reads a chart as Helm does, which tells of every link that it follows in a
+// folder. The files of one are as old as is said.
+func load(name string, modified time.Time) (*chart.Chart, error) {
+	if info, err := os.Stat(name); err != nil || !info.IsDir() {
+		return loader.Load(name)
+	}
 	var files []*archive.BufferedFile
-	root := os.DirFS(folder)
+	root := os.DirFS(name)
 	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
 		data, err := fs.ReadFile(root, name)
-		files = append(files, &archive.BufferedFile{Name: name, Data: data})
+		files = append(files, &archive.BufferedFile{Name: name, ModTime: modified, Data: data})
 		return err
 	})
 	if err != nil {
