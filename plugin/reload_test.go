@@ -233,3 +233,31 @@ func TestReplacedIsSilent(t *testing.T) {
 		t.Errorf("%d lines, want the one before the reload", said)
 	}
 }
+
+// A limit that is configured again in the moment in which it is dropped is opened
+// after that: an engine knows it by its name, and would hand out the one it drops.
+func TestClosedBeforeItIsOpenedAgain(t *testing.T) {
+	r := &registry{entries: map[string]*entry{}}
+	closing, reopened, early := make(chan struct{}), make(chan struct{}), make(chan bool, 1)
+	ctx, reload := context.WithCancel(t.Context())
+	r.hold(ctx, "limit", func() (interface{}, func()) {
+		return nil, func() {
+			close(closing)
+			select {
+			case <-reopened:
+				early <- true
+			case <-time.After(100 * time.Millisecond):
+				early <- false
+			}
+		}
+	})
+	reload()
+	<-closing
+	r.hold(t.Context(), "limit", func() (interface{}, func()) {
+		close(reopened)
+		return nil, func() {}
+	})
+	if <-early {
+		t.Error("opened while the one before was being closed")
+	}
+}

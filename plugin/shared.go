@@ -133,13 +133,10 @@ func (r *registry) release(id string, e *entry) {
 
 func (r *registry) expire(id string, e *entry, held int) {
 	r.mu.Lock()
-	unused := e.holders == 0 && e.held == held
-	if unused {
+	defer r.mu.Unlock()
+	if e.holders == 0 && e.held == held {
 		delete(r.entries, id)
-	}
-	r.mu.Unlock()
-	if unused {
-		e.close()
+		e.close() // under mu: an engine would hand a limit that is being dropped to who opens it anew
 	}
 }
 
