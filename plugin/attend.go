@@ -185,12 +185,11 @@ func attend(v *visit, next chan *visit, s *seat) {
 						a = &answers[i]
 						if a.Verdict == limit.Denied {
 							rule.limiter.Denied.Add(1)
-							if no == nil || a.RetryAfter > wait {
+							if p.asks[i].Cost > p.asks[i].Limit {
+								no = tooLarge(&rule.LimitSettings) // whatever others say, no waiting helps
+							} else if no == nil || no.wait != 0 && a.RetryAfter > wait {
 								wait = a.RetryAfter
 								no = rule.usedUp
-								if p.asks[i].Cost > p.asks[i].Limit {
-									no = tooLarge(&rule.LimitSettings)
-								}
 							}
 						} else if a.Verdict == granted {
 							g.engine.GiveBack(a)

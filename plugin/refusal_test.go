@@ -6,8 +6,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-gateway/sluice/internal/redistest"
+	"github.com/sluice-gateway/sluice/plugin/config"
 )
 
 // Who sends a body and is refused is told so before it ends, however slowly it
@@ -91,5 +95,44 @@ func TestSharedRefusalNamesEachRequest(t *testing.T) {
 		if want := `{"detail":"expired","request_id":"` + id + `"}`; w.Body.String() != want {
 			t.Errorf("%s, want %s", w.Body, want)
 		}
+	}
+}
+
+// A request that costs more than one limit allows is never told to come again,
+// though another limit denies it too, and for a time (design: whole-requests).
+func TestTooLargeAndUsedUp(t *testing.T) {
+	server := redistest.Start(t)
+	hourly := config.Limit{Name: "hourly", Key: config.KeyUser, Limit: "1", Window: "1h"}
+	own := config.Limit{Name: "own", Key: config.KeyUser, Limit: "10", Window: "24h", Cost: "5", LimitHeader: "X-User-Limit"}
+	for name, limits := range map[string][]config.Limit{"hourly first": {hourly, own}, "own first": {own, hourly}} {
+		t.Run(name, func(t *testing.T) {
+			c := CreateConfig()
+			c.Redis = []config.Redis{{Addresses: []string{server.Addr}, Timeout: "1s"}}
+			c.TrustUserHeader = "true"
+			c.Limits = limits
+			handler, err := New(t.Context(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), c, "gate")
+			if err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the connection", func() bool { return handler.(*gate).backend.client.Healthy() })
+			ask := func(limit string) *httptest.ResponseRecorder {
+				r := httptest.NewRequest("GET", "/", nil)
+				r.Header.Set("X-User-ID", name)
+				r.Header.Set("X-User-Limit", limit)
+				w := httptest.NewRecorder()
+				handler.ServeHTTP(w, r)
+				return w
+			}
+			if w := ask("10"); w.Code != http.StatusOK {
+				t.Fatalf("the first request: %d", w.Code)
+			}
+			if w := ask("10"); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+				t.Errorf("the second: %d, %v", w.Code, w.Header())
+			}
+			w := ask("3")
+			if told := w.Header().Get("Retry-After"); w.Code != http.StatusTooManyRequests || told != "" || !strings.Contains(w.Body.String(), `"limit":"own"`) {
+				t.Errorf("one that can never pass: %d, Retry-After %q, %s", w.Code, told, w.Body)
+			}
+		})
 	}
 }
