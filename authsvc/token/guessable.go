@@ -28,6 +28,11 @@ import (
 // deviations away (TestRandomSecretsAreTaken).
 const leastSaved = 40
 
+// leastCarried is what 32 digits of the smallest alphabet carry, and no key is
+// shorter. What stands between and behind them carries nothing, so a secret of
+// little else has nothing to save either: 32 dashes are no bits at all.
+const leastCarried = 128
+
 // spellings are what random secrets are written in, the smallest alphabets first.
 var spellings = []struct{ symbols, between, end string }{
 	{"0123456789abcdef", "-: ", ""}, // a UUID too

@@ -198,8 +198,16 @@ func TestWeakness(t *testing.T) {
 		"123e4567-e89b-12d3-a456-426614174000-12d3-a456": true, // and of many another
 		"ZXZlcnkgZ29vZCBib3kgZGVzZXJ2ZXMgZnVkZ2U=":       true, // words, in base64
 		"dc0d5bd7-8d4e-4f8c-9d1b-5c5d3f0f6a1e":           false,
-		"CBoYbLISuNVeAZCUnyECOIZYloaaiCjOweAunoFbcCE=":   false, // random, and refused once
-		"hQ2v9LxW4kPz7TnB1mYcR8dJf5GsA3uE6oVi0pKtXbN=":   false,
+		// separators and padding, which carry nothing, with little between them
+		strings.Repeat("-", 32):                        true,
+		strings.Repeat(":-", 16):                       true,
+		"7" + strings.Repeat("=", 40):                  true,
+		"3-f-0-9-c-1-8-e-a-4-7-d-2-b-6-5-":             true,
+		"c3:f1:b6:b0:e5:4d:0a:7a:6f:3d:1b:2":           true,
+		"dc0d5bd78d4e4f8c9d1b5c5d3f0f6a1e":             false, // 32 digits, the shortest there are
+		"UVG4UGBFGC5R23ITFTPNMI33FY======":             false, // as many bytes in base32
+		"CBoYbLISuNVeAZCUnyECOIZYloaaiCjOweAunoFbcCE=": false, // random, and refused once
+		"hQ2v9LxW4kPz7TnB1mYcR8dJf5GsA3uE6oVi0pKtXbN=": false,
 	} {
 		keys, err := SecretKeySet([]byte(secret))
 		if err != nil {

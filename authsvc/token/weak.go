@@ -72,7 +72,11 @@ func (k Key) Weakness() string {
 	if knownSecret(secret) {
 		return "it stands in a public list of secrets that attackers try (github.com/wallarm/jwt-secrets)" + remedy
 	}
-	if known, random := guessable(string(secret)); random-known >= leastSaved {
+	known, random := guessable(string(secret))
+	if random < leastCarried {
+		return fmt.Sprintf("of low entropy: less what separates or pads, its %d bytes can carry %.0f bits, and %d are needed%s", len(secret), random, leastCarried, remedy)
+	}
+	if random-known >= leastSaved {
 		return fmt.Sprintf("of low entropy: who knows words, rows of keys and repetition has to guess %.0f bits of it, where a random secret of its length and spelling has %.0f; passwords are no keys (RFC 8725 section 3.5)%s", known, random, remedy)
 	}
 	return ""
