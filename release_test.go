@@ -1,11 +1,13 @@
 package sluice_test
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -86,6 +88,64 @@ func TestReleaseRefusesAnotherTag(t *testing.T) {
 	release := exec.Command(".github/release.sh", "publish")
 	if out, err := release.CombinedOutput(); err == nil || !strings.Contains(string(out), "write nothing, chart, notes or try") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestReleaseIsTried: `release.sh try` is content with an archive that does what
+// it should without any other program, and with no other.
+func TestReleaseIsTried(t *testing.T) {
+	for _, program := range []string{"bash", "tar", "sha256sum"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(err)
+		}
+	}
+	const (
+		version = `version) if command -v ls; then exit 1; fi; echo "sluice   v1.2.3" ;;` // nothing is on its PATH
+		up      = `up) trap "exit 0" TERM; echo {} >ready.json; echo the tour; while :; do :; done ;;`
+		demo    = `demo) echo demonstrated ;;`
+	)
+	for name, test := range map[string]struct {
+		cases []string
+		good  bool
+	}{
+		"all is well":            {[]string{version, up, demo}, true},
+		"another version":        {[]string{`version) echo "sluice   v1.2.4" ;;`, up, demo}, false},
+		"up fails":               {[]string{version, `up) echo {} >ready.json; echo the tour; exit 1 ;;`, demo}, false},
+		"up fails at once":       {[]string{version, `up) echo no >&2; exit 1 ;;`, demo}, false},
+		"up ends with an error":  {[]string{version, strings.Replace(up, "exit 0", "exit 1", 1), demo}, false},
+		"up writes no readyFile": {[]string{version, strings.Replace(up, "echo {} >ready.json;", "", 1), demo}, false},
+		"the demo fails":         {[]string{version, up, `demo) exit 1 ;;`}, false},
+	} {
+		dir, unpacked := t.TempDir(), "sluice_1.2.3_"+runtime.GOOS+"_"+runtime.GOARCH
+		script, err := os.ReadFile(".github/release.sh")
+		if err != nil {
+			t.Fatal(err)
+		}
+		program := "#!/bin/sh\ncase $1 in\n" + strings.Join(test.cases, "\n") + "\nesac\n"
+		for file, content := range map[string]string{
+			".github/release.sh":            string(script),
+			"plugin/report.go":              "const Version = \"1.2.3\"\n",
+			"CHANGELOG.md":                  "## [1.2.3]\n\nWords.\n",
+			"dist/" + unpacked + "/sluice":  program,
+			"dist/" + unpacked + "/authsvc": program,
+			"dist/sluice/Chart.yaml":        "appVersion: v1.2.3\n",
+		} {
+			file = filepath.Join(dir, file)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(content), 0o755)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pack := exec.Command("sh", "-ec", "tar -czf sluice-1.2.3.tgz sluice; tar -czf "+unpacked+".tar.gz "+unpacked+"; sha256sum "+unpacked+".tar.gz >sluice_1.2.3_checksums.txt")
+		pack.Dir = filepath.Join(dir, "dist")
+		if out, err := pack.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		try := exec.Command(filepath.Join(dir, ".github/release.sh"), "try")
+		try.Env = append(os.Environ(), "TAG=v1.2.3")
+		out, err := try.CombinedOutput()
+		if (err == nil) != test.good || strings.Contains(string(out), "demonstrated") != test.good {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
 	}
 }
 

@@ -59,26 +59,28 @@ files() {
 }
 
 try() {
-  local folder
+  local folder up
   folder=$(mktemp -d)
   trap "rm -rf '$folder'" EXIT
   (cd dist && sha256sum --check --quiet "sluice_${version}_checksums.txt")
   tar -xzOf "dist/sluice-$version.tgz" sluice/Chart.yaml | grep -Fx "appVersion: v$version"
   tar -xzf "dist/sluice_${version}_$(go env GOOS)_$(go env GOARCH).tar.gz" --strip-components=1 -C "$folder"
   cd "$folder"
-  local new=(env -i HOME="$folder/home" PATH=/usr/bin:/bin)
-  if "${new[@]}" sh -c 'command -v go'; then echo "there is a go in /usr/bin or /bin: this shows nothing" >&2; exit 1; fi
+  # No other program is on this PATH. /usr/bin has a go on GitHub's runners.
+  local new=(env -i HOME="$folder/home" PATH="$folder/empty")
   "${new[@]}" ./sluice version
   "${new[@]}" ./authsvc version
   test "$("${new[@]}" ./sluice version | sed -n 's/^sluice *//p')" = "v$version"
   "${new[@]}" ./sluice traefik build
   # The tour's first lines, and an orderly end.
   "${new[@]}" ./sluice up --listen=127.0.0.1:0 --listenTLS=127.0.0.1:0 --readyFile=ready.json >tour 2>log &
-  local up=$!
-  for _ in $(seq 600); do test -s tour && break; kill -0 $up || { cat log >&2; exit 1; }; sleep 0.1; done
-  kill -TERM $up && wait $up
+  up=$!
+  for _ in $(seq 600); do
+    if test -s tour || ! kill -0 "$up" 2>/dev/null; then break; fi
+    sleep 0.1
+  done
+  { kill -TERM "$up" && wait "$up" && test -s tour && test -s ready.json; } || { cat log >&2; exit 1; }
   head -20 tour
-  test -s ready.json
   "${new[@]}" ./sluice demo
 }
 
