@@ -55,6 +55,11 @@ func TestCompose(t *testing.T) {
 			if service.Build == nil && (!strings.Contains(service.Image, ":") || strings.HasSuffix(service.Image, ":latest")) {
 				t.Errorf("%s: image %q has no pinned tag", name, service.Image)
 			}
+			// A name that is ours here is anybody's in a registry, where Compose looks
+			// before it builds. What is never pulled and not there is built.
+			if service.Build != nil && service.PullPolicy != types.PullPolicyNever {
+				t.Errorf("%s: image %s may be pulled", name, service.Image)
+			}
 			for _, port := range service.Ports {
 				if name != "lb" && port.HostIP != "127.0.0.1" {
 					t.Errorf("%s: port %s is published", name, port.Published)
