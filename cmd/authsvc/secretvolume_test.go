@@ -39,7 +39,7 @@ type volume struct {
 func newVolume(t *testing.T) *volume {
 	t.Helper()
 	v := &volume{t: t, dir: t.TempDir()}
-	for dir := v.dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+	for dir := v.dir; dir != filepath.Clean(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil { // for the user that runs authsvc
 			t.Fatal(err)
 		}

@@ -128,8 +128,8 @@ func tour(s *site) {
 
 	// Twenty a second: of sixty at once some are refused, and each refusal says
 	// for how long.
-	for range 60 {
-		if got = s.get("/v1/products", bearer(bob.AccessToken)); got.Status == 429 {
+	for _, got = range s.ask(60, []string{s.url("/v1/products")}, bearer(bob.AccessToken)) {
+		if got.Status == 429 {
 			break
 		}
 	}

@@ -147,8 +147,8 @@ func extend(t *testing.T, shipped, wiring, echo string) string {
 	for _, place := range []struct{ mark, text string }{
 		{"\n  routers:\n", "\n  routers:\n" + strings.TrimLeft(fill(extra), "\n")},
 		// Counts prove nothing where a decision was made without Redis (design: late-replies),
-		// and a machine that runs everything at once takes longer than 25 ms. The
-		// default is tested in package forms.
+		// and a machine that runs everything at once takes longer than the default,
+		// which is tested in package forms.
 		{"\n          redis: &redis\n", "\n          redis: &redis\n            timeout: 1s\n"},
 		{"\n  services:\n", fill(extraMiddlewares) + "\n  services:\n    echo:\n      loadBalancer:\n        servers:\n          - url: " + echo + "\n"},
 	} {
@@ -252,13 +252,20 @@ func (s *site) spend(path, token string, n int) (passed int) {
 	return passed
 }
 
-// flood sends the same request n times from a few connections and counts the
-// answers by status; 0 counts requests without an answer. Each takes the next
-// of the URLs.
+// flood counts the answers of ask by status.
 func (s *site) flood(n int, urls []string, options ...harness.Option) map[int]int {
+	count := map[int]int{}
+	for _, got := range s.ask(n, urls, options...) {
+		count[got.Status]++
+	}
+	return count
+}
+
+// ask sends the same request n times from a few connections; a request without an
+// answer has the status 0. Each takes the next of the URLs.
+func (s *site) ask(n int, urls []string, options ...harness.Option) (all []harness.Reply) {
 	const workers = 16
 	var mu sync.Mutex
-	count := map[int]int{}
 	jobs := make(chan string, n)
 	for i := range n {
 		jobs <- urls[i%len(urls)]
@@ -273,13 +280,13 @@ func (s *site) flood(n int, urls []string, options ...harness.Option) map[int]in
 					got.Status = 0
 				}
 				mu.Lock()
-				count[got.Status]++
+				all = append(all, got)
 				mu.Unlock()
 			}
 		})
 	}
 	wait.Wait()
-	return count
+	return all
 }
 
 // traffic is requests whose answers may be 200 and nothing else, or 429 where the

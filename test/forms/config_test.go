@@ -292,7 +292,7 @@ limits: [{name: `+name+`, `+limits+`}]`)), b.up)
 				t.Error("anybody's X-Request-ID is kept")
 			}
 		})
-		t.Run("redis.timeout 25ms, onRedisFailure local, minInstances 1", func(t *testing.T) {
+		t.Run("redis.timeout 100ms, onRedisFailure local, minInstances 1", func(t *testing.T) {
 			gate := minimal("away", "key: user, limit: 3, window: 1h")
 			b.redis.Freeze()
 			defer b.redis.Thaw()

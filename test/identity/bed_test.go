@@ -25,7 +25,7 @@ const (
 	prefix   = "identity" // of Redis keys; the stack's own authsvc talks under another
 
 	// redisTimeout is the budget of a reply from Redis, for gateways and
-	// authsvc. The default, 25 ms and 50 ms, would make a busy machine look like
+	// authsvc. The defaults, 100 ms and 50 ms, would make a busy machine look like
 	// an outage.
 	redisTimeout = 250 * time.Millisecond
 
