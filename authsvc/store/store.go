@@ -50,6 +50,9 @@ import (
 // not to, or answered what is no answer to the question.
 var ErrAway = errors.New("redis is away")
 
+// errUntried is why nothing can be issued before the first tick.
+var errUntried = fmt.Errorf("%w: it has not answered yet", ErrAway)
+
 // Options say where Redis is and how long things live there.
 type Options struct {
 	Addresses                          []string
@@ -121,6 +124,7 @@ func Open(o Options) (*Store, error) {
 	s.redis = redis.NewUniversalClient(s.client())
 	s.breaker = newBreaker(s.serves, s.wires.cut, s.tasks, o.Log)
 
+	s.unable.Store(&errUntried)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.tasks.Go(ctx, "redis probe", s.breaker.probe)

@@ -479,3 +479,16 @@ func TestNotesOfUsers(t *testing.T) {
 		})
 	}
 }
+
+// Until Redis has answered for the first time nobody is told that tokens can be
+// issued: one that says nothing takes its time to be found out.
+func TestNothingIsPromisedUntried(t *testing.T) {
+	line := newLine(t, redistest.Start(t).Addr)
+	line.silent.Store(true)
+	s := open(t, options(line.addr))
+	if s.Unable() == nil {
+		t.Error("it can issue by a Redis that has not said a word")
+	}
+	line.silent.Store(false)
+	redistest.Eventually(t, 20*time.Second, "the store knows that it can", func() bool { return s.Unable() == nil })
+}
