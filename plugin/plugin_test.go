@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-gateway/sluice/internal/dynconf"
 	"github.com/sluice-gateway/sluice/plugin/config"
 	"github.com/sluice-gateway/sluice/plugin/limit"
 	"github.com/sluice-gateway/sluice/plugin/window"
@@ -103,8 +104,8 @@ func FuzzConfig(f *testing.F) {
 		if json.Unmarshal([]byte(text), &raw) != nil {
 			return
 		}
-		c, err := decodeMap(raw)
-		if err != nil {
+		c := CreateConfig()
+		if dynconf.Decode(raw, c) != nil {
 			return
 		}
 		c.Auth = nil // files are not the fuzzer's to name

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mitchellh/mapstructure"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sluice-gateway/sluice/internal/dynconf"
 	"github.com/sluice-gateway/sluice/plugin/config"
 )
 
@@ -20,23 +20,11 @@ func decode(t testing.TB, text []byte) *Config {
 	if err := yaml.Unmarshal(text, &raw); err != nil {
 		t.Fatal(err)
 	}
-	c, err := decodeMap(raw)
-	if err != nil {
+	c := CreateConfig()
+	if err := dynconf.Decode(raw, c); err != nil {
 		t.Fatal(err)
 	}
 	return c
-}
-
-// decodeMap is the same from the map that a provider of Traefik's hands over.
-func decodeMap(raw map[string]interface{}) (*Config, error) {
-	c := CreateConfig()
-	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		DecodeHook: mapstructure.StringToSliceHookFunc(","), WeaklyTypedInput: true, Result: c,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return c, decoder.Decode(raw)
 }
 
 // The reference in docs/configuration.md names every key, and the default it

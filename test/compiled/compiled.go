@@ -8,8 +8,7 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/mitchellh/mapstructure"
-
+	"github.com/sluice-gateway/sluice/internal/dynconf"
 	"github.com/sluice-gateway/sluice/plugin"
 )
 
@@ -17,7 +16,7 @@ import (
 // decoded onto it, New.
 func New(ctx context.Context, config map[string]any, next http.Handler, name string) (http.Handler, error) {
 	onto := plugin.CreateConfig()
-	if err := Decode(config, onto); err != nil {
+	if err := dynconf.Decode(config, onto); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
 	handler, err := plugin.New(ctx, next, onto, name)
@@ -25,20 +24,4 @@ func New(ctx context.Context, config map[string]any, next http.Handler, name str
 		return nil, fmt.Errorf("New: %w", err)
 	}
 	return handler, nil
-}
-
-// Decode fills a configuration as Traefik does.
-func Decode(config map[string]any, onto any) error {
-	if len(config) == 0 {
-		return nil
-	}
-	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		DecodeHook:       mapstructure.StringToSliceHookFunc(","),
-		WeaklyTypedInput: true,
-		Result:           onto,
-	})
-	if err != nil {
-		return err
-	}
-	return decoder.Decode(config)
 }

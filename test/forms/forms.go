@@ -23,6 +23,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-gateway/sluice"
+	"github.com/sluice-gateway/sluice/internal/dynconf"
 	"github.com/sluice-gateway/sluice/test/compiled"
 )
 
@@ -145,7 +146,7 @@ func (l *Loaded) New(ctx context.Context, config map[string]any, next http.Handl
 		}
 	}()
 	onto := l.createConfig.Call(nil)[0]
-	if err := compiled.Decode(config, onto.Interface()); err != nil {
+	if err := dynconf.Decode(config, onto.Interface()); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
 	results := l.new.Call([]reflect.Value{reflect.ValueOf(ctx), reflect.ValueOf(next), onto, reflect.ValueOf(name)})

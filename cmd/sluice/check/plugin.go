@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/mitchellh/mapstructure"
 	"github.com/traefik/paerser/file"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sluice-gateway/sluice/internal/dynconf"
 	"github.com/sluice-gateway/sluice/plugin"
 )
 
@@ -187,15 +187,7 @@ func decoded(raw any) (*plugin.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
-		DecodeHook:       mapstructure.StringToSliceHookFunc(","),
-		WeaklyTypedInput: true,
-		Result:           config,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return config, decoder.Decode(flat)
+	return config, dynconf.Decode(flat, config)
 }
 
 // flatten gives the configuration the shape that the file provider gives it:
