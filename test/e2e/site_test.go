@@ -312,7 +312,7 @@ func (s *site) backgroundAt(bases []string, path string, tokens []string, pace t
 	for i, token := range tokens {
 		askers = append(askers, harness.Asker{URL: bases[i%len(bases)] + path, Token: token})
 	}
-	return &traffic{harness.KeepAsking(s.client, pace, askers...), allowed, map[int]int{}}
+	return &traffic{harness.KeepAsking(s.t, s.client, pace, askers...), allowed, map[int]int{}}
 }
 
 // end stops it and complains of every answer that was not allowed.

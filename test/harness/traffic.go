@@ -4,12 +4,13 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 )
 
 // Traffic is requests that keep coming while a test does something.
 type Traffic struct {
-	stop chan struct{}
+	stop func()
 	wait sync.WaitGroup
 
 	mu   sync.Mutex // protects seen
@@ -29,16 +30,19 @@ type Asker struct {
 	Token string
 }
 
-// KeepAsking lets each ask once a pace, one after the other.
-func KeepAsking(client *http.Client, pace time.Duration, askers ...Asker) *Traffic {
-	a := &Traffic{stop: make(chan struct{})}
+// KeepAsking lets each ask once a pace, one after the other, until End or the
+// test's end.
+func KeepAsking(t testing.TB, client *http.Client, pace time.Duration, askers ...Asker) *Traffic {
+	stopped := make(chan struct{})
+	a := &Traffic{stop: sync.OnceFunc(func() { close(stopped) })}
+	t.Cleanup(func() { a.End() })
 	for i, asker := range askers {
 		a.wait.Go(func() {
 			ticks := time.NewTicker(pace)
 			defer ticks.Stop()
 			for {
 				select {
-				case <-a.stop:
+				case <-stopped:
 					return
 				case <-ticks.C:
 				}
@@ -61,7 +65,7 @@ func (a *Traffic) Seen() []Sighting {
 
 // End stops it and lists all answers.
 func (a *Traffic) End() []Sighting {
-	close(a.stop)
+	a.stop()
 	a.wait.Wait()
 	return a.seen
 }

@@ -301,7 +301,7 @@ func (b *bed) steadily(pause time.Duration, path, credential string) steady {
 	for _, gateway := range b.ready.Gateways {
 		askers = append(askers, harness.Asker{URL: gateway.HTTP + path, Token: credential})
 	}
-	return steady{harness.KeepAsking(b.client, pause, askers...)}
+	return steady{harness.KeepAsking(b.t, b.client, pause, askers...)}
 }
 
 // end stops the traffic, which has to have been answered with 200 throughout,
