@@ -68,6 +68,9 @@ func TestKubernetes(t *testing.T) {
 			return err
 		})
 	}
+	// Routes are served before the gates have Redis, and a share of a limit is too
+	// little for the tour.
+	s.redis.AwaitGateways(prefix, 2)
 	tour(pod)
 	if got := pod.get("http://" + at["web"] + "/v1/products"); got.Status != 301 || !strings.HasPrefix(got.Header.Get("Location"), "https://") {
 		t.Errorf("HTTP: %s", got)
