@@ -1,23 +1,14 @@
 package stack
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
-)
 
-const (
-	certificateLife  = 365 * 24 * time.Hour
-	certificateRenew = 30 * 24 * time.Hour // before its end a new one is made
+	"github.com/sluice-gateway/sluice/internal/selfsigned"
 )
 
 // selfSigned returns the file of a certificate, with its key, for this machine's
@@ -30,55 +21,17 @@ func selfSigned(dir string, hosts []string) (file string, err error) {
 	if stillServes(file, hosts) {
 		return file, nil
 	}
-	content, err := newCertificate(hosts)
+	certificate, key, err := selfsigned.Make("Sluice on this machine", hosts)
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}
 	if err == nil {
-		err = replace(file, content)
+		err = replace(file, append(certificate, key...))
 	}
 	if err != nil {
 		return "", fmt.Errorf("make a certificate: %w", err)
 	}
 	return file, nil
-}
-
-func newCertificate(hosts []string) ([]byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: "Sluice on this machine"},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(certificateLife),
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true,
-	}
-	for _, host := range hosts {
-		if ip := net.ParseIP(host); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else if host != "" {
-			template.DNSNames = append(template.DNSNames, host)
-		}
-	}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return append(
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})...), nil
 }
 
 // stillServes says whether a file of selfSigned is there, lasts for a while and
@@ -93,7 +46,7 @@ func stillServes(file string, hosts []string) bool {
 		return false
 	}
 	certificate, err := x509.ParseCertificate(block.Bytes)
-	if err != nil || time.Until(certificate.NotAfter) < certificateRenew {
+	if err != nil || time.Until(certificate.NotAfter) < selfsigned.Renew {
 		return false
 	}
 	for _, host := range hosts {
