@@ -191,7 +191,7 @@ func tryYAML(text string) error {
 	for n := 0; ; n++ {
 		var node yaml.Node
 		switch err := decoder.Decode(&node); {
-		case err == io.EOF && n > 0:
+		case errors.Is(err, io.EOF) && n > 0:
 			return nil
 		case err != nil:
 			return err

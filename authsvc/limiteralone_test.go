@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -126,7 +125,7 @@ func TestOtherIssuersAlone(t *testing.T) {
 func TestUnwritableKeyFolderSaysHowToDoWithout(t *testing.T) {
 	c := testConfig(t, "127.0.0.1:1")
 	c.Own.KeyDir = filepath.Join(issuertest.WriteFile(t, filepath.Join(t.TempDir(), "file"), "x"), "keys")
-	err := (&Service{Config: c, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}).Open(context.Background())
+	err := (&Service{Config: c, Log: slog.New(slog.DiscardHandler)}).Open(context.Background())
 	if err == nil || !strings.Contains(err.Error(), "or empty where no tokens are issued") {
 		t.Errorf("%v", err)
 	}

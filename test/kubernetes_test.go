@@ -466,7 +466,7 @@ func (m manifests) checkRoutes(t *testing.T) {
 	}
 
 	for name, middleware := range shipped.HTTP.Middlewares {
-		got, want := any(middlewares[name]), any(middleware)
+		var got, want any = middlewares[name], middleware
 		if _, ours := middleware["plugin"]; ours {
 			got, want = limits(got), limits(want)
 		}

@@ -34,8 +34,8 @@ import (
 	"github.com/sluice-gateway/sluice/authsvc/token"
 )
 
-// ErrKeysPending: the issuer's keys have never been fetched, so that nothing
-// can be said about its tokens, neither yes nor no.
+// ErrKeysPending means that the issuer's keys have never been fetched, so that
+// nothing can be said about its tokens, neither yes nor no.
 var ErrKeysPending = errors.New("the keys of an issuer have never been fetched")
 
 // Issuer is one party whose tokens are believed: its own keys, algorithms and

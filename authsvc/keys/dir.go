@@ -103,8 +103,8 @@ func OpenDir(own config.Own, longest time.Duration, changed func(), log *slog.Lo
 	return d, d.load()
 }
 
-// None: the configuration names no folder, so there are no keys and no tokens of
-// authsvc's own.
+// None reports whether the configuration names no folder, so that there are no keys
+// and no tokens of authsvc's own.
 func (d *Dir) None() bool { return d.path == "" }
 
 // ErrNoDir is what keeps a folder that is none from signing and rotating.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -25,7 +24,7 @@ func options(address string) Options {
 		Addresses: []string{address}, Password: func() (string, error) { return "", nil },
 		Timeout: 2 * time.Second, DialTimeout: time.Second, Prefix: "t", CacheSize: 1000,
 		Session: time.Hour, Token: time.Hour, Grace: 10 * time.Second,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log: slog.New(slog.DiscardHandler),
 	}
 }
 

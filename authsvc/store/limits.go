@@ -44,7 +44,7 @@ type Usage struct {
 	Because    string `json:"because,omitempty"` // why the limit is that one, where it is not the same for everybody
 }
 
-// ErrBadKey: the limit has no such key.
+// ErrBadKey means that the limit has no such key.
 var ErrBadKey = errors.New("no key of this limit")
 
 // keys says how the keys of a limit are written. A request without the user or

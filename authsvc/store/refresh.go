@@ -11,7 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrNoSession: the family never existed, has expired or is revoked.
+// ErrNoSession means that the family never existed, has expired or is revoked.
 var ErrNoSession = errors.New("no such session")
 
 // Family is the line of refresh tokens that one login began. It is a hash:
@@ -116,6 +116,7 @@ type Rotation struct {
 // Outcome is what became of a Rotation.
 type Outcome string
 
+// What Rotate answers.
 const (
 	Rotated  Outcome = "rotated"  // the pair that was offered is now current
 	Repeated Outcome = "repeated" // a lost reply: the pair of last time, once more

@@ -102,7 +102,7 @@ func prepare(seed uint64, trace string) (tables []table, note string, err error)
 			return nil, "", err
 		}
 		defer file.Close()
-		skipped := 0
+		var skipped int
 		if hits, skipped, err = readCLF(file); err != nil {
 			return nil, "", fmt.Errorf("%s: %w", trace, err)
 		}

@@ -32,6 +32,8 @@ const HostField = "Host"
 // RequestIDHeader names a request on its way in and on its way out.
 const RequestIDHeader = "X-Request-Id"
 
+// What authsvc tells the gateway of a token: its jti, and the family of its refresh
+// tokens.
 const (
 	TokenIDHeader   = "X-Token-Id"
 	SessionIDHeader = "X-Session-Id"

@@ -38,6 +38,7 @@ type Settings struct {
 	MaxKeys         int
 }
 
+// RedisSettings are what `redis` of the configuration says, read.
 type RedisSettings struct {
 	Client    redis.Config
 	KeyPrefix string
@@ -54,6 +55,7 @@ func (s *RedisSettings) Where() string {
 	return text + ", keyPrefix " + s.KeyPrefix
 }
 
+// AuthSettings are what `auth` says, read.
 type AuthSettings struct {
 	Addresses         []string
 	Timeout           time.Duration

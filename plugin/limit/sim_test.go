@@ -182,7 +182,7 @@ func (l *link) fly(call *redis.Call) {
 	w.mu.Unlock()
 	time.Sleep(there)
 	w.mu.Lock()
-	line, err := "", error(redis.ErrTimeout)
+	line, err := "", redis.ErrTimeout
 	if !w.down && !w.deaf {
 		line, err = w.executeLocked(call), nil
 	} else {

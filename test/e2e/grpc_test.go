@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -57,7 +58,7 @@ func startGRPC(t *testing.T) string {
 		}
 		for {
 			var message wrapperspb.StringValue
-			if err := stream.RecvMsg(&message); err == io.EOF {
+			if err := stream.RecvMsg(&message); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err
@@ -142,7 +143,7 @@ func grpcCalls(s *site) {
 	if err := chat.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := receive(chat); err != io.EOF { // grpc-status 0 came in the trailers
+	if _, err := receive(chat); !errors.Is(err, io.EOF) { // grpc-status 0 came in the trailers
 		t.Errorf("at the end: %v", err)
 	}
 	if header, err := chat.Header(); err != nil || len(header.Get("ratelimit")) != 1 || len(header.Get("x-request-id")) != 1 {

@@ -2,14 +2,13 @@ package task
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"testing"
 )
 
 // A task that panics is counted and goes on; one that returns is done.
 func TestPanicsAreSurvived(t *testing.T) {
-	g := &Group{Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	g := &Group{Log: slog.New(slog.DiscardHandler)}
 	runs := 0
 	g.Go(t.Context(), "clumsy", func(context.Context) {
 		if runs++; runs < 3 {

@@ -19,7 +19,7 @@ func (c *configuration) labels(d *document) {
 		for service, v := range pairs(dig(d.root, "services")) {
 			c.containers = append(c.containers, service.Value)
 			own := c.container(d, all, owner, service.Value, dig(v, provider.path...))
-			c.defaultService(d, own, provider.name)
+			c.defaultService(d, own)
 		}
 		if len(all.Content) > 0 {
 			c.sections[provider.name+"/http/services"] = true // every container is one
@@ -78,7 +78,7 @@ func (c *configuration) container(d *document, all *yaml.Node, owner map[string]
 
 // defaultService holds that a router that names no service means that of its
 // container, which must then have but one.
-func (c *configuration) defaultService(d *document, own *yaml.Node, provider string) {
+func (c *configuration) defaultService(d *document, own *yaml.Node) {
 	count := 0
 	for range pairs(dig(own, "http", "services")) {
 		count++

@@ -236,7 +236,7 @@ func (r *Report) tryServer(ctx context.Context, s *server, gateway, service bool
 	}
 	before := len(r.Findings)
 	r.tryPace(ctx, client, s, doubt)
-	version := tryFacts(ctx, client, o, service, wrong, doubt)
+	version := tryFacts(ctx, client, o, wrong, doubt)
 	if gateway {
 		t := &trial{s: s, client: client}
 		t.gateway(ctx)
@@ -292,7 +292,7 @@ func (r *Report) tryPace(ctx context.Context, client redis.UniversalClient, s *s
 }
 
 // tryFacts reads the server's settings where the user may, and returns its version.
-func tryFacts(ctx context.Context, client redis.UniversalClient, o *redis.UniversalOptions, service bool, wrong, doubt func(string, ...any)) string {
+func tryFacts(ctx context.Context, client redis.UniversalClient, o *redis.UniversalOptions, wrong, doubt func(string, ...any)) string {
 	facts := map[string]string{}
 	text, err := client.Info(ctx).Result()
 	for line := range strings.Lines(text) {

@@ -14,9 +14,11 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
+// MaxBody is the size of a request's body at most, in bytes.
+const MaxBody = 64 << 10
+
 const (
-	MaxBody   = 64 << 10 // bytes of a request's body
-	maxErrors = 50       // reported for one body; ten thousand unknown fields get no longer answer
+	maxErrors = 50 // reported for one body; ten thousand unknown fields get no longer answer
 )
 
 // Object is a JSON object of a request, taken apart field by field. Each getter
