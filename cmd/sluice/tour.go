@@ -50,7 +50,7 @@ Look behind it, at {{.Admin}} with the token in {{.AdminTokenFile}}:
 {{- if .Shipped}}
   curl -sS {{.Admin}}/v1/limits/register/ip:127.0.0.1 -H "Authorization: Bearer $(cat {{quote .AdminTokenFile}})"
 {{- end}}
-Revoke and inspect tokens, show and reset limits: in the source tree, go run ./cmd/authsvc --help; a command needs
+Revoke and inspect tokens, show and reset limits: authsvc --help, in the source tree go run ./cmd/authsvc --help; a command needs
   --server={{.Admin}} --adminTokenFile={{quote .AdminTokenFile}}
 
 Ctrl-C ends everything.
