@@ -100,14 +100,12 @@ func NewEngine(o Options) *Engine {
 }
 
 // tell sends the core a message, unless it has been told to end.
-func (e *Engine) tell(message interface{}) (told bool) {
+func (e *Engine) tell(message interface{}) {
 	e.door.RLock()
-	told = !e.closed
-	if told {
+	if !e.closed {
 		e.core.inbox <- message
 	}
 	e.door.RUnlock()
-	return told
 }
 
 // Limiter returns the state of a limit, made at first use. maxKeys bounds the

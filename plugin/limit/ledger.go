@@ -134,44 +134,40 @@ func (l *ledger) spend(permits, instant int64) {
 
 // forget undoes what was admitted without Redis in the window with the given
 // index, or from an instant on: what is owed still is not reported after all, and
-// what was reported is returned. It reports whether there was something to return.
-func (l *ledger) forget(index, permits, instant int64) (returned bool) {
+// what was reported is returned. What a reset has made void is nobody's.
+func (l *ledger) forget(index, permits, instant int64) {
 	if instant != 0 {
 		var known bool
 		if l.local.SpentAt, known = window.Without(l.local.SpentAt, instant, permits); !known {
-			return false // a reset has made it void
+			return
 		}
-		if l.owed.SpentAt, known = window.Without(l.owed.SpentAt, instant, permits); known {
-			return false
+		if l.owed.SpentAt, known = window.Without(l.owed.SpentAt, instant, permits); !known {
+			l.owed.ReturnedAt = window.With(l.owed.ReturnedAt, instant, permits)
 		}
-		l.owed.ReturnedAt = window.With(l.owed.ReturnedAt, instant, permits)
-		return true
+		return
 	}
 	switch l.seen.Index - index {
 	case 0:
 		if l.local.Spent < permits {
-			return false // a reset has made it void
+			return
 		}
 		l.local.Spent -= permits
 		if l.owed.Spent >= permits {
 			l.owed.Spent -= permits
-			return false
+		} else {
+			l.owed.Returned += permits
 		}
-		l.owed.Returned += permits
 	case 1:
 		if l.local.PreviousSpent < permits {
-			return false
+			return
 		}
 		l.local.PreviousSpent -= permits
 		if l.owed.PreviousSpent >= permits {
 			l.owed.PreviousSpent -= permits
-			return false
+		} else {
+			l.owed.PreviousReturned += permits
 		}
-		l.owed.PreviousReturned += permits
-	default:
-		return false
 	}
-	return true
 }
 
 // returning tells whether permits are on their way back to Redis.

@@ -7,7 +7,7 @@ import "github.com/sluice-gateway/sluice/plugin/redis"
 
 // tooLate takes a grant whose reply came after its window's end: its permits are
 // dead, and those who wait for them ask once more while their budget lasts.
-func tooLate(c *core, b *bucket, f *flight, h *lease, d denial, now int64) {
+func tooLate(c *core, b *bucket, f *flight, h *lease, d denial) {
 	b.mu.Lock()
 	b.denial = d
 	b.denial.until = 0 // it counts those permits, which are coming back

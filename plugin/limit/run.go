@@ -155,7 +155,7 @@ func run(c *core) {
 							d = denial{}
 						}
 						if now >= until && h.left > 0 {
-							tooLate(c, b, f, h, d, now)
+							tooLate(c, b, f, h, d)
 						} else {
 							left = 0
 							b.mu.Lock()

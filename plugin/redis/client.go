@@ -91,7 +91,7 @@ type Client struct {
 func (c *Client) guard(who string, f func()) {
 	defer func() {
 		if r := recover(); r != nil {
-			panicked(who, r, c.monitor.report)
+			_ = panicked(who, r, c.monitor.report) // reported; what ran is over
 		}
 	}()
 	f()

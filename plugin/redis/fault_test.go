@@ -3,6 +3,7 @@ package redis
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -341,7 +342,7 @@ func TestBrokenReplies(t *testing.T) {
 		}, "reset"},
 		{"half, then silence", func(s *session, _ []string) string {
 			s.Write([]byte("+gran"))
-			s.Read(make([]byte, 1<<20)) // swallow what follows; block
+			io.Copy(io.Discard, s) // nothing that follows is answered, however it arrives
 			return ""
 		}, "timeout"},
 	} {
