@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,7 +31,12 @@ type Server struct {
 // the test ends. The test is skipped where it is not installed.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	s := newServer(t, append([]string{"--save", "", "--appendonly", "no"}, args...)...)
+	args = append([]string{"--save", "", "--appendonly", "no"}, args...)
+	if slices.Contains(args, "--cluster-enabled") && !slices.Contains(args, "--cluster-port") {
+		// By default a Cluster's bus is 10000 above its port, where somebody may listen.
+		args = append(args, "--cluster-port", FreePort(t))
+	}
+	s := newServer(t, args...)
 	s.Restart()
 	return s
 }

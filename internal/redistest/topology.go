@@ -16,8 +16,7 @@ import (
 // slots as a large one does.
 func StartCluster(t testing.TB) *Server {
 	t.Helper()
-	// The bus is not 10000 above its port, as by default: somebody may listen there.
-	s := Start(t, "--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1", "--cluster-port", FreePort(t))
+	s := Start(t, "--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1")
 	client := s.Client()
 	defer client.Close()
 	if err := client.ClusterAddSlotsRange(context.Background(), 0, 16383).Err(); err != nil {
