@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"os/exec"
 	"runtime"
@@ -289,6 +290,7 @@ type sight struct {
 	took   time.Duration
 	status int // 0: none
 	wrong  bool
+	moved  bool // by a connection that has not served its user yet: to a gateway that may not know the token
 	detail string
 }
 
@@ -302,11 +304,12 @@ type watch struct {
 	stop chan struct{}
 	wait sync.WaitGroup
 
-	mu    sync.Mutex // protects what follows
-	seen  []sight    // of the cycle under way
-	fresh []string   // tokens that nobody has used, of the users fresh-<n>
-	users []string
-	spend string // token of the cycle's limited user
+	mu     sync.Mutex // protects what follows
+	seen   []sight    // of the cycle under way
+	fresh  []string   // tokens that nobody has used, of the users fresh-<n>
+	users  []string
+	spend  string            // token of the cycle's limited user
+	served map[net.Conn]bool // connections on which a known token got its answer
 }
 
 const (
@@ -328,7 +331,7 @@ const (
 // start begins the traffic: half of the known users over HTTP/2, half over
 // HTTP/1.1.
 func (d *drilled) start() *watch {
-	w := &watch{d: d, stop: make(chan struct{})}
+	w := &watch{d: d, stop: make(chan struct{}), served: map[net.Conn]bool{}}
 	w.prepare(0)
 	front := d.ready.HTTPS
 	addresses := d.addresses(drillUsers + 1 + limitedClient)
@@ -477,6 +480,10 @@ func (w *watch) ask(client *http.Client, kind, url, token, user string) {
 	}
 	request.Header.Set("Authorization", "Bearer "+token)
 	s := sight{kind: kind, at: time.Now()}
+	var connection net.Conn // the balancer gives each to one gateway
+	request = request.WithContext(httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { connection = got.Conn },
+	}))
 	response, err := client.Do(request)
 	if err == nil {
 		var body []byte
@@ -498,6 +505,10 @@ func (w *watch) ask(client *http.Client, kind, url, token, user string) {
 	defer w.mu.Unlock()
 	if kind == limited && token != w.spend {
 		return // the user of the cycle before
+	}
+	if kind == knownToken || kind == product {
+		s.moved = !w.served[connection]
+		w.served[connection] = w.served[connection] || s.status == http.StatusOK
 	}
 	w.seen = append(w.seen, s)
 }
@@ -592,6 +603,8 @@ func (d *drilled) cycle(w *watch, one *drill, n int, f *figures) {
 			lost++
 		case one.authAway && s.kind == newToken && s.status == http.StatusServiceUnavailable:
 			f.byWhom["503 by the gateway: nobody can judge a new token"]++
+		case one.authAway && s.moved && s.status == http.StatusServiceUnavailable:
+			f.byWhom["503 by a gateway that the balancer changed to: it has not seen the token"]++
 		case one.service && s.kind == product && (s.status == http.StatusBadGateway || s.status == http.StatusGatewayTimeout):
 			f.byWhom[fmt.Sprintf("%d by the gateway: the service is away", s.status)]++
 		default:
