@@ -90,7 +90,7 @@ func (s *Server) Signal(signal syscall.Signal) {
 // Do runs a command through redis-cli and returns what it prints.
 func (s *Server) Do(words ...string) string {
 	s.t.Helper()
-	out, err := exec.Command("redis-cli", append([]string{"-p", s.port}, words...)...).CombinedOutput()
+	out, err := exec.Command("redis-cli", append([]string{"-e", "-p", s.port}, words...)...).CombinedOutput()
 	if err != nil {
 		s.t.Fatalf("redis-cli %v: %v: %s", words, err, out)
 	}
